@@ -1,0 +1,52 @@
+# The commands a person needs. Everything a target wants it installs itself.
+#
+#   make quickstart   the main job on a real model, from download to answers (about 6 minutes)
+#   make test         every test, with the race detector; downloads libonnxruntime once
+#   make bench        benchmarks of the kernels
+#   make lint         gofmt, vet, staticcheck
+#   make build        bin/graft
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+ORT_DIR := .tools/ort
+
+.PHONY: build quickstart test bench lint generate fuzz
+
+build:
+	go build -o bin/graft ./cmd/graft
+
+quickstart: build
+	./testdata/quickstart/quickstart.sh
+
+# libonnxruntime for the tests that run exported models, out of its wheel.
+$(ORT_DIR)/.done:
+	./testdata/quickstart/fetch.sh ort $(ORT_DIR)
+	@touch $@
+
+test: $(ORT_DIR)/.done
+	CGO_ENABLED=0 go build ./...
+	GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+	GRAFT_ORT_LIB="$$(ls $(CURDIR)/$(ORT_DIR)/libonnxruntime.so* | head -n 1)" go test ./...
+	go test -tags purego ./...
+	GRAFT_ORT_LIB="$$(ls $(CURDIR)/$(ORT_DIR)/libonnxruntime.so* | head -n 1)" go test -race -short ./...
+
+bench:
+	go test -run '^$$' -bench . -benchtime 300ms ./internal/kernel ./quantize ./internal/engine
+
+lint:
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags purego ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+generate:
+	go generate ./...
+
+# 15 seconds of every fuzz target.
+fuzz:
+	@for pkg in $$(go list ./...); do \
+	  dir="$${pkg#github.com/graftml/graft/}"; \
+	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -c6-); do \
+	    echo "fuzz $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-15s} "./$$dir"; \
+	  done; done

@@ -1,0 +1,124 @@
+// Package graft_test holds the tests about the tree as a whole.
+package graft_test
+
+import (
+	"bufio"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/graftml/graft/"
+
+// layers lists, for every package, the packages of this module it may import. A leaf may import
+// none. The commands may import everything, and nobody imports them.
+var layers = map[string][]string{
+	"safetensors":        {},
+	"gguf":               {},
+	"internal/kernel":    {},
+	"internal/model":     {},
+	"internal/tokenizer": {},
+	"internal/chat":      {},
+
+	"quantize":            {"internal/kernel"},
+	"adapters":            {"safetensors", "gguf", "internal/kernel"},
+	"internal/autograd":   {"internal/kernel"},
+	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/model", "internal/tokenizer"},
+	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
+		"internal/checkpoint", "adapters"},
+	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
+
+	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize"},
+	"onnx/ort": {"onnx", "adapters", "internal/model"},
+
+	"train/dataset":  {"internal/tokenizer", "internal/chat"},
+	"train/evaluate": {"internal/engine", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
+	"train": {"train/dataset", "train/evaluate", "internal/engine", "internal/autograd", "internal/checkpoint",
+		"internal/chat", "internal/tokenizer", "internal/model", "internal/kernel", "adapters", "quantize", "safetensors"},
+}
+
+// tests may also use what makes test models.
+var testsMayUse = map[string]bool{"internal/testmodel": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
+
+func TestLayers(t *testing.T) {
+	seen := map[string]bool{}
+	eachGoFile(t, func(path string) {
+		pkg := filepath.ToSlash(filepath.Dir(path))
+		if pkg == "." || strings.HasPrefix(pkg, "cmd/") {
+			return
+		}
+		allowed, known := layers[pkg]
+		if !known {
+			t.Errorf("%s: package %q has no place in the layers; give it one in layers_test.go", path, pkg)
+			return
+		}
+		seen[pkg] = true
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range f.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			target, ours := strings.CutPrefix(imported, module)
+			if !ours || target == pkg || slices.Contains(allowed, target) {
+				continue
+			}
+			if strings.HasSuffix(path, "_test.go") && testsMayUse[target] {
+				continue
+			}
+			t.Errorf("%s imports %s, which is above it or beside it", path, target)
+		}
+	})
+	for pkg := range layers {
+		if !seen[pkg] {
+			t.Errorf("package %s is in the layers but not in the tree", pkg)
+		}
+	}
+}
+
+// TestBudget keeps files readable: a file holds one thing.
+func TestBudget(t *testing.T) {
+	const limit = 700
+	eachGoFile(t, func(path string) {
+		if strings.Contains(path, "_asm") {
+			return
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		n := 0
+		for s := bufio.NewScanner(f); s.Scan(); {
+			n++
+		}
+		if n > limit {
+			t.Errorf("%s has %d lines, more than %d", path, n, limit)
+		}
+	})
+}
+
+func eachGoFile(t *testing.T, visit func(path string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "_asm" || d.Name() == "quickstart" || d.Name() == "testdata" && path != "testdata") {
+			return filepath.SkipDir
+		}
+		if !d.IsDir() && strings.HasSuffix(path, ".go") {
+			visit(path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
