@@ -1,0 +1,111 @@
+//go:build amd64 && !purego
+
+#include "textflag.h"
+
+DATA halfConst<>+0(SB)/4, $0x80000000  // sign
+DATA halfConst<>+4(SB)/4, $0x7fc00000  // quiet NaN
+DATA halfConst<>+8(SB)/4, $0x7fff      // just under half a bfloat16 step
+DATA halfConst<>+12(SB)/4, $1
+DATA halfConst<>+16(SB)/4, $64         // quiet bit of a bfloat16 NaN
+GLOBL halfConst<>(SB), RODATA|NOPTR, $20
+
+// func f16ToF32AVX2(dst *float32, src *byte, blocks int)
+TEXT ·f16ToF32AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+
+loop:
+	VCVTPH2PS (SI), Y0
+	VCVTPH2PS 16(SI), Y1
+	VMOVUPS   Y0, (DI)
+	VMOVUPS   Y1, 32(DI)
+	ADDQ      $32, SI
+	ADDQ      $64, DI
+	DECQ      CX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func f32ToF16AVX2(dst *byte, src *float32, blocks int)
+TEXT ·f32ToF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         src+8(FP), SI
+	MOVQ         blocks+16(FP), CX
+	VBROADCASTSS halfConst<>+0(SB), Y15
+	VBROADCASTSS halfConst<>+4(SB), Y14
+
+loop:
+	VMOVUPS   (SI), Y0
+	VMOVUPS   32(SI), Y1
+	VCMPPS    $3, Y0, Y0, Y2 // NaN lanes: replaced by a quiet NaN of the same sign
+	VCMPPS    $3, Y1, Y1, Y3
+	VANDPS    Y15, Y0, Y4
+	VANDPS    Y15, Y1, Y5
+	VORPS     Y14, Y4, Y4
+	VORPS     Y14, Y5, Y5
+	VBLENDVPS Y2, Y4, Y0, Y0
+	VBLENDVPS Y3, Y5, Y1, Y1
+	VCVTPS2PH $0, Y0, (DI)
+	VCVTPS2PH $0, Y1, 16(DI)
+	ADDQ      $64, SI
+	ADDQ      $32, DI
+	DECQ      CX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func bf16ToF32AVX2(dst *float32, src *byte, blocks int)
+TEXT ·bf16ToF32AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+
+loop:
+	VPMOVZXWD (SI), Y0
+	VPMOVZXWD 16(SI), Y1
+	VPSLLD    $16, Y0, Y0
+	VPSLLD    $16, Y1, Y1
+	VMOVUPS   Y0, (DI)
+	VMOVUPS   Y1, 32(DI)
+	ADDQ      $32, SI
+	ADDQ      $64, DI
+	DECQ      CX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// TOBF16 leaves the bfloat16 bits of x's lanes in x's low words. t, u: scratch.
+#define TOBF16(x, t, u) \
+	VPSRLD    $16, x, t   \
+	VPAND     Y13, t, u   \
+	VPADDD    Y14, u, u   \
+	VPADDD    x, u, u     \
+	VPSRLD    $16, u, u   \
+	VPOR      Y12, t, t   \
+	VCMPPS    $3, x, x, x \
+	VBLENDVPS x, t, u, x
+
+// func f32ToBF16AVX2(dst *byte, src *float32, blocks int)
+TEXT ·f32ToBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         src+8(FP), SI
+	MOVQ         blocks+16(FP), CX
+	VBROADCASTSS halfConst<>+8(SB), Y14
+	VBROADCASTSS halfConst<>+12(SB), Y13
+	VBROADCASTSS halfConst<>+16(SB), Y12
+
+loop:
+	VMOVUPS   (SI), Y0
+	VMOVUPS   32(SI), Y1
+	TOBF16(Y0, Y2, Y4)
+	TOBF16(Y1, Y3, Y5)
+	VPACKUSDW Y1, Y0, Y0
+	VPERMQ    $0xd8, Y0, Y0
+	VMOVDQU   Y0, (DI)
+	ADDQ      $64, SI
+	ADDQ      $32, DI
+	DECQ      CX
+	JNZ       loop
+	VZEROUPPER
+	RET
