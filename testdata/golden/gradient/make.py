@@ -1,0 +1,211 @@
+"""Goldens of the gradient engine: what PEFT, bitsandbytes and TRL compute for tiny llamas.
+
+usage: make.py OUT_FOLDER
+
+Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, trl 1.16.0, safetensors 0.8.0
+(CPU, one thread). Weights, adapters and token ids are not stored: both sides draw them from the generator
+`draw` (package internal/testmodel is its twin), so a file holds only configurations and results:
+
+  NAME.json         the configuration (config.json's keys), r, alpha, the sequences, the loss, and for DPO its figures
+  NAME.safetensors  logits (T, vocab) of the sequences one after the other, without and with the adapter,
+                    and the gradient of the loss in every trained matrix under the name PEFT or transformers gives it
+
+The loss is the mean negative log likelihood of all next tokens of all sequences.
+"""
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import bitsandbytes as bnb
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+MASK = (1 << 64) - 1
+
+
+def draw(name, n):
+    """n values in [-1, 1), multiples of 2^-23: splitmix64 over a counter that starts at the FNV-1a hash of the name."""
+    h = 0xCBF29CE484222325
+    for b in name.encode():
+        h = ((h ^ b) * 0x100000001B3) & MASK
+    with np.errstate(over="ignore"):
+        z = np.uint64(h) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return ((z >> np.uint64(40)).astype(np.int64) - (1 << 23)).astype(np.float32) / np.float32(1 << 23)
+
+
+def fill(name, p):
+    """The weights of a test model: norms in [0.5, 1.5), everything else in [-0.25, 0.25)."""
+    v = draw(name, p.numel()).reshape(p.shape)
+    v = 1 + v / 2 if name.endswith("norm.weight") else v / 4
+    with torch.no_grad():
+        p.copy_(torch.from_numpy(v))
+
+
+def tokens(name, n, vocab):
+    return ((draw(name, n).astype(np.float64) + 1) / 2 * vocab).astype(np.int64).tolist()
+
+
+BASE = dict(
+    model_type="llama", hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    head_dim=16, vocab_size=300, max_position_embeddings=128, rms_norm_eps=1e-5, hidden_act="silu", tie_word_embeddings=True,
+    attention_bias=False, mlp_bias=False, rope_theta=10000.0, bos_token_id=1, eos_token_id=2,
+)
+R, ALPHA = 4, 8
+
+
+def build(cfg, quantize=False):
+    kw = {k: v for k, v in cfg.items() if k not in ("model_type", "rope_theta", "rope_scaling")}
+    rope = dict(rope_type="default", rope_theta=cfg["rope_theta"])
+    if "rope_scaling" in cfg:
+        rope.update(cfg["rope_scaling"])
+    model = LlamaForCausalLM(LlamaConfig(**kw, rope_parameters=rope, attn_implementation="eager")).float()
+    for name, p in model.named_parameters():
+        fill(name, p)
+    if quantize:
+        for parent in model.modules():
+            for child, m in list(parent.named_children()):
+                if isinstance(m, torch.nn.Linear) and child != "lm_head":
+                    q = bnb.nn.Linear4bit(m.in_features, m.out_features, bias=m.bias is not None, compute_dtype=torch.float32,
+                                          compress_statistics=True, quant_type="nf4")
+                    q.weight = bnb.nn.Params4bit(m.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
+                    q.bias = m.bias
+                    setattr(parent, child, q.to("cpu"))
+    return model
+
+
+def lora_config():
+    return LoraConfig(r=R, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def adapt(model):
+    model = get_peft_model(model, lora_config())
+    for name, p in model.named_parameters():
+        if ".lora_" in name:
+            fill(peft_key(name), p)
+    return model
+
+
+def peft_key(name):
+    return name.replace(".default.", ".")
+
+
+def logits_of(model, sequences):
+    return torch.cat([model(input_ids=torch.tensor([s])).logits[0] for s in sequences])
+
+
+def loss_of(logits, sequences):
+    total, count, at = 0.0, 0, 0
+    for s in sequences:
+        logp = logits[at : at + len(s) - 1].log_softmax(-1)
+        total = total - logp.gather(1, torch.tensor(s[1:])[:, None]).sum()
+        count, at = count + len(s) - 1, at + len(s)
+    return total / count
+
+
+def save(out, name, info, tensors):
+    (out / f"{name}.json").write_text(json.dumps(info) + "\n")
+    save_file({k: v.detach().float().contiguous() for k, v in tensors.items()}, out / f"{name}.safetensors", metadata={"format": "pt"})
+
+
+def lora(out, name, cfg, quantize=False):
+    sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((17, 5, 11))]
+    model = build(cfg, quantize)
+    model.train()
+    with torch.no_grad():
+        base = logits_of(model, sequences)
+    model = adapt(model)
+    model.train()
+    logits = logits_of(model, sequences)
+    loss = loss_of(logits, sequences)
+    loss.backward()
+    tensors = {"logits.base": base, "logits.adapter": logits}
+    for n, p in model.named_parameters():
+        if p.requires_grad:
+            tensors[peft_key(n)] = p.grad
+    save(out, name, dict(config=cfg, r=R, alpha=ALPHA, sequences=sequences, loss=loss.item(), quant="nf4" if quantize else ""), tensors)
+
+
+def full(out, name, cfg):
+    sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((9, 6))]
+    model = build(cfg)
+    logits = logits_of(model, sequences)
+    loss = loss_of(logits, sequences)
+    loss.backward()
+    tensors = {"logits.base": logits} | {n: p.grad for n, p in model.named_parameters()}
+    save(out, name, dict(config=cfg, sequences=sequences, loss=loss.item()), tensors)
+
+
+class Grab(TrainerCallback):
+    def __init__(self):
+        self.grads, self.logs = {}, {}
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kw):
+        self.grads = {peft_key(n): p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    def on_log(self, args, state, control, logs=None, **kw):
+        if "loss" in logs:
+            self.logs = dict(logs)
+
+
+def dpo(out, name, cfg):
+    vocab = cfg["vocab_size"]
+    tok = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab)}, unk_token="w0"))
+    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tok = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="w2", pad_token="w2", unk_token="w0")
+    text = lambda key, n: " ".join(f"w{t}" for t in tokens(f"{name}.{key}", n, vocab))
+    rows = [dict(prompt=text(f"prompt{i}", p), chosen=" " + text(f"chosen{i}", c), rejected=" " + text(f"rejected{i}", r))
+            for i, (p, c, r) in enumerate([(5, 7, 4), (3, 4, 8)])]
+    grab, seen = Grab(), []
+    trainer = DPOTrainer(  # given the bare model, the reference is the model with the adapter off
+        model=build(cfg),
+        peft_config=lora_config(),
+        args=DPOConfig(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=2, max_steps=1, logging_steps=1, report_to=[],
+                       save_strategy="no", use_cpu=True, bf16=False, gradient_checkpointing=False, learning_rate=1e-3, beta=0.1,
+                       max_grad_norm=0.0, optim="adamw_torch", loss_type="sigmoid"),
+        train_dataset=Dataset.from_list(rows), processing_class=tok, callbacks=[grab],
+    )
+    for n, p in trainer.model.named_parameters():
+        if ".lora_" in n:
+            fill(peft_key(n), p)
+    collate = trainer.data_collator
+
+    def watch(batch):
+        got = collate(batch)
+        seen.append({k: v.clone() for k, v in got.items() if torch.is_tensor(v)})
+        return got
+
+    trainer.data_collator = watch
+    trainer.train()
+    batch = seen[0]
+    pairs = []
+    for ids, mask, done in zip(batch["input_ids"], batch["attention_mask"], batch["completion_mask"]):
+        n = int(mask.sum())
+        pairs.append(dict(tokens=ids[:n].tolist(), completion=int(n - done.sum())))  # completion: where it begins
+    info = dict(config=cfg, r=R, alpha=ALPHA, beta=0.1, rows=pairs, logs=grab.logs)  # rows: all chosen, then all rejected
+    save(out, name, info, grab.grads)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    lora(folder, "lora", BASE)
+    lora(folder, "lora_nf4", BASE, quantize=True)
+    llama3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    lora(folder, "lora_bias", BASE | dict(num_key_value_heads=4, tie_word_embeddings=False, attention_bias=True, mlp_bias=True,
+                                          rope_scaling=llama3, num_hidden_layers=1, vocab_size=151))
+    small = dict(hidden_size=32, intermediate_size=48, head_dim=8, vocab_size=97, num_hidden_layers=1)
+    full(folder, "full", BASE | small)
+    full(folder, "full_bias", BASE | small | dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True))
+    dpo(folder, "dpo", BASE | dict(vocab_size=151))
