@@ -159,10 +159,10 @@ class Grab(TrainerCallback):
 
 def dpo(out, name, cfg):
     vocab = cfg["vocab_size"]
-    tok = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab)}, unk_token="w0"))
+    tok = Tokenizer(models.WordLevel({f"<{i}>": i for i in range(vocab)}, unk_token="<0>"))
     tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tok = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="w2", pad_token="w2", unk_token="w0")
-    text = lambda key, n: " ".join(f"w{t}" for t in tokens(f"{name}.{key}", n, vocab))
+    tok = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<2>", pad_token="<2>", unk_token="<0>")
+    text = lambda key, n: " ".join(f"<{t}>" for t in tokens(f"{name}.{key}", n, vocab))
     rows = [dict(prompt=text(f"prompt{i}", p), chosen=" " + text(f"chosen{i}", c), rejected=" " + text(f"rejected{i}", r))
             for i, (p, c, r) in enumerate([(5, 7, 4), (3, 4, 8)])]
     grab, seen = Grab(), []
