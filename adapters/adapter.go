@@ -1,0 +1,211 @@
+package adapters
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+var (
+	// ErrFormat is wrapped by errors about files that are not what they claim to be.
+	ErrFormat = errors.New("malformed adapter")
+	// ErrUnsupported is wrapped by errors about adapters that pairs of matrices cannot represent.
+	ErrUnsupported = errors.New("unsupported adapter")
+	// ErrMismatch is wrapped by errors about an adapter that does not fit a base model.
+	ErrMismatch = errors.New("adapter does not fit the base model")
+)
+
+// Pair is the adapter of one product y = x·Wᵀ, W being (Out, In): W becomes W + Scale·B·A.
+type Pair struct {
+	Module string    // path of the module as Hugging Face names it: "model.layers.0.self_attn.q_proj"
+	A      []float32 // (R, In), row-major
+	B      []float32 // (Out, R), row-major
+	R      int       // rank
+	In     int       // features that the product takes
+	Out    int       // features that it makes
+	Scale  float64   // alpha/R, or alpha/√R with rank-stabilised scaling
+}
+
+// Weight returns the name of the weight that the pair changes.
+func (p *Pair) Weight() string { return p.Module + ".weight" }
+
+// validate checks that the matrices are as large as the pair says.
+func (p *Pair) validate() error {
+	switch {
+	case p.R < 1 || p.In < 1 || p.Out < 1:
+		return fmt.Errorf("%w: module %q has rank %d between %d and %d features", ErrFormat, p.Module, p.R, p.In, p.Out)
+	case len(p.A) != p.R*p.In || len(p.B) != p.Out*p.R:
+		return fmt.Errorf("%w: module %q holds %d and %d values, but A (%d, %d) and B (%d, %d) take %d and %d",
+			ErrFormat, p.Module, len(p.A), len(p.B), p.R, p.In, p.Out, p.R, p.R*p.In, p.Out*p.R)
+	case math.IsNaN(p.Scale) || math.IsInf(p.Scale, 0):
+		return fmt.Errorf("%w: module %q has scale %v", ErrFormat, p.Module, p.Scale)
+	}
+	return nil
+}
+
+// Config is what an adapter's file says besides the matrices. The pairs are what counts: their
+// ranks and scales are resolved, and Config is only where defaults come from when one is written.
+type Config struct {
+	R             int      // rank of modules that no pattern names
+	Alpha         float64  // lora_alpha of modules that no pattern names
+	RSLoRA        bool     // use_rslora: the scale is alpha/√r (Kalajdzievski 2023)
+	Dropout       float64  // on the adapter's input, in training
+	TargetModules []string // module paths or their last parts; nil where the file has an expression
+	BaseModel     string   // base_model_name_or_path, "" if unknown
+	TaskType      string   // "CAUSAL_LM", or "" if unknown
+}
+
+// scale is what a module of rank r and the given alpha is multiplied by.
+func (c *Config) scale(r int, alpha float64) float64 {
+	if c.RSLoRA {
+		return alpha / math.Sqrt(float64(r))
+	}
+	return alpha / float64(r)
+}
+
+// alpha is the inverse of scale. A result that differs from a whole number by rounding only is that
+// number, since alphas are nearly always whole.
+func (c *Config) alpha(r int, scale float64) float64 {
+	alpha := scale * float64(r)
+	if c.RSLoRA {
+		alpha = scale * math.Sqrt(float64(r))
+	}
+	if whole := math.Round(alpha); whole != 0 && math.Abs(alpha-whole) < 1e-9*math.Abs(whole) {
+		return whole
+	}
+	return alpha
+}
+
+// Adapter is a low-rank adapter in memory.
+type Adapter struct {
+	Name   string // what to call it: the name of its folder or file when it was read
+	Config Config
+	Pairs  []Pair // one a module, in the order of [SortPairs] when they were read
+}
+
+// SortPairs orders pairs by module, numbers inside a path by value: layer 2 comes before layer 10.
+func SortPairs(pairs []Pair) {
+	slices.SortStableFunc(pairs, func(a, b Pair) int { return compareModules(a.Module, b.Module) })
+}
+
+func compareModules(a, b string) int {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range min(len(as), len(bs)) {
+		x, errX := strconv.Atoi(as[i])
+		y, errY := strconv.Atoi(bs[i])
+		order := cmp.Compare(as[i], bs[i])
+		if errX == nil && errY == nil {
+			order = cmp.Or(cmp.Compare(x, y), order)
+		}
+		if order != 0 {
+			return order
+		}
+	}
+	return cmp.Compare(len(as), len(bs))
+}
+
+// Pair returns the pair of a module, or nil where the adapter leaves the module alone.
+func (a *Adapter) Pair(module string) *Pair {
+	for i := range a.Pairs {
+		if a.Pairs[i].Module == module {
+			return &a.Pairs[i]
+		}
+	}
+	return nil
+}
+
+// Parameters returns the number of values in all pairs.
+func (a *Adapter) Parameters() int {
+	n := 0
+	for i := range a.Pairs {
+		n += len(a.Pairs[i].A) + len(a.Pairs[i].B)
+	}
+	return n
+}
+
+// Scaled returns an adapter that does factor times as much. It shares the matrices.
+func (a *Adapter) Scaled(factor float64) *Adapter {
+	out := *a
+	out.Config.Alpha *= factor
+	out.Pairs = slices.Clone(a.Pairs)
+	for i := range out.Pairs {
+		out.Pairs[i].Scale *= factor
+	}
+	return &out
+}
+
+// Check reports whether the adapter fits a base model, of which shapes tells the output and input
+// features of a module's product, and false where it has no such product. The error wraps
+// [ErrMismatch] and names the first module that does not fit, with both shapes.
+func (a *Adapter) Check(shapes func(module string) (out, in int, ok bool)) error {
+	if len(a.Pairs) == 0 {
+		return fmt.Errorf("adapters: checking %q: %w: it has no pairs", a.Name, ErrFormat)
+	}
+	for i := range a.Pairs {
+		p := &a.Pairs[i]
+		if err := p.validate(); err != nil {
+			return fmt.Errorf("adapters: checking %q: %w", a.Name, err)
+		}
+		out, in, ok := shapes(p.Module)
+		if !ok {
+			return fmt.Errorf("adapters: checking %q: %w: it adapts %q, which the base does not have as a linear product; was it trained on another model?",
+				a.Name, ErrMismatch, p.Module)
+		}
+		if out != p.Out || in != p.In {
+			return fmt.Errorf("adapters: checking %q: %w: %q has A (%d, %d) and B (%d, %d) there, but the base's weight is (%d, %d), not (%d, %d)",
+				a.Name, ErrMismatch, p.Module, p.R, p.In, p.Out, p.R, out, in, p.Out, p.In)
+		}
+	}
+	return nil
+}
+
+// scratch holds rows of B·A between calls of AddRows.
+var scratch = sync.Pool{New: func() any { return new([]float32) }}
+
+// AddRows adds the adapter's change to rows [lo, hi) of the weight called name
+// ("model.layers.0.self_attn.q_proj.weight"): dst, which holds the rows ((hi−lo), In) of W, becomes
+// those of W + s·B·A. It reports whether the adapter changes that weight at all. It panics where
+// the rows are not inside the weight or dst has another length. It may be called from several goroutines at once.
+func (a *Adapter) AddRows(name string, lo, hi int, dst []float32) bool {
+	module, ok := strings.CutSuffix(name, ".weight")
+	if !ok {
+		return false
+	}
+	p := a.Pair(module)
+	if p == nil {
+		return false
+	}
+	if lo < 0 || hi < lo || hi > p.Out || len(dst) != (hi-lo)*p.In {
+		panic(fmt.Sprintf("adapters: rows %d to %d of %q (%d, %d) in %d values", lo, hi, name, p.Out, p.In, len(dst)))
+	}
+	buf := scratch.Get().(*[]float32)
+	if cap(*buf) < p.In {
+		*buf = make([]float32, p.In)
+	}
+	p.addRows(lo, hi, dst, (*buf)[:p.In])
+	scratch.Put(buf)
+	return true
+}
+
+// addRows is W[lo:hi] += s·B[lo:hi]·A, dst being (hi−lo, In). The sum over the rank is taken first
+// and scaled once, in the order in which PEFT merges. row is (In) of scratch.
+func (p *Pair) addRows(lo, hi int, dst, row []float32) {
+	scale := float32(p.Scale)
+	for o := lo; o < hi; o++ {
+		clear(row)
+		for k, b := range p.B[o*p.R : (o+1)*p.R] {
+			for i, a := range p.A[k*p.In : (k+1)*p.In] {
+				row[i] += b * a
+			}
+		}
+		w := dst[(o-lo)*p.In : (o-lo+1)*p.In]
+		for i, v := range row {
+			w[i] += scale * v
+		}
+	}
+}
