@@ -1,0 +1,256 @@
+package quantize
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/graftml/graft/internal/kernel"
+)
+
+// This file holds ggml's formats with blocks of 32 values: a half-precision
+// scale (and, where named _1, a minimum) and 4, 5 or 8 bits a value. Every
+// product and sum is one float32 rounding in the order written; the explicit
+// conversions keep the compiler from fusing them.
+
+// half reads the half-precision number at the start of b.
+func half(b []byte) float32 { return kernel.F16Value(binary.LittleEndian.Uint16(b)) }
+
+func putHalf(b []byte, v float32) { binary.LittleEndian.PutUint16(b, kernel.F16Bits(v)) }
+
+// Nibbles of a 32-value block lie in halves: byte i holds value i in its low
+// half and value i+16 in its high half.
+
+func decodeQ8_0(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[34:] {
+		d := half(src)
+		x, q := dst[:32], src[2:34]
+		for i := range x {
+			x[i] = float32(int8(q[i])) * d
+		}
+	}
+}
+
+func decodeQ4_0(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[18:] {
+		d := half(src)
+		x := dst[:32]
+		for i, q := range src[2:18] {
+			x[i] = float32(int(q&15)-8) * d
+			x[i+16] = float32(int(q>>4)-8) * d
+		}
+	}
+}
+
+func decodeQ4_1(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[20:] {
+		d, m := half(src), half(src[2:])
+		x := dst[:32]
+		for i, q := range src[4:20] {
+			x[i] = float32(float32(q&15)*d) + m
+			x[i+16] = float32(float32(q>>4)*d) + m
+		}
+	}
+}
+
+// Q5 blocks keep the fifth bit of value i at bit i of a 32-bit word.
+
+func decodeQ5_0(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[22:] {
+		d, high := half(src), binary.LittleEndian.Uint32(src[2:])
+		x := dst[:32]
+		for i, q := range src[6:22] {
+			x[i] = float32(int(q&15|byte(high>>i&1)<<4)-16) * d
+			x[i+16] = float32(int(q>>4|byte(high>>(i+16)&1)<<4)-16) * d
+		}
+	}
+}
+
+func decodeQ5_1(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[24:] {
+		d, m, high := half(src), half(src[2:]), binary.LittleEndian.Uint32(src[4:])
+		x := dst[:32]
+		for i, q := range src[8:24] {
+			x[i] = float32(float32(q&15|byte(high>>i&1)<<4)*d) + m
+			x[i+16] = float32(float32(q>>4|byte(high>>(i+16)&1)<<4)*d) + m
+		}
+	}
+}
+
+// iq4Values is the non-linear table of IQ4_NL and IQ4_XS.
+var iq4Values = [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+
+func decodeIQ4NL(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[18:] {
+		d := half(src)
+		x := dst[:32]
+		for i, q := range src[2:18] {
+			x[i] = d * iq4Values[q&15]
+			x[i+16] = d * iq4Values[q>>4]
+		}
+	}
+}
+
+// mxfp4Values are the E2M1 numbers doubled, which makes them whole.
+var mxfp4Values = [16]float32{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}
+
+func decodeMXFP4(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[17:] {
+		d := exp2(int(src[0]) - 128) // the exponent's bias is 127; one more halves the table
+		x := dst[:32]
+		for i, q := range src[1:17] {
+			x[i] = d * mxfp4Values[q&15]
+			x[i+16] = d * mxfp4Values[q>>4]
+		}
+	}
+}
+
+// exp2 is 2^e, exactly, for -149 <= e <= 127.
+func exp2(e int) float32 {
+	if e < -126 {
+		return math.Float32frombits(1 << (e + 149))
+	}
+	return math.Float32frombits(uint32(e+127) << 23)
+}
+
+// The encoders below quantize with the scale before it is rounded to half
+// precision, as ggml's reference does.
+
+// reciprocal is 1/d, or 0 for 0.
+func reciprocal(d float32) float32 {
+	if d == 0 {
+		return 0
+	}
+	return 1 / d
+}
+
+// truncate is v without its fraction, clamped to [0, top]: a C conversion
+// without its undefined cases.
+func truncate(v float32, top int) byte {
+	switch {
+	case !(v > 0):
+		return 0
+	case v >= float32(top):
+		return byte(top)
+	}
+	return byte(v)
+}
+
+// round is v to the nearest whole number, halves away from zero, clamped to
+// an int8.
+func round(v float32) int8 {
+	r := math.Round(float64(v))
+	switch {
+	case r != r:
+		return 0
+	case r > 127:
+		return 127
+	case r < -128:
+		return -128
+	}
+	return int8(r)
+}
+
+func encodeQ8_0(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[34:], src[32:] {
+		x, q := src[:32], dst[2:34]
+		var top float32
+		for _, v := range x {
+			top = max(top, float32(math.Abs(float64(v))))
+		}
+		d := top / 127
+		id := reciprocal(d)
+		putHalf(dst, d)
+		for i, v := range x {
+			q[i] = byte(round(v * id))
+		}
+	}
+}
+
+// peak is the value of largest magnitude in x, the first of several.
+func peak(x []float32) float32 {
+	var m, top float32
+	for _, v := range x {
+		if a := float32(math.Abs(float64(v))); a > top {
+			top, m = a, v
+		}
+	}
+	return m
+}
+
+func encodeQ4_0(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[18:], src[32:] {
+		x, q := src[:32], dst[2:18]
+		d := peak(x) / -8
+		id := reciprocal(d)
+		putHalf(dst, d)
+		for i := range q {
+			lo := truncate(float32(x[i]*id)+8.5, 15)
+			hi := truncate(float32(x[i+16]*id)+8.5, 15)
+			q[i] = lo | hi<<4
+		}
+	}
+}
+
+// extent is the smallest and largest of x, the first of equal ones: that
+// decides the sign of a zero.
+func extent(x []float32) (low, high float32) {
+	low, high = x[0], x[0]
+	for _, v := range x {
+		if v < low {
+			low = v
+		}
+		if v > high {
+			high = v
+		}
+	}
+	return low, high
+}
+
+func encodeQ4_1(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[20:], src[32:] {
+		x, q := src[:32], dst[4:20]
+		low, high := extent(x)
+		d := (high - low) / 15
+		id := reciprocal(d)
+		putHalf(dst, d)
+		putHalf(dst[2:], low)
+		for i := range q {
+			lo := truncate(float32((x[i]-low)*id)+0.5, 15)
+			hi := truncate(float32((x[i+16]-low)*id)+0.5, 15)
+			q[i] = lo | hi<<4
+		}
+	}
+}
+
+func encodeQ5_0(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[22:], src[32:] {
+		x := src[:32]
+		d := peak(x) / -16
+		id := reciprocal(d)
+		putHalf(dst, d)
+		putFive(dst[2:22], func(i int) byte { return truncate(float32(x[i]*id)+16.5, 31) })
+	}
+}
+
+func encodeQ5_1(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[24:], src[32:] {
+		x := src[:32]
+		low, high := extent(x)
+		d := (high - low) / 31
+		id := reciprocal(d)
+		putHalf(dst, d)
+		putHalf(dst[2:], low)
+		putFive(dst[4:24], func(i int) byte { return truncate(float32((x[i]-low)*id)+0.5, 31) })
+	}
+}
+
+// putFive stores 32 codes of 5 bits: the word of fifth bits, then the nibbles.
+func putFive(dst []byte, code func(i int) byte) {
+	var high uint32
+	for i := range 16 {
+		lo, hi := code(i), code(i+16)
+		dst[4+i] = lo&15 | hi<<4
+		high |= uint32(lo>>4)<<i | uint32(hi>>4)<<(i+16)
+	}
+	binary.LittleEndian.PutUint32(dst, high)
+}

@@ -1,0 +1,178 @@
+package quantize
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sort"
+
+	"github.com/graftml/graft/internal/kernel"
+)
+
+var (
+	// ErrFormat is wrapped by errors about stored data that break their format.
+	ErrFormat = errors.New("malformed quantized data")
+	// ErrUnsupported is wrapped by errors about a number format, a block size or
+	// a direction that this package does not have.
+	ErrUnsupported = errors.New("unsupported number format")
+)
+
+// A Codec is one of the number formats that checkpoints store tensors in, by
+// the name ggml gives it. A tensor's values are cut into blocks in row-major
+// order; a block is the least that can be read alone. Codecs hold no state and
+// are safe for concurrent use.
+type Codec interface {
+	// Name is the format's name in ggml's spelling, such as "Q4_K".
+	Name() string
+	// Block is the number of values in a block and of bytes that store them:
+	// (1, 2) for F16, (32, 34) for Q8_0.
+	Block() (elems, bytes int)
+	// Decode writes the values of the whole blocks in src to dst. It panics
+	// unless len(dst) is a multiple of elems and len(src) its size.
+	Decode(dst []float32, src []byte)
+}
+
+// An Encoder is a Codec that can also write its format.
+type Encoder interface {
+	Codec
+	// Encode writes src, whole blocks, to dst. It panics unless len(src) is a
+	// multiple of elems and len(dst) its size. The bytes are those of ggml's
+	// reference quantizer without an importance matrix.
+	Encode(dst []byte, src []float32)
+}
+
+// Lookup returns the codec of a format by its name, as ggml writes it: F64 F32
+// F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS
+// MXFP4. Another name gives ErrUnsupported.
+func Lookup(name string) (Codec, error) {
+	if c, ok := codecs[name]; ok {
+		return c, nil
+	}
+	return nil, fmt.Errorf("quantize: looking up number format %q: %w (there are %v)", name, ErrUnsupported, Names())
+}
+
+// LookupEncoder is Lookup for writing. It gives ErrUnsupported for a format
+// that can only be read.
+func LookupEncoder(name string) (Encoder, error) {
+	c, err := Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	if e, ok := c.(Encoder); ok {
+		return e, nil
+	}
+	return nil, fmt.Errorf("quantize: writing %s: %w: it can only be read", name, ErrUnsupported)
+}
+
+// CanEncode reports whether c can write its format, that is whether it is an
+// Encoder.
+func CanEncode(c Codec) bool {
+	_, ok := c.(Encoder)
+	return ok
+}
+
+// Names lists the formats that Lookup knows, sorted.
+func Names() []string {
+	names := make([]string, 0, len(codecs))
+	for name := range codecs {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Size is the number of bytes that n values take in c. It gives ErrFormat if n
+// is negative, not a whole number of blocks or too large to count.
+func Size(c Codec, n int) (int, error) {
+	elems, bytes := c.Block()
+	if n < 0 || n%elems != 0 {
+		return 0, fmt.Errorf("quantize: sizing %d values of %s: %w: not a multiple of the block's %d", n, c.Name(), ErrFormat, elems)
+	}
+	if n/elems > math.MaxInt/bytes {
+		return 0, fmt.Errorf("quantize: sizing %d values of %s: %w: too many", n, c.Name(), ErrFormat)
+	}
+	return n / elems * bytes, nil
+}
+
+// codecs holds every format under its name.
+var codecs = func() map[string]Codec {
+	m := map[string]Codec{}
+	for _, c := range []Codec{
+		encoder{codec{"F64", 1, 8, decodeF64}, encodeF64},
+		encoder{codec{"F32", 1, 4, decodeF32}, encodeF32},
+		encoder{codec{"F16", 1, 2, kernel.F16ToF32}, kernel.F32ToF16},
+		encoder{codec{"BF16", 1, 2, kernel.BF16ToF32}, kernel.F32ToBF16},
+		encoder{codec{"Q8_0", 32, 34, decodeQ8_0}, encodeQ8_0},
+		encoder{codec{"Q4_0", 32, 18, decodeQ4_0}, encodeQ4_0},
+		encoder{codec{"Q4_1", 32, 20, decodeQ4_1}, encodeQ4_1},
+		encoder{codec{"Q5_0", 32, 22, decodeQ5_0}, encodeQ5_0},
+		encoder{codec{"Q5_1", 32, 24, decodeQ5_1}, encodeQ5_1},
+		codec{"IQ4_NL", 32, 18, decodeIQ4NL},
+		codec{"MXFP4", 32, 17, decodeMXFP4},
+		codec{"Q2_K", 256, 84, decodeQ2K},
+		codec{"Q3_K", 256, 110, decodeQ3K},
+		codec{"Q4_K", 256, 144, decodeQ4K},
+		codec{"Q5_K", 256, 176, decodeQ5K},
+		codec{"Q6_K", 256, 210, decodeQ6K},
+		codec{"IQ4_XS", 256, 136, decodeIQ4XS},
+	} {
+		m[c.Name()] = c
+	}
+	return m
+}()
+
+// codec implements Codec; decode takes slices whose lengths fit.
+type codec struct {
+	name         string
+	elems, bytes int
+	decode       func(dst []float32, src []byte)
+}
+
+func (c codec) Name() string      { return c.name }
+func (c codec) Block() (int, int) { return c.elems, c.bytes }
+
+func (c codec) Decode(dst []float32, src []byte) {
+	c.check("decoding", len(dst), len(src))
+	c.decode(dst, src)
+}
+
+func (c codec) check(doing string, values, bytes int) {
+	if values%c.elems != 0 || bytes != values/c.elems*c.bytes {
+		panic(fmt.Sprintf("quantize: %s %s: %d values do not go with %d bytes: a block is %d values in %d bytes", doing, c.name, values, bytes, c.elems, c.bytes))
+	}
+}
+
+type encoder struct {
+	codec
+	encode func(dst []byte, src []float32)
+}
+
+func (e encoder) Encode(dst []byte, src []float32) {
+	e.check("encoding", len(src), len(dst))
+	e.encode(dst, src)
+}
+
+func decodeF64(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(src[8*i:])))
+	}
+}
+
+func encodeF64(dst []byte, src []float32) {
+	for i, v := range src {
+		binary.LittleEndian.PutUint64(dst[8*i:], math.Float64bits(float64(v)))
+	}
+}
+
+func decodeF32(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+	}
+}
+
+func encodeF32(dst []byte, src []float32) {
+	for i, v := range src {
+		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
+	}
+}
