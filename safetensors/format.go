@@ -107,16 +107,25 @@ func byteSize(d DType, shape []int) (int64, error) {
 	n := uint64(width)
 	for _, dim := range shape {
 		if dim < 0 {
-			return 0, fmt.Errorf("negative dimension in shape %v", shape)
+			return 0, fmt.Errorf("negative dimension in shape %s", shapeString(shape))
 		}
 		hi, lo := bits.Mul64(n, uint64(dim))
 		if hi != 0 || lo > math.MaxInt64 {
-			return 0, fmt.Errorf("shape %v overflows", shape)
+			return 0, fmt.Errorf("shape %s overflows", shapeString(shape))
 		}
 		n = lo
 	}
 	if n%8 != 0 {
-		return 0, fmt.Errorf("shape %v of %s does not fill whole bytes", shape, d)
+		return 0, fmt.Errorf("shape %s of %s does not fill whole bytes", shapeString(shape), d)
 	}
 	return int64(n / 8), nil
+}
+
+// shapeString formats a shape for a message, of which a hostile file may have
+// millions of dimensions.
+func shapeString(shape []int) string {
+	if len(shape) > 16 {
+		return fmt.Sprintf("of %d dimensions", len(shape))
+	}
+	return fmt.Sprint(shape)
 }

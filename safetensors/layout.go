@@ -53,7 +53,7 @@ func Plan(specs []Spec, metadata map[string]string) (*Layout, error) {
 			err = l.checkName(s.Name)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("safetensors: planning tensor %q: %w: %w", s.Name, ErrLayout, err)
+			return nil, fmt.Errorf("safetensors: planning tensor %.200q: %w: %w", s.Name, ErrLayout, err)
 		}
 		l.byName[s.Name] = i
 		shape := append([]int{}, s.Shape...)
@@ -88,7 +88,7 @@ func (l *Layout) encode(metadata map[string]string) error {
 		b = append(b, `"`+metadataKey+`":{`...)
 		for i, key := range slices.Sorted(maps.Keys(metadata)) {
 			if !utf8.ValidString(key) || !utf8.ValidString(metadata[key]) {
-				return fmt.Errorf("metadata %q is not UTF-8", key)
+				return fmt.Errorf("metadata %.200q is not UTF-8", key)
 			}
 			if i > 0 {
 				b = append(b, ',')

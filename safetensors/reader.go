@@ -106,7 +106,7 @@ func (f *File) parseHeader(header []byte) error {
 		}
 		t := Tensor{Name: name}
 		if err := parseTensor(d, &t); err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
+			return fmt.Errorf("tensor %.200q: %w", name, err)
 		}
 		f.tensors = append(f.tensors, t)
 		return nil
@@ -130,7 +130,7 @@ func (f *File) parseMetadata(d *jsontext.Decoder) error {
 	err := eachMember(d, func(key string) error {
 		value, err := readString(d)
 		if err != nil {
-			return fmt.Errorf("key %q: %w", key, err)
+			return fmt.Errorf("key %.200q: %w", key, err)
 		}
 		f.metadata[key] = value
 		return nil
@@ -275,14 +275,14 @@ func (f *File) validate(size int64) error {
 	end := int64(0)
 	for i, t := range f.tensors {
 		if t.Begin != end || t.End < t.Begin {
-			return fmt.Errorf("%w: tensor %q has bytes %d to %d, but the one before it ends at %d: tensors must follow each other", ErrFormat, t.Name, t.Begin, t.End, end)
+			return fmt.Errorf("%w: tensor %.200q has bytes %d to %d, but the one before it ends at %d: tensors must follow each other", ErrFormat, t.Name, t.Begin, t.End, end)
 		}
 		want, err := byteSize(t.DType, t.Shape)
 		if err != nil {
-			return fmt.Errorf("%w: tensor %q: %w", ErrFormat, t.Name, err)
+			return fmt.Errorf("%w: tensor %.200q: %w", ErrFormat, t.Name, err)
 		}
 		if want != t.Size() {
-			return fmt.Errorf("%w: tensor %q has %d bytes, but shape %v of %s takes %d", ErrFormat, t.Name, t.Size(), t.Shape, t.DType, want)
+			return fmt.Errorf("%w: tensor %.200q has %d bytes, but shape %s of %s takes %d", ErrFormat, t.Name, t.Size(), shapeString(t.Shape), t.DType, want)
 		}
 		f.byName[t.Name] = i
 		end = t.End
