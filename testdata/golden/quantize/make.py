@@ -1,0 +1,234 @@
+"""Makes the golden files of package quantize.
+
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json
+       make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
+
+Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2, safetensors 0.8.0.
+
+Inputs are not stored: both sides make them with the same integer generator (golden_test.go). Outputs are stored whole where
+they are short, and by their SHA-256 always.
+"""
+import hashlib
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+
+
+def bits(seed, n):
+    """n 32-bit words: the upper halves of splitmix64's outputs."""
+    i = np.arange(1, n + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + i * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(32)).astype(np.uint32)
+
+
+def values(seed, n, kind):
+    """n float32 values; every kind is exact in float32, "half" in float16 and bfloat16 too."""
+    w = bits(seed, n)
+    if kind == "half":  # 8 bits of mantissa, 8 binades
+        m = (w & 255).astype(np.int64) - 128
+        return (m.astype(np.float64) * 2.0 ** -(7 + ((w >> 8) & 7).astype(np.float64))).astype(np.float32)
+    m = (w & 0xFFFFFF).astype(np.int64) - (1 << 23)
+    e = ((w >> 24) & 7).astype(np.float64)
+    x = m.astype(np.float64) * 2.0 ** -(23 + e)
+    if kind == "tiny":  # denormals among them
+        x = x * 2.0**-125
+    if kind == "small":
+        x = x * 2.0**-100
+    if kind == "huge":
+        x = x * 2.0**120
+    x = x.astype(np.float32)
+    if kind == "zeros":  # two of three runs of 96 are zero
+        x[(np.arange(n) // 96) % 3 != 0] = 0
+    if kind == "ties":  # half the values lie on thresholds of the block whose scale is 1
+        x = np.clip(x, -1, 1)
+        x[::64] = 1
+        t = np.array(thresholds(), dtype=np.float32)
+        x[1::2] = t[(w[1::2] >> 3) % len(t)]
+    return x
+
+
+def thresholds():
+    from bitsandbytes.backends.default.ops import _get_4bit_quantize_bounds
+    import torch
+
+    out = []
+    for t in ("nf4", "fp4"):
+        out += _get_4bit_quantize_bounds(t, torch.device("cpu"))[0].tolist()
+    return out
+
+
+def digest(b):
+    d = {"sha256": hashlib.sha256(b).hexdigest()}
+    if len(b) <= 160:
+        d["hex"] = b.hex()
+    return d
+
+
+def bnb4(out):
+    import bitsandbytes.functional as F
+    import torch
+
+    cases = []
+
+    def case(shape, kind="plain", type="nf4", blocksize=64, double=True, dtype="float32"):
+        n = int(np.prod(shape))
+        seed = 1000 + len(cases)
+        x = values(seed, n, kind)
+        w = torch.from_numpy(x).to(getattr(torch, dtype)).reshape(shape)
+        assert torch.equal(w.float().flatten(), torch.from_numpy(x)), "the input is not exact in " + dtype
+        q, s = F.quantize_4bit(w, quant_type=type, blocksize=blocksize, compress_statistics=double)
+        saved = {"": q, **s.as_dict(packed=True)}
+        c = dict(seed=seed, kind=kind, shape=list(shape), type=type, blocksize=blocksize, double=double, dtype=dtype, saved=[])
+        for name, t in saved.items():
+            b = t.contiguous().numpy().tobytes()
+            e = dict(name=name, dtype={torch.uint8: "U8", torch.float32: "F32"}[t.dtype], shape=list(t.shape), **digest(b))
+            if "quant_state" in name:
+                e["text"] = b.decode()
+                del e["sha256"]
+                e.pop("hex", None)
+            c["saved"].append(e)
+        # bitsandbytes' AVX-512 code decodes wrongly where a block crosses rows of a multiple of 16.
+        if shape[-1] % blocksize == 0 or shape[-1] % 16:
+            # Adding 0 drops the sign of zeros: FP4's code 8 is 0 or -0 by code path.
+            y = F.dequantize_4bit(q, s).float().numpy() + np.float32(0)
+            c["decoded"] = hashlib.sha256(y.tobytes()).hexdigest()
+        cases.append(c)
+
+    for type in ("nf4", "fp4"):
+        for double in (True, False):
+            for dtype in ("float32", "bfloat16", "float16"):
+                case((48, 128), "half", type, 64, double, dtype)
+            case((32, 192), "plain", type, 64, double)
+            case((7, 13), "plain", type, 64, double)
+            case((33, 95), "plain", type, 64, double)
+            case((33, 96), "plain", type, 64, double)
+            case((5, 1), "plain", type, 64, double)
+            case((1, 1), "plain", type, 64, double)
+            case((1, 65), "plain", type, 64, double)
+            case((3, 5, 7), "plain", type, 64, double)
+            case((130,), "plain", type, 64, double)
+            case((24, 128), "zeros", type, 64, double)
+            case((8, 64), "ties", type, 64, double)
+            case((24, 128), "tiny", type, 64, double)
+            case((24, 128), "huge", type, 64, double)
+            for blocksize in (32, 128, 256, 512, 1024, 2048, 4096):
+                case((16, 384), "plain", type, blocksize, double)
+                case((3, 1001), "plain", type, blocksize, double)
+    for n in range(1, 70):  # tails, and few scales
+        case((n,), "plain", "nf4", 32, True)
+    for shape in ((17, 64 * 64), (40, 64 * 41), (576, 576), (1536, 576), (192, 576), (600, 1100)):
+        case(shape)
+    # One all-zero tensor, which has an all-zero nested block.
+    x = torch.zeros(4, 128)
+    q, s = F.quantize_4bit(x, quant_type="nf4", compress_statistics=True)
+    zero = {k: v.numpy().tobytes().hex() for k, v in s.as_dict(packed=True).items() if k != "nested_quant_map"}
+    zero[""] = q.numpy().tobytes().hex()
+
+    # The 8-bit rounding by itself, densely: blocks of 256 whose scale is 1.
+    y = values(77, 1 << 19, "plain")
+    y[::256] = 1
+    c8, s8 = F.quantize_blockwise(torch.from_numpy(y), blocksize=256)
+    (out / "bnb4.json").write_text(
+        json.dumps(
+            dict(
+                cases=cases,
+                zero=zero,
+                blockwise=dict(seed=77, n=len(y), codes=digest(c8.numpy().tobytes()), absmax=digest(s8.absmax.numpy().tobytes())),
+                thresholds=[struct.unpack("<I", struct.pack("<f", t))[0] for t in thresholds()],
+            ),
+            indent=0,
+        )
+    )
+
+
+def mean(out):
+    """torch's mean of n positive numbers with k threads, as float32 bits."""
+    import torch
+
+    rows = []
+    sizes = list(range(1, 150)) + [257, 511, 1000, 1023, 1024, 2047, 4099, 5184, 8191, 13824, 16384, 20480, 30001, 32767]
+    for n in sizes:
+        rows.append((n, 1))
+    for n in (32768, 32769, 40000, 65535, 65536, 65537, 98305, 131071, 262144, 262151, 300007):
+        for k in (1, 2, 3, 4, 5, 8, 9, 16, 33):
+            rows.append((n, k))
+    got = []
+    for n, k in rows:
+        torch.set_num_threads(k)
+        x = np.abs(values(5, n, "plain"))
+        m = torch.from_numpy(x).mean().item()
+        got.append([n, k, struct.unpack("<I", struct.pack("<f", m))[0]])
+    torch.set_num_threads(1)
+    (out / "mean.json").write_text(json.dumps(dict(seed=5, rows=got)))
+
+
+# Offsets of half-precision numbers in a block: their upper exponent bit is cleared, which keeps them finite.
+HALVES = {
+    "F16": [0], "BF16": [0], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "IQ4_NL": [0], "MXFP4": [],
+    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_XS": [0],
+}
+
+
+def ggml(out):
+    from gguf import GGMLQuantizationType, quants
+    from gguf.constants import GGML_QUANT_SIZES
+
+    decode, encode = [], []
+    for i, (name, halves) in enumerate(HALVES.items()):
+        type = GGMLQuantizationType[name]
+        elems, size = GGML_QUANT_SIZES[type]
+        blocks = 40 if elems > 1 else 4000
+        b = (bits(200 + i, blocks * size) & 255).astype(np.uint8).reshape(blocks, size)
+        for h in halves:
+            b[:, h + 1] &= 0xBF
+        if name == "MXFP4":
+            b[:, 0] = np.where(b[:, 0] == 255, 254, b[:, 0])
+            b[0, 0], b[1, 0] = 0, 1
+        x = quants.dequantize(b, type).astype(np.float32).flatten()
+        decode.append(dict(type=name, seed=200 + i, blocks=blocks, block=[elems, size], halves=halves, first=[float(v) for v in x[:4]], **digest(x.tobytes())))
+    for i, (name, kind) in enumerate(
+        (n, k) for n in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1") for k in ("plain", "half", "zeros", "small", "huge")
+    ):
+        x = values(300 + i, 64 * 32, kind)
+        x[320:352] = x[320]  # a constant block
+        x[352:384] = np.abs(x[352:384])
+        with np.errstate(over="ignore"):
+            b = quants.quantize(x, GGMLQuantizationType[name])
+        encode.append(dict(type=name, kind=kind, seed=300 + i, n=len(x), **digest(b.tobytes())))
+    (out / "ggml.json").write_text(json.dumps(dict(decode=decode, encode=encode), indent=0))
+
+
+def checkpoint(out, source):
+    import bitsandbytes.functional as F
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)
+    tensors = {}
+    with safe_open(source, "pt") as f:
+        for name in f.keys():
+            w = f.get_tensor(name)
+            if w.ndim == 2 and name.endswith("proj.weight"):
+                tensors[name], s = F.quantize_4bit(w, quant_type="nf4", compress_statistics=True)
+                for k, v in s.as_dict(packed=True).items():
+                    tensors[f"{name}.{k}"] = v
+    save_file(tensors, out)
+
+
+if len(sys.argv) == 3:
+    checkpoint(sys.argv[1], sys.argv[2])
+else:
+    folder = Path(sys.argv[1])
+    ggml(folder)
+    mean(folder)
+    bnb4(folder)
