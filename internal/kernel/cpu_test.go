@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"bytes"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -41,5 +43,17 @@ func TestSetImpl(t *testing.T) {
 	}
 	if initialImpl("generic") != generic || initialImpl("altivec") != maxImpl || initialImpl("") != maxImpl {
 		t.Fatal("the environment variable is misread")
+	}
+}
+
+// compareFile fails unless the file holds want.
+func compareFile(t *testing.T, name string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what its emitter writes; run go generate ./internal/kernel", name)
 	}
 }

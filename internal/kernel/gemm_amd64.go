@@ -1,0 +1,117 @@
+//go:build amd64 && !purego
+
+package kernel
+
+//go:generate sh -c "go run ./_asm/gemm > gemm_amd64.s"
+
+// The functions of gemm_amd64.s. Strides are in values. Each equals the
+// reference named beside it, but for the fused rounding of products.
+
+// genericRowTile over the tile in the name; next is fetched for a later call.
+//
+//go:noescape
+func rowTile14x32(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
+
+//go:noescape
+func rowTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
+
+//go:noescape
+func rowTile6x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
+
+// genericOuterTile over the tile in the name.
+//
+//go:noescape
+func outerTile8x48(steps int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, alpha float32, acc bool)
+
+//go:noescape
+func outerTile4x24(steps int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, alpha float32, acc bool)
+
+// genericDot over the number of rows in the name.
+//
+//go:noescape
+func dot4Z(k int, x *float32, w *float32, ldw int, out *float32)
+
+//go:noescape
+func dot1Z(k int, x *float32, w *float32, ldw int, out *float32)
+
+//go:noescape
+func dot2Y(k int, x *float32, w *float32, ldw int, out *float32)
+
+//go:noescape
+func dot1Y(k int, x *float32, w *float32, ldw int, out *float32)
+
+// dst (side·blocks, side) is the transpose of src (side, side·blocks).
+//
+//go:noescape
+func transpose16(dst *float32, ldd int, src *float32, lds int, blocks int)
+
+//go:noescape
+func transpose8(dst *float32, ldd int, src *float32, lds int, blocks int)
+
+// rowTile runs the wide or narrow micro-kernel of the implementation in use on
+// a whole tile: C (+)= alpha·A·B.
+func rowTile(shape tileShape, steps int, a []float32, lda int, b, next []float32, c []float32, ldc int, alpha float32, acc bool) {
+	_, _, _ = a[(shape.rows-1)*lda+steps-1], b[steps*shape.cols-1], c[(shape.rows-1)*ldc+shape.cols-1]
+	switch {
+	case impl == generic:
+		genericRowTile(steps, a, lda, b, c, ldc, alpha, acc)
+	case impl == avx2:
+		rowTile6x16(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	case shape == tileSets[avx512].wide:
+		rowTile14x32(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	default:
+		rowTile24x16(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	}
+}
+
+// outerTile runs the outer micro-kernel of the implementation in use on a
+// whole tile: C (+)= alpha·Aᵀ·B.
+func outerTile(steps int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, alpha float32, acc bool) {
+	shape := tileSets[impl].outer
+	_, _, _ = a[(steps-1)*lda+shape.rows-1], b[(steps-1)*ldb+shape.cols-1], c[(shape.rows-1)*ldc+shape.cols-1]
+	switch impl {
+	case generic:
+		genericOuterTile(steps, a, lda, b, ldb, c, ldc, alpha, acc)
+	case avx2:
+		outerTile4x24(steps, &a[0], lda, &b[0], ldb, &c[0], ldc, alpha, acc)
+	default:
+		outerTile8x48(steps, &a[0], lda, &b[0], ldb, &c[0], ldc, alpha, acc)
+	}
+}
+
+// dot computes out[r] = x · row r of w for all of out.
+func dot(out, x, w []float32, ldw int) {
+	if impl == generic {
+		genericDot(out, x, w, ldw)
+		return
+	}
+	_ = w[(len(out)-1)*ldw+len(x)-1]
+	r := 0
+	if impl == avx512 {
+		for ; r+4 <= len(out); r += 4 {
+			dot4Z(len(x), &x[0], &w[r*ldw], ldw, &out[r])
+		}
+		for ; r < len(out); r++ {
+			dot1Z(len(x), &x[0], &w[r*ldw], ldw, &out[r])
+		}
+		return
+	}
+	for ; r+2 <= len(out); r += 2 {
+		dot2Y(len(x), &x[0], &w[r*ldw], ldw, &out[r])
+	}
+	for ; r < len(out); r++ {
+		dot1Y(len(x), &x[0], &w[r*ldw], ldw, &out[r])
+	}
+}
+
+// transposeBlocks transposes blocks squares of transposeBlock() rows, side by
+// side in x, to one below the other in dst. It needs an impl above generic.
+func transposeBlocks(dst []float32, ldd int, x []float32, ldx, blocks int) {
+	side := transposeBlock()
+	_, _ = dst[(side*blocks-1)*ldd+side-1], x[(side-1)*ldx+side*blocks-1]
+	if impl == avx512 {
+		transpose16(&dst[0], ldd, &x[0], ldx, blocks)
+	} else {
+		transpose8(&dst[0], ldd, &x[0], ldx, blocks)
+	}
+}

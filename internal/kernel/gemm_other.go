@@ -1,0 +1,17 @@
+//go:build !amd64 || purego
+
+package kernel
+
+// Plain Go only: the levels above generic do not exist in this build.
+
+func rowTile(_ tileShape, steps int, a []float32, lda int, b, _ []float32, c []float32, ldc int, alpha float32, acc bool) {
+	genericRowTile(steps, a, lda, b, c, ldc, alpha, acc)
+}
+
+func outerTile(steps int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, alpha float32, acc bool) {
+	genericOuterTile(steps, a, lda, b, ldb, c, ldc, alpha, acc)
+}
+
+func dot(out, x, w []float32, ldw int) { genericDot(out, x, w, ldw) }
+
+func transposeBlocks(_ []float32, _ int, _ []float32, _, _ int) {}

@@ -1,0 +1,94 @@
+package kernel
+
+// This file holds the driver of products whose sum runs down the rows of both
+// operands: weight gradients, and Mul with few rows. Both operands are read
+// where they lie; only ragged edges are copied.
+
+// outerBlock bounds the terms summed in registers by MulTN: so many rows of a
+// panel of B fit the first-level cache.
+const outerBlock = 256
+
+// outerProduct is C (n, k) (+)= alpha·Aᵀ·B for A (steps, n) and B (steps, k).
+// If transposed, c is (k, n).
+type outerProduct struct {
+	c, a, b       []float32
+	ldc, lda, ldb int
+	steps, n, k   int
+	block         int // terms per block of the sum
+	alpha         float32
+	acc           bool
+	transposed    bool
+
+	rowGroups int // how many groups the rows of C are cut into
+}
+
+// run splits C over the threads: by panels of columns, and by groups of rows
+// too where there are few panels.
+func (o *outerProduct) run() {
+	shape := tileSets[impl].outer
+	panels, strips := ceilDiv(o.k, shape.cols), ceilDiv(o.n, shape.rows)
+	o.rowGroups = 1
+	if want := 2 * Threads(); Threads() > 1 && panels < want {
+		o.rowGroups = min(strips, ceilDiv(want, panels))
+	}
+	Parallel(panels*o.rowGroups, 1, o)
+}
+
+// Run computes units of the product: a unit is a group of rows in a panel.
+func (o *outerProduct) Run(lo, hi int) {
+	ws := workspaces.get()
+	defer workspaces.put(ws)
+	shape := tileSets[impl].outer
+	strips := ceilDiv(o.n, shape.rows)
+	for ; lo < hi; lo++ {
+		g, j := lo%o.rowGroups, lo/o.rowGroups*shape.cols
+		i0, i1 := g*strips/o.rowGroups*shape.rows, min(o.n, (g+1)*strips/o.rowGroups*shape.rows)
+		o.panel(ws, shape, i0, i1, j)
+	}
+}
+
+// panel computes rows [i0, i1) of the panel of columns that begins at j.
+func (o *outerProduct) panel(ws *workspace, shape tileShape, i0, i1, j int) {
+	nc := min(shape.cols, o.k-j)
+	for s := 0; s < o.steps; s += o.block {
+		kc := min(o.block, o.steps-s)
+		b, ldb := o.b[s*o.ldb+j:], o.ldb
+		if nc < shape.cols { // no row may be read past its end
+			b, ldb = padRows(&ws.rowsBuf, b, ldb, kc, nc, shape.cols), shape.cols
+		}
+		for i := i0; i < i1; i += shape.rows {
+			a, lda, nr := o.a[s*o.lda+i:], o.lda, min(shape.rows, i1-i)
+			if nr < shape.rows {
+				a, lda = padRows(&ws.tailBuf, a, lda, kc, nr, shape.rows), shape.rows
+			}
+			o.tile(ws, shape, kc, a, lda, b, ldb, i, j, nr, nc, o.acc || s > 0)
+		}
+	}
+}
+
+// tile runs one micro-kernel, into C itself if the tile is whole.
+func (o *outerProduct) tile(ws *workspace, shape tileShape, kc int, a []float32, lda int, b []float32, ldb int, i, j, nr, nc int, acc bool) {
+	if nr == shape.rows && nc == shape.cols && !o.transposed {
+		outerTile(kc, a, lda, b, ldb, o.c[i*o.ldc+j:], o.ldc, o.alpha, acc)
+		return
+	}
+	t := ws.tile()
+	outerTile(kc, a, lda, b, ldb, t, shape.cols, o.alpha, false)
+	if !o.transposed {
+		storeTile(o.c[i*o.ldc+j:], o.ldc, t, shape.cols, nr, nc, acc)
+		return
+	}
+	flipped, ldf := ws.flip(), roundUp(shape.rows, 16)
+	transpose(flipped, ldf, t, shape.cols, ldf, shape.cols)
+	storeTile(o.c[j*o.ldc+i:], o.ldc, flipped, ldf, nc, nr, acc)
+}
+
+// padRows copies x (rows, cols) at stride ldx to rows of padded values.
+func padRows(buf *[]float32, x []float32, ldx, rows, cols, padded int) []float32 {
+	dst := growAligned(buf, rows*padded)
+	for r := range rows {
+		row := dst[r*padded : r*padded+padded]
+		clear(row[copy(row, x[r*ldx:r*ldx+cols]):])
+	}
+	return dst
+}

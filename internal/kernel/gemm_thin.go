@@ -1,0 +1,159 @@
+package kernel
+
+// This file holds the drivers for few rows of A, as in generation and short
+// prompts: the weight is read once, where it lies, and only A is rearranged.
+
+const (
+	// dotRows is the number of rows up to which each output is a dot product
+	// on its own: reading the weight is the whole cost.
+	dotRows = 4
+	// thinRows is the number of rows up to which rearranging A instead of the
+	// weight is cheaper.
+	thinRows = 128
+	// dotValues is about the number of weights in a piece of work that is worth
+	// another thread, and dotBlock the number decoded at once.
+	dotValues = 1 << 15
+	dotBlock  = 1 << 13
+)
+
+// dotProducts computes C (m, N) (+)= A (m, K)·Wᵀ for few rows.
+func (p *product) dotProducts() {
+	Parallel(p.w.N, roundUp(max(dotValues/p.w.K, 1), 4), (*dotTask)(p))
+}
+
+// dotTask is the task of dotProducts; ranges are rows of W.
+type dotTask product
+
+func (p *dotTask) Run(lo, hi int) {
+	ws := workspaces.get()
+	defer workspaces.put(ws)
+	k := p.w.K
+	block := roundUp(max(dotBlock/k, 1), 4)
+	if block > 64 {
+		block = 64
+	}
+	out := ws.tile()
+	for ; lo < hi; lo += block {
+		n := min(block, hi-lo)
+		w := p.w.rows(&ws.rowsBuf, lo, lo+n)
+		for i := range p.m {
+			dot(out[:n], p.a[i*p.lda:i*p.lda+k], w, k)
+			c := p.c[i*p.ldc+lo : i*p.ldc+lo+n]
+			for j, v := range out[:n] {
+				v = float32(p.alpha * v)
+				if p.acc {
+					v += c[j]
+				}
+				c[j] = v
+			}
+		}
+	}
+}
+
+// thinForward computes C (m, N) (+)= A (m, K)·Wᵀ as Cᵀ = W·Aᵀ: W takes the
+// place of the rows, read where it lies, and Aᵀ that of the panels.
+func (p *product) thinForward() {
+	k := p.w.K
+	p.panels = growAligned(&p.scratch, paddedCols(p.m)*k)
+	Parallel(k, 64, (*packThin)(p))
+	Parallel(p.w.N, 4*tileSets[impl].wide.rows, (*thinForwardTask)(p))
+}
+
+// packThin is the task that transposes A into panels of its rows; ranges are
+// columns of A.
+type packThin product
+
+func (p *packThin) Run(lo, hi int) {
+	k := p.w.K
+	for i := 0; i < p.m; {
+		cols := panelShape(p.m - i).cols
+		n := min(cols, p.m-i)
+		dst := p.panels[i*k+lo*cols : i*k+hi*cols]
+		if n < cols {
+			clear(dst)
+		}
+		transpose(dst, cols, p.a[i*p.lda+lo:], p.lda, n, hi-lo)
+		i += cols
+	}
+}
+
+// thinForwardTask is the task of thinForward; ranges are rows of W.
+type thinForwardTask product
+
+func (p *thinForwardTask) Run(lo, hi int) {
+	ws := workspaces.get()
+	defer workspaces.put(ws)
+	block := 4 * tileSets[impl].wide.rows
+	for ; lo < hi; lo += block {
+		(*product)(p).thinRowsOf(ws, lo, min(hi, lo+block))
+	}
+}
+
+// thinRowsOf computes columns [lo, hi) of C, which are rows of W.
+func (p *product) thinRowsOf(ws *workspace, lo, hi int) {
+	k, m := p.w.K, p.m
+	w := p.w.rows(&ws.rowsBuf, lo, hi)
+	block := reductionBlock(k, reductionLimit)
+	t, flipped := ws.tile(), ws.flip()
+	for r := 0; r < k; r += block {
+		kc := min(block, k-r)
+		for i := 0; i < m; {
+			shape := panelShape(m - i)
+			panel := p.panels[i*k+r*shape.cols:]
+			for j := 0; j < hi-lo; j += shape.rows {
+				s, lds, n := w[j*k+r:], k, min(shape.rows, hi-lo-j)
+				if n < shape.rows {
+					lds = stripStride(kc)
+					s = growAligned(&ws.stripsBuf, shape.rows*lds)
+					packStrips(s, lds, w[j*k+r:], k, n, kc, shape.rows)
+				}
+				rowTile(shape, kc, s, lds, panel, panel, t, shape.cols, p.alpha, false)
+				ldf := roundUp(shape.rows, 16)
+				transpose(flipped, ldf, t, shape.cols, ldf, shape.cols)
+				storeTile(p.c[i*p.ldc+lo+j:], p.ldc, flipped, ldf, min(shape.cols, m-i), n, p.acc || r > 0)
+			}
+			i += shape.cols
+		}
+	}
+}
+
+// thinBackward computes C (m, K) (+)= A (m, N)·W: Aᵀ is rearranged and W is
+// the operand read by steps, where it lies or decoded chunk by chunk.
+func (p *product) thinBackward() {
+	n, k, m := p.w.N, p.w.K, p.m
+	at := growAligned(&p.scratch, n*m)
+	p.panels = at
+	Parallel(n, 64, (*flipThin)(p))
+	block := reductionBlock(n, reductionLimit)
+	chunk := n
+	if p.w.F32 == nil {
+		chunk = roundUp(max(chunkValues/k, 1), block)
+	}
+	for p.lo = 0; p.lo < n; p.lo = p.hi {
+		p.hi = min(n, p.lo+chunk)
+		rows := p.w.F32
+		if rows == nil {
+			rows = growAligned(&p.decoded, (p.hi-p.lo)*k)
+			Parallel(p.hi-p.lo, 16, (*decodeRows)(p))
+		}
+		p.outer = outerProduct{c: p.c, ldc: p.ldc, a: at[p.lo*m:], lda: m, b: rows, ldb: k,
+			steps: p.hi - p.lo, n: m, k: k, block: block, alpha: p.alpha, acc: p.acc || p.lo > 0}
+		p.outer.run()
+	}
+}
+
+// flipThin is the task that transposes A (m, N) to (N, m); ranges are columns
+// of A.
+type flipThin product
+
+func (p *flipThin) Run(lo, hi int) {
+	transpose(p.panels[lo*p.m:], p.m, p.a[lo:], p.lda, p.m, hi-lo)
+}
+
+// decodeRows is the task that decodes the rows of the present chunk of W.
+type decodeRows product
+
+func (p *decodeRows) Run(lo, hi int) {
+	k := p.w.K
+	p.w.Decode(p.decoded[lo*k:hi*k], p.lo+lo, p.lo+hi)
+}
