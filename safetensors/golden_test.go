@@ -239,3 +239,41 @@ func TestPlanShardsGolden(t *testing.T) {
 		})
 	}
 }
+
+// countingReader counts the bytes read of a file that is otherwise absent.
+type countingReader struct {
+	header []byte
+	read   int64
+}
+
+func (r *countingReader) ReadAt(p []byte, off int64) (int, error) {
+	r.read += int64(len(p))
+	clear(p)
+	if off < int64(len(r.header)) {
+		copy(p, r.header[off:])
+	}
+	return len(p), nil
+}
+
+// TestOpenReadsHeaderOnly opens a file of 70 GB of which only the header exists.
+func TestOpenReadsHeaderOnly(t *testing.T) {
+	l, err := Plan([]Spec{{"a", BF16, []int{35e9}}, {"b", F32, nil}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &countingReader{header: l.Header}
+	f, err := NewFile(r, l.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.read != int64(len(l.Header)) {
+		t.Errorf("%d bytes were read of a header of %d", r.read, len(l.Header))
+	}
+	if diff := cmp.Diff(l.Tensors, f.Tensors()); diff != "" {
+		t.Errorf("tensors (-planned +read):\n%s", diff)
+	}
+	r.read = 0
+	if err := f.ReadAt(f.Tensors()[1], make([]byte, 5), 34e9); err != nil || r.read != 5 {
+		t.Errorf("5 bytes of a tensor: %d were read, %v", r.read, err)
+	}
+}

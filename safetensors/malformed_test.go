@@ -1,0 +1,309 @@
+package safetensors
+
+// What is refused: the corpus in testdata/malformed/safetensors, folders, misuse.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const malformed = "../testdata/malformed/safetensors"
+
+// stricter are the files that the reference reads and we refuse, since the written
+// specification forbids them.
+var stricter = []string{"leading_spaces", "metadata_key_twice", "entry_array", "name_twice", "name_twice_escaped"}
+
+func TestMalformed(t *testing.T) {
+	expected, err := os.ReadFile(filepath.Join(malformed, "expected.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(expected)), "\n")
+	if len(lines) < 70 {
+		t.Errorf("%d files", len(lines))
+	}
+	for _, line := range lines {
+		fields := strings.Split(line, "\t")
+		name, verdict, reference, words := fields[0], fields[1], fields[2], fields[3]
+		t.Run(name, func(t *testing.T) {
+			if (verdict == "ok") != (reference == "ok") && !slices.Contains(stricter, name) {
+				t.Errorf("our verdict is %s, the reference's %s", verdict, reference)
+			}
+			path := filepath.Join(malformed, name+".bin")
+			f, err := Open(path)
+			if verdict == "ok" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.Close()
+				return
+			}
+			if !errors.Is(err, ErrFormat) {
+				t.Fatalf("error %v, want ErrFormat", err)
+			}
+			message := err.Error()
+			if !strings.Contains(message, words) || !strings.Contains(message, path) || strings.Contains(message, "\n") {
+				t.Errorf("message %q, want one line with %q and the path", message, words)
+			}
+		})
+	}
+}
+
+// TestTruncated cuts a good file at every byte.
+func TestTruncated(t *testing.T) {
+	whole, err := os.ReadFile(filepath.Join(golden, "order.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		if _, err := NewFile(strings.NewReader(string(whole[:n])), int64(n)); !errors.Is(err, ErrFormat) {
+			t.Errorf("cut at byte %d: %v", n, err)
+		}
+		// A file that shrinks while it is open.
+		if f, err := NewFile(strings.NewReader(string(whole[:n])), int64(len(whole))); err == nil {
+			last := f.Tensors()[len(f.Tensors())-1]
+			if err := f.ReadAt(last, make([]byte, last.Size()), 0); !errors.Is(err, ErrFormat) {
+				t.Errorf("cut at byte %d after opening: %v", n, err)
+			}
+		}
+	}
+}
+
+// writeFolder writes files, of which those ending in .safetensors hold one U8[1]
+// tensor a name.
+func writeFolder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if !strings.HasSuffix(name, ".safetensors") {
+			if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		var tensors []TensorData
+		for _, tensor := range strings.Fields(content) {
+			tensors = append(tensors, TensorData{Spec{tensor, U8, []int{1}}, []byte{tensor[0]}})
+		}
+		if err := Write(path, tensors, map[string]string{"file": name, name: "set"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestFolder(t *testing.T) {
+	const index = "model.safetensors.index.json"
+	cases := []struct {
+		name  string
+		files map[string]string
+		words string // "" when the folder is fine
+		want  error
+	}{
+		{"single", map[string]string{"model.safetensors": "a b"}, "", nil},
+		{"single before index", map[string]string{"model.safetensors": "a b", index: "{"}, "", nil},
+		{"shards", map[string]string{"1.safetensors": "b", "2.safetensors": "a",
+			index: `{"metadata":{"total_size":2.0},"weight_map":{"a":"2.safetensors","b":"1.safetensors"}}`}, "", nil},
+		{"nothing", map[string]string{"other.safetensors": "a"}, "neither model.safetensors nor an index", fs.ErrNotExist},
+		{"shard missing", map[string]string{"1.safetensors": "a",
+			index: `{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`}, "2.safetensors", fs.ErrNotExist},
+		{"tensor missing", map[string]string{"1.safetensors": "a",
+			index: `{"weight_map":{"a":"1.safetensors","b":"1.safetensors"}}`}, `"b" in 1.safetensors, which does not hold it`, ErrFormat},
+		{"tensor not listed", map[string]string{"1.safetensors": "a b",
+			index: `{"weight_map":{"a":"1.safetensors"}}`}, `1.safetensors holds tensor "b"`, ErrFormat},
+		{"wrong shard", map[string]string{"1.safetensors": "a", "2.safetensors": "b",
+			index: `{"weight_map":{"a":"2.safetensors","b":"1.safetensors"}}`}, `but it is in 1.safetensors`, ErrFormat},
+		{"tensor in two shards", map[string]string{"1.safetensors": "a c", "2.safetensors": "b c",
+			index: `{"weight_map":{"a":"1.safetensors","b":"2.safetensors","c":"1.safetensors"}}`}, `"c" is in both 1.safetensors and 2.safetensors`, ErrFormat},
+		{"index lists twice", map[string]string{"1.safetensors": "a",
+			index: `{"weight_map":{"a":"1.safetensors","a":"1.safetensors"}}`}, "duplicate", ErrFormat},
+		{"no weight_map", map[string]string{index: `{"metadata":{}}`}, "weight_map is missing", ErrFormat},
+		{"weight_map empty", map[string]string{index: `{"weight_map":{}}`}, "empty", ErrFormat},
+		{"weight_map of numbers", map[string]string{index: `{"weight_map":{"a":1}}`}, "string", ErrFormat},
+		{"index not JSON", map[string]string{index: `{"weight_map":`}, index, ErrFormat},
+		{"index cut in two", map[string]string{index: `{"weight_map":{"a":"1.safetensors"}} {}`}, "follows", ErrFormat},
+	}
+	for _, shard := range []string{"../out.safetensors", "/etc/out.safetensors", "..", ".", "", "sub/out.safetensors", `..\out.safetensors`, "c:out.safetensors", "a\\u0000"} {
+		cases = append(cases, struct {
+			name  string
+			files map[string]string
+			words string
+			want  error
+		}{"path " + shard, map[string]string{index: fmt.Sprintf(`{"weight_map":{"a":"%s"}}`, strings.ReplaceAll(shard, `..\o`, `..\\o`))}, "plain file name", ErrFormat})
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			dir := writeFolder(t, c.files)
+			s, err := OpenFolder(dir)
+			if c.words != "" {
+				if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), dir) {
+					t.Errorf("error %v, want %q of class %v", err, c.words, c.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if len(s.Tensors()) != 2 {
+				t.Errorf("%d tensors", len(s.Tensors()))
+			}
+			for _, name := range []string{"a", "b"} {
+				var p [1]byte
+				if err := s.ReadAt(name, p[:], 0); err != nil || p[0] != name[0] {
+					t.Errorf("tensor %q: %q, %v", name, p, err)
+				}
+			}
+			if err := s.ReadAt("c", nil, 0); !errors.Is(err, ErrLayout) {
+				t.Errorf("reading a missing tensor: %v", err)
+			}
+			if got, want := len(s.Metadata()), 1+len(s.Files()); got != want || s.Metadata()["file"] != s.Files()[0] {
+				t.Errorf("metadata %v of files %v", s.Metadata(), s.Files())
+			}
+		})
+	}
+}
+
+func TestReadAtBounds(t *testing.T) {
+	f, err := Open(filepath.Join(golden, "order.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, _ := f.Tensor("b") // 8 bytes
+	moved := b
+	moved.End++
+	for _, c := range []struct {
+		tensor Tensor
+		n      int
+		off    int64
+		ok     bool
+	}{
+		{b, 8, 0, true}, {b, 0, 8, true}, {b, 3, 5, true}, {b, 4, 5, false}, {b, 0, 9, false}, {b, 1, -1, false},
+		{b, 1, 1 << 62, false}, {moved, 1, 0, false}, {Tensor{Name: "other"}, 0, 0, false},
+	} {
+		err := f.ReadAt(c.tensor, make([]byte, c.n), c.off)
+		if (err == nil) != c.ok || err != nil && !(errors.Is(err, ErrLayout) && strings.Contains(err.Error(), c.tensor.Name)) {
+			t.Errorf("%d bytes at %d of %v: %v", c.n, c.off, c.tensor, err)
+		}
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	for _, c := range []struct {
+		words    string
+		specs    []Spec
+		metadata map[string]string
+	}{
+		{"twice", []Spec{{"a", U8, nil}, {"a", U8, nil}}, nil},
+		{"twice", []Spec{{"a", U8, nil}, {"a", F32, nil}}, nil},
+		{"reserved", []Spec{{"__metadata__", U8, nil}}, nil},
+		{"not UTF-8", []Spec{{"\xff", U8, nil}}, nil},
+		{"not UTF-8", nil, map[string]string{"a": "\xff"}},
+		{"not UTF-8", nil, map[string]string{"\xff": "a"}},
+		{"unknown dtype", []Spec{{"a", "NF4", []int{1}}}, nil},
+		{"negative", []Spec{{"a", U8, []int{-1}}}, nil},
+		{"overflows", []Spec{{"a", U8, []int{1 << 40, 1 << 40}}}, nil},
+		{"larger than any", []Spec{{"a", U64, []int{1 << 56}}, {"b", U64, []int{1 << 56}}, {"c", U64, []int{1 << 56}},
+			{"d", U64, []int{1 << 56}}, {"e", U64, []int{1 << 56}}, {"f", U64, []int{1 << 56}}, {"g", U64, []int{1 << 56}},
+			{"h", U64, []int{1 << 56}}, {"i", U64, []int{1 << 56}}, {"j", U64, []int{1 << 56}}, {"k", U64, []int{1 << 56}},
+			{"l", U64, []int{1 << 56}}, {"m", U64, []int{1 << 56}}, {"n", U64, []int{1 << 56}}, {"o", U64, []int{1 << 56}}, {"p", U64, []int{1 << 56}}}, nil},
+		{"whole bytes", []Spec{{"a", F4, []int{3}}}, nil},
+		{"limit", nil, map[string]string{"a": strings.Repeat("x", maxHeader)}},
+	} {
+		_, err := Plan(c.specs, c.metadata)
+		if !errors.Is(err, ErrLayout) || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("error %v, want %q", err, c.words)
+		}
+	}
+	if _, err := PlanShards(nil, 0, "model", nil); !errors.Is(err, ErrLayout) {
+		t.Errorf("no room: %v", err)
+	}
+}
+
+// TestWriterAllOrNothing checks that no path but a whole Commit leaves a file.
+func TestWriterAllOrNothing(t *testing.T) {
+	l, err := Plan([]Spec{{"a", U8, []int{4}}, {"b", U8, []int{2}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type step struct {
+		name, data string
+		off        int64
+		ok         bool
+	}
+	for name, c := range map[string]struct {
+		steps  []step
+		commit string // words of its error
+	}{
+		"whole":     {[]step{{"b", "yz", 0, true}, {"a", "cd", 2, true}, {"a", "ab", 0, true}}, ""},
+		"nothing":   {nil, `0 bytes were written to tensor "a" of 4`},
+		"one short": {[]step{{"a", "abcd", 0, true}, {"b", "y", 0, true}}, `1 bytes were written to tensor "b" of 2`},
+		"twice":     {[]step{{"a", "abcd", 0, true}, {"b", "yz", 0, true}, {"b", "z", 1, true}}, `3 bytes were written to tensor "b" of 2`},
+		"outside": {[]step{{"a", "abcde", 0, false}, {"a", "a", 4, false}, {"a", "a", -1, false}, {"c", "", 0, false},
+			{"a", "", 5, false}, {"a", "abcd", 0, true}, {"b", "yz", 0, true}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "out.safetensors")
+			if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w, err := Create(path, l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range c.steps {
+				if err := w.WriteAt(s.name, []byte(s.data), s.off); (err == nil) != s.ok || err != nil && !errors.Is(err, ErrLayout) {
+					t.Errorf("writing %v: %v", s, err)
+				}
+			}
+			if now, _ := os.ReadFile(path); string(now) != "before" {
+				t.Errorf("before Commit the file is %q", now)
+			}
+			err = w.Commit()
+			if closeErr := w.Close(); closeErr != nil {
+				t.Errorf("Close after Commit: %v", closeErr)
+			}
+			want := "before"
+			if c.commit == "" {
+				want = string(l.Header) + "abcdyz"
+			}
+			if (err == nil) != (c.commit == "") || err != nil && !strings.Contains(err.Error(), c.commit) {
+				t.Errorf("Commit: %v, want %q", err, c.commit)
+			}
+			if now, _ := os.ReadFile(path); string(now) != want {
+				t.Errorf("the file is %q, want %q", now, want)
+			}
+			onlyFile(t, dir, "out.safetensors")
+		})
+	}
+	if err := Write(filepath.Join(t.TempDir(), "missing", "x"), nil, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("writing into a missing folder: %v", err)
+	}
+}
+
+// onlyFile checks that dir holds name and nothing else.
+func onlyFile(t *testing.T, dir, name string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if diff := cmp.Diff([]string{name}, names); diff != "" {
+		t.Errorf("the folder (-want +got):\n%s", diff)
+	}
+}
