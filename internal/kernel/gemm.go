@@ -11,7 +11,7 @@ const (
 	// of A.
 	reductionLimit = 576
 	// blockRows bounds the rows of A that a worker packs at once.
-	blockRows = 252
+	blockRows = 280
 	// chunkValues is about the size of the packed chunk of a weight, and
 	// chunkRows the least number of rows of a chunk: packing A again for each
 	// chunk must stay cheap.
@@ -19,6 +19,8 @@ const (
 	chunkRows   = 512
 	// directPanels is the number of panels up to which packing A does not pay.
 	directPanels = 4
+	// shortSum is the length of a sum up to which storing C decides the speed.
+	shortSum = 64
 )
 
 // blocking says which part of the product the present chunk is, and how it is
@@ -34,7 +36,6 @@ type blocking struct {
 // as its columns, whole: [row/cols][K][cols].
 func (p *product) blockedForward() {
 	n, k := p.w.N, p.w.K
-	p.backward = false
 	chunk := roundUp(max(chunkValues/k, chunkRows), tileSets[impl].wide.cols)
 	b := &p.blocks
 	*b = blocking{r1: k, kc: reductionBlock(k, reductionLimit)}
@@ -51,7 +52,6 @@ func (p *product) blockedForward() {
 // each row of W of the chunk: [column/cols][rows][cols].
 func (p *product) blockedBackward() {
 	n, k := p.w.N, p.w.K
-	p.backward = true
 	b := &p.blocks
 	*b = blocking{o1: k, kc: reductionBlock(n, reductionLimit)}
 	chunk := roundUp(max(chunkValues/k, chunkRows), b.kc)
@@ -94,30 +94,30 @@ func (p *packBackward) Run(lo, hi int) {
 	k, steps := p.w.K, p.hi-p.lo
 	for ; lo < hi; lo += 16 {
 		n := min(16, hi-lo)
-		w := p.w.rows(&ws.rowsBuf, p.lo+lo, p.lo+lo+n)
+		w, ldw := p.w.rows(&ws.rowsBuf, p.lo+lo, p.lo+lo+n), p.w.stride()
 		for j := 0; j < k; {
 			cols := panelShape(k - j).cols
 			dst, e := p.panels[j*steps+lo*cols:], min(k, j+cols)
 			for r := range n {
 				row := dst[r*cols : r*cols+cols]
-				clear(row[copy(row, w[r*k+j:r*k+e]):])
+				clear(row[copy(row, w[r*ldw+j:r*ldw+e]):])
 			}
 			j += cols
 		}
 	}
 }
 
-// multiply runs the present chunk: blocks of rows, and blocks of columns too
-// where rows alone do not feed the threads.
+// multiply runs the present chunk: blocks of rows, as many for each thread, and
+// blocks of columns too where rows alone do not feed the threads.
 func (p *product) multiply() {
-	b, set := &p.blocks, &tileSets[impl]
-	pieces := 2 * Threads()
-	if Threads() == 1 {
-		pieces = 1
-	}
-	b.unitRows = min(roundUp(ceilDiv(p.m, pieces), set.wide.rows), max(blockRows/set.wide.rows, 1)*set.wide.rows)
+	b, wide, threads := &p.blocks, tileSets[impl].wide, Threads()
+	units := threads * ceilDiv(p.m, threads*blockRows)
+	b.unitRows = roundUp(ceilDiv(p.m, units), wide.rows)
 	rowUnits := ceilDiv(p.m, b.unitRows)
-	b.unitCols = roundUp(ceilDiv(b.o1-b.o0, ceilDiv(pieces, rowUnits)), set.wide.cols)
+	b.unitCols = b.o1 - b.o0
+	if rowUnits < threads {
+		b.unitCols = roundUp(ceilDiv(b.unitCols, ceilDiv(2*threads, rowUnits)), wide.cols)
+	}
 	Parallel(rowUnits*ceilDiv(b.o1-b.o0, b.unitCols), 1, (*multiplyUnits)(p))
 }
 
@@ -138,45 +138,90 @@ func (p *multiplyUnits) Run(lo, hi int) {
 // multiplyBlock computes rows [i0, i1) and columns [j0, j1) of C over the
 // present chunk's part of the sum.
 func (p *product) multiplyBlock(ws *workspace, i0, i1, j0, j1 int) {
-	b, wide := &p.blocks, tileSets[impl].wide
-	direct := j1-j0 <= directPanels*wide.cols
-	rows, steps := i1-i0, b.r1-b.r0
+	b, set := &p.blocks, &tileSets[impl]
+	direct := j1-j0 <= directPanels*set.wide.cols && !p.aByTerms
+	rows := i1 - i0
 	for r := b.r0; r < b.r1; r += b.kc {
-		kc := min(b.kc, b.r1-r)
-		x, ldx := p.a[i0*p.lda+r:], p.lda
-		strips, stride := x, ldx
-		if !direct {
-			stride = stripStride(kc)
-			padded := rows + maxTileRows
-			strips = growAligned(&ws.stripsBuf, padded*stride)
-			packStrips(strips, stride, x, ldx, rows, kc, padded)
+		s := strips{product: p, ws: ws, i0: i0, rows: rows, r: r, kc: min(b.kc, b.r1-r)}
+		if direct {
+			s.x, s.stride, s.direct = p.a[i0*p.lda+r:], p.lda, true
+		} else {
+			s.pack()
 		}
-		acc := p.acc || r > 0
-		for j := j0; j < j1; {
-			shape := panelShape(b.o1 - j)
-			panel := p.panels[(j-b.o0)*steps+(r-b.r0)*shape.cols:]
-			// The next panel is fetched in pieces while this one is used.
-			next, ahead := panel, kc*shape.cols
-			if j+shape.cols < j1 {
-				next = p.panels[(j+shape.cols-b.o0)*steps+(r-b.r0)*panelShape(b.o1-j-shape.cols).cols:]
+		if s.kc <= shortSum {
+			// C is all the traffic: its rows are written from end to end.
+			last := j1
+			if (j1-j0)%set.wide.cols != 0 {
+				last = j0 + (j1-j0)/set.wide.cols*set.wide.cols
 			}
-			for i, f := 0, 0; i < rows; i, f = i+shape.rows, (f+kc*4)%ahead {
-				s, lds := strips[i*stride:], stride
-				if direct && rows-i < shape.rows {
-					lds = stripStride(kc)
-					s = growAligned(&ws.stripsBuf, shape.rows*lds)
-					packStrips(s, lds, x[i*ldx:], ldx, rows-i, kc, shape.rows)
+			for i := 0; i < rows; i += set.wide.rows {
+				for j := j0; j < last; j += set.wide.cols {
+					s.panel(j, j1, i, min(rows, i+set.wide.rows))
 				}
-				c, nr, nc := p.c[(i0+i)*p.ldc+j:], min(shape.rows, rows-i), min(shape.cols, j1-j)
-				if nr == shape.rows && nc == shape.cols {
-					rowTile(shape, kc, s, lds, panel, next[min(f, len(next)-1):], c, p.ldc, p.alpha, acc)
-					continue
-				}
-				t := ws.tile()
-				rowTile(shape, kc, s, lds, panel, panel, t, shape.cols, p.alpha, false)
-				storeTile(c, p.ldc, t, shape.cols, nr, nc, acc)
 			}
-			j += shape.cols
+			if last < j1 {
+				s.panel(last, j1, 0, rows)
+			}
+			continue
 		}
+		for j := j0; j < j1; j += panelShape(b.o1 - j).cols {
+			s.panel(j, j1, 0, rows)
+		}
+	}
+}
+
+// strips are a block of rows of A for one block of the sum, terms [r, r+kc),
+// as the micro-kernels read them.
+type strips struct {
+	*product
+	ws       *workspace
+	i0, rows int // rows [i0, i0+rows) of A
+	r, kc    int
+	x        []float32
+	stride   int
+	direct   bool // x is A itself: rows past the block must not be read
+}
+
+// pack copies the block of A to the workspace.
+func (s *strips) pack() {
+	padded := s.rows + maxTileRows
+	s.stride = stripStride(s.kc)
+	s.x = growAligned(&s.ws.stripsBuf, padded*s.stride)
+	if s.aByTerms {
+		transpose(s.x, s.stride, s.a[s.r*s.lda+s.i0:], s.lda, s.kc, s.rows)
+		packStrips(s.x[s.rows*s.stride:], s.stride, nil, 0, 0, s.kc, maxTileRows)
+		return
+	}
+	packStrips(s.x, s.stride, s.a[s.i0*s.lda+s.r:], s.lda, s.rows, s.kc, padded)
+}
+
+// panel multiplies rows [lo, hi) of the block by the panel of columns that
+// begins at j, of which those below j1 are wanted.
+func (s *strips) panel(j, j1, lo, hi int) {
+	b, steps := &s.blocks, s.blocks.r1-s.blocks.r0
+	shape := panelShape(b.o1 - j)
+	panel := s.panels[(j-b.o0)*steps+(s.r-b.r0)*shape.cols:]
+	// The next panel is fetched in pieces while this one is used.
+	next, ahead := panel, s.kc*shape.cols
+	if j+shape.cols < j1 {
+		next = s.panels[(j+shape.cols-b.o0)*steps+(s.r-b.r0)*panelShape(b.o1-j-shape.cols).cols:]
+	}
+	acc := s.acc || s.r > 0
+	for i, f := lo, 0; i < hi; i, f = i+shape.rows, (f+s.kc*4)%ahead {
+		nr, nc := min(shape.rows, hi-i), min(shape.cols, j1-j)
+		x, stride := s.x[i*s.stride:], s.stride
+		if s.direct && nr < shape.rows {
+			stride = stripStride(s.kc)
+			x = growAligned(&s.ws.stripsBuf, shape.rows*stride)
+			packStrips(x, stride, s.x[i*s.stride:], s.stride, nr, s.kc, shape.rows)
+		}
+		c := s.c[(s.i0+i)*s.ldc+j:]
+		if nr == shape.rows && nc == shape.cols {
+			rowTile(shape, s.kc, x, stride, panel, next[min(f, len(next)-1):], c, s.ldc, s.alpha, acc)
+			continue
+		}
+		t := s.ws.tile()
+		rowTile(shape, s.kc, x, stride, panel, panel, t, shape.cols, s.alpha, false)
+		storeTile(c, s.ldc, t, shape.cols, nr, nc, acc)
 	}
 }

@@ -8,6 +8,10 @@ package kernel
 // panel of B fit the first-level cache.
 const outerBlock = 256
 
+// wideGradient is the number of rows and columns of a gradient from which
+// packing both operands pays.
+const wideGradient = 128
+
 // outerProduct is C (n, k) (+)= alpha·Aᵀ·B for A (steps, n) and B (steps, k).
 // If transposed, c is (k, n).
 type outerProduct struct {

@@ -16,17 +16,22 @@ type Matrix struct {
 	// several goroutines at once and must give the same values every time.
 	// It is used only if F32 is nil.
 	Decode func(dst []float32, lo, hi int)
+
+	ld int // row stride of F32 if not K
 }
 
 // rows gives rows [lo, hi) of w, decoded into buf if they must be.
 func (w *Matrix) rows(buf *[]float32, lo, hi int) []float32 {
 	if w.F32 != nil {
-		return w.F32[lo*w.K : hi*w.K]
+		return w.F32[lo*w.stride() : (hi-1)*w.stride()+w.K]
 	}
 	dst := growAligned(buf, (hi-lo)*w.K)
 	w.Decode(dst, lo, hi)
 	return dst
 }
+
+// stride is the row stride of what rows gives.
+func (w *Matrix) stride() int { return max(w.ld, w.K) }
 
 // MulT is the forward product of a linear layer: C = A·Wᵀ, or C += A·Wᵀ with
 // acc. c is (m, N) with row stride ldc, a is (m, K) with row stride lda, w is
@@ -116,9 +121,17 @@ func MulTN(c []float32, ldc int, a []float32, lda int, b []float32, ldb int, m, 
 		return
 	}
 	p := products.get()
+	if min(n, k) >= wideGradient && m >= chunkRows/2 {
+		p.gradient = Matrix{N: m, K: k, F32: b, ld: ldb}
+		p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, n, &p.gradient, alpha, acc
+		p.aByTerms = true
+		p.blockedBackward()
+		p.release()
+		return
+	}
 	o := &p.outer
 	*o = outerProduct{c: c, ldc: ldc, a: a, lda: lda, b: b, ldb: ldb, steps: m, n: n, k: k, block: reductionBlock(m, outerBlock), alpha: alpha, acc: acc}
-	if n > k {
+	if n > k && k < wideGradient {
 		// The wide operand is read in vectors, so C is computed transposed.
 		o.a, o.lda, o.b, o.ldb, o.n, o.k, o.transposed = b, ldb, a, lda, k, n, true
 	}
@@ -168,8 +181,9 @@ type product struct {
 	panels   []float32 // the packed operand of the present chunk, shared by the workers
 	decoded  []float32 // rows of W that all workers read
 	scratch  []float32 // backs panels
-	backward bool
 	blocks   blocking
+	aByTerms bool   // a is (terms, m), as in MulTN
+	gradient Matrix // the right operand of MulTN
 	outer    outerProduct
 }
 
@@ -178,6 +192,6 @@ var products freeList[product]
 // release gives p back without keeping the caller's memory alive.
 func (p *product) release() {
 	p.c, p.a, p.w, p.panels = nil, nil, nil, nil
-	p.outer = outerProduct{}
+	p.outer, p.gradient, p.aByTerms = outerProduct{}, Matrix{}, false
 	products.put(p)
 }
