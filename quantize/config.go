@@ -25,8 +25,8 @@ type Config4 struct {
 
 // config4JSON is the object as transformers writes it, keys sorted.
 type config4JSON struct {
-	LoadIn4Bit_    *bool    `json:"_load_in_4bit,omitempty"`
-	LoadIn8Bit_    *bool    `json:"_load_in_8bit,omitempty"`
+	AlsoLoadIn4Bit *bool    `json:"_load_in_4bit,omitempty"`
+	AlsoLoadIn8Bit *bool    `json:"_load_in_8bit,omitempty"`
 	ComputeDType   *string  `json:"bnb_4bit_compute_dtype,omitempty"`
 	Storage        *string  `json:"bnb_4bit_quant_storage,omitempty"`
 	Type           *string  `json:"bnb_4bit_quant_type,omitempty"`
@@ -52,7 +52,7 @@ func (c Config4) JSON() ([]byte, error) {
 	}
 	yes, no := true, false
 	b, err := json.Marshal(config4JSON{
-		LoadIn4Bit_: &yes, LoadIn8Bit_: &no,
+		AlsoLoadIn4Bit: &yes, AlsoLoadIn8Bit: &no,
 		ComputeDType: orElse(c.ComputeDType, "float32"), Storage: orElse(c.Storage, "uint8"), Type: orElse(c.Type, "nf4"), Double: &c.Double,
 		SkipModules: c.SkipModules, Threshold: jsontext.Value("6.0"), // transformers insists on a float
 		LoadIn4Bit: &yes, LoadIn8Bit: &no, QuantMethod: orElse("", "bitsandbytes"),
@@ -89,7 +89,7 @@ func ParseConfig4(raw []byte) (Config4, error) {
 	if j.QuantMethod != nil && *j.QuantMethod != "bitsandbytes" {
 		return fail(ErrUnsupported, "quant_method %q: only bitsandbytes is read", *j.QuantMethod)
 	}
-	if !is(j.LoadIn4Bit, j.LoadIn4Bit_) || is(j.LoadIn8Bit, j.LoadIn8Bit_) {
+	if !is(j.LoadIn4Bit, j.AlsoLoadIn4Bit) || is(j.LoadIn8Bit, j.AlsoLoadIn8Bit) {
 		return fail(ErrUnsupported, "only 4-bit weights are read (load_in_4bit)")
 	}
 	c := Config4{Type: "fp4", ComputeDType: "float32", Storage: "uint8", Double: is(j.Double), SkipModules: j.SkipModules}

@@ -1,9 +1,10 @@
 """Makes the golden files of package quantize.
 
-usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
-Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2, safetensors 0.8.0.
+Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2.4.6,
+safetensors 0.8.0, transformers 5.23.0.
 
 Inputs are not stored: both sides make them with the same integer generator (golden_test.go). Outputs are stored whole where
 they are short, and by their SHA-256 always.
@@ -207,6 +208,26 @@ def ggml(out):
     (out / "ggml.json").write_text(json.dumps(dict(decode=decode, encode=encode), indent=0))
 
 
+def config(out):
+    """quantization_config as transformers writes it, and which modules its skip patterns leave alone."""
+    from transformers import BitsAndBytesConfig
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    names = ["lm_head", "model.lm_head", "model.layers.1.self_attn.q_proj", "model.layers.11.self_attn.q_proj"]
+    names += ["model.layers.1.mlp.gate", "model.layers.1.mlp.gate_proj", "xlm_head", "lm_head.inner", "a.b.c"]
+    patterns = [["lm_head"], ["model.layers.1"], ["model.layers.*"], ["q_proj"], ["model.layers.1.mlp.gate"], ["mlp.gate"]]
+    patterns += [["model.layers.1."], ["a|b"], ["a.b|a"], [r"model\.layers\.\d\.mlp"], [], [""], ["lm_head", "a"]]
+    configs = []
+    for kw in (
+        dict(bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"),
+        dict(bnb_4bit_quant_type="fp4", llm_int8_skip_modules=["lm_head", "model.layers.0"]),
+    ):
+        c = BitsAndBytesConfig(load_in_4bit=True, **kw).to_dict()
+        configs.append(json.dumps(c, sort_keys=True, separators=(",", ":")))
+    skips = [dict(patterns=p, quantized=[should_convert_module(n, p) for n in names]) for p in patterns]
+    (out / "config.json").write_text(json.dumps(dict(configs=configs, names=names, skips=skips), indent=0))
+
+
 def checkpoint(out, source):
     import bitsandbytes.functional as F
     import torch
@@ -229,6 +250,7 @@ if len(sys.argv) == 3:
     checkpoint(sys.argv[1], sys.argv[2])
 else:
     folder = Path(sys.argv[1])
+    config(folder)
     ggml(folder)
     mean(folder)
     bnb4(folder)
