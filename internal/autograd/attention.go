@@ -1,0 +1,129 @@
+package autograd
+
+import (
+	"github.com/graftml/graft/internal/kernel"
+)
+
+// attentionOp is causal grouped-query attention: q (T, Heads·HeadDim), k and v
+// (T, KVHeads·HeadDim) → (T, Heads·HeadDim). Scores are never stored: backward computes them again
+// from the logarithms of the softmax sums (Dao et al. 2022).
+type attentionOp struct {
+	node
+	untrained
+	spec  kernel.AttentionSpec
+	layer int
+}
+
+// Attention records attention; k and v of a cached pass go to the next layer of the cache. The
+// operands must have no other users.
+func (g *Graph) Attention(spec kernel.AttentionSpec, q, k, v Var) Var {
+	g.want("attention", q, spec.Heads*spec.HeadDim)
+	g.want("attention", k, spec.KVHeads*spec.HeadDim)
+	g.want("attention", v, spec.KVHeads*spec.HeadDim)
+	o := &attentionOp{node: node{ins: []Var{q, k, v}, joint: true}, spec: spec, layer: g.layers}
+	g.layers++
+	o.out = g.value(spec.Heads * spec.HeadDim)
+	return g.add(o)
+}
+
+func (o *attentionOp) reads(*Tape) []Var { return append(o.ins[:3:3], o.out) }
+
+// private: logarithms of the softmax sums, (Heads, T).
+func (o *attentionOp) private(t *Tape) []buffer {
+	if !t.training {
+		return nil
+	}
+	return []buffer{{o.spec.Heads, saved}}
+}
+
+func (o *attentionOp) forward(c *call) {
+	q, k, v, y := c.in(0), c.in(1), c.in(2), c.output()
+	t := c.tape
+	switch {
+	case t.cache != nil:
+		l := &t.cache.layers[o.layer]
+		l.put(k, v, t.cache.length, c.rows())
+		kernel.AttentionCached(y, q, l.k, l.v, c.rows(), t.cache.length, t.cache.capacity, o.spec)
+	case t.training:
+		kernel.Attention(y, c.own(0), q, k, v, t.batch.Seq, o.spec)
+	default:
+		kernel.Attention(y, nil, q, k, v, t.batch.Seq, o.spec)
+	}
+}
+
+func (o *attentionOp) backward(c *call) {
+	kernel.AttentionBackward(c.inGrad(0), c.inGrad(1), c.inGrad(2), c.outGrad(),
+		c.in(0), c.in(1), c.in(2), c.output(), c.own(0), c.tape.batch.Seq, o.spec)
+}
+
+// Cache holds the keys and values of one sequence, in every layer.
+type Cache struct {
+	layers           []cacheLayer
+	length, capacity int // tokens
+}
+
+// cacheLayer is (KVHeads, capacity, HeadDim) each.
+type cacheLayer struct {
+	k, v  []float32
+	heads int
+	dim   int
+}
+
+// NewCache returns an empty cache for a graph. It grows as tokens are added.
+func (g *Graph) NewCache() *Cache {
+	c := &Cache{}
+	for _, o := range g.ops {
+		if a, ok := o.(*attentionOp); ok {
+			c.layers = append(c.layers, cacheLayer{heads: a.spec.KVHeads, dim: a.spec.HeadDim})
+		}
+	}
+	return c
+}
+
+// Len returns the number of tokens held.
+func (c *Cache) Len() int { return c.length }
+
+// Truncate forgets all tokens but the first n.
+func (c *Cache) Truncate(n int) { c.length = min(n, c.length) }
+
+// Bytes returns the memory that the cache takes for tokens tokens.
+func (c *Cache) Bytes(tokens int) int64 {
+	var n int64
+	for _, l := range c.layers {
+		n += 2 * 4 * int64(l.heads) * int64(l.dim) * int64(tokens)
+	}
+	return n
+}
+
+// grow makes room for n more tokens and returns the number held.
+func (c *Cache) grow(n int) int {
+	if need := c.length + n; need > c.capacity {
+		capacity := max(need, 2*c.capacity, 64)
+		for i := range c.layers {
+			c.layers[i].move(c.length, c.capacity, capacity)
+		}
+		c.capacity = capacity
+	}
+	return c.length
+}
+
+func (l *cacheLayer) move(used, from, to int) {
+	k, v := aligned(l.heads*to*l.dim), aligned(l.heads*to*l.dim)
+	for h := range l.heads {
+		copy(k[h*to*l.dim:][:used*l.dim], l.k[h*from*l.dim:])
+		copy(v[h*to*l.dim:][:used*l.dim], l.v[h*from*l.dim:])
+	}
+	l.k, l.v = k, v
+}
+
+// put stores n rows of keys and values (n, KVHeads·HeadDim) behind the first at.
+func (l *cacheLayer) put(k, v []float32, at, n int) {
+	capacity := len(l.k) / (l.heads * l.dim)
+	for i := range n {
+		for h := range l.heads {
+			from, to := (i*l.heads+h)*l.dim, (h*capacity+at+i)*l.dim
+			copy(l.k[to:to+l.dim], k[from:from+l.dim])
+			copy(l.v[to:to+l.dim], v[from:from+l.dim])
+		}
+	}
+}

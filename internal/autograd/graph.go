@@ -1,0 +1,117 @@
+package autograd
+
+import (
+	"fmt"
+
+	"github.com/graftml/graft/internal/kernel"
+)
+
+// This file holds what is recorded: values, weights and operations. It computes nothing.
+
+// Var is a value of a graph: activations (T, width) for any number of tokens T.
+type Var int32
+
+// Weight is a parameter of an operation: the matrix of a product, a table, a bias or the gain of a
+// norm. Vectors are (1, n). A weight with a Grad is trained: every backward pass adds to it.
+type Weight struct {
+	Name   string
+	Matrix kernel.Matrix
+	Grad   []float32 // as many values as the weight; nil where it is frozen
+}
+
+// LowRank is an adapter of one product (Hu et al. 2021): y += Scale·(drop(x)·Aᵀ)·Bᵀ.
+type LowRank struct {
+	A, B    kernel.Matrix // (R, in) and (out, R), dense
+	Scale   float32
+	Dropout float32 // probability that a value of x is dropped while training
+
+	GradA, GradB []float32 // as A and B; nil where the adapter is frozen
+}
+
+// Graph is a recorded computation, the same for every number of tokens. It is made once by calling
+// its methods in the order of the computation, and must not change once a Tape stands on it; any
+// number of tapes may then run it at the same time, each with memory of its own.
+type Graph struct {
+	values   []value
+	ops      []op
+	products int // Linear operations so far: the number of places adapters can stand at
+	layers   int // Attention operations so far
+	head     *headOp
+}
+
+type value struct {
+	width int
+	store int // the buffer that holds it, shared by values that are computed in place
+	from  int // the operation that makes it
+	uses  []int
+}
+
+// node is what the plan asks of an operation.
+type node struct {
+	ins   []Var
+	out   Var  // none for the head
+	cheap bool // computed again for the backward pass rather than kept
+	joint bool // backward computes the gradients of all inputs or none, and sets them
+}
+
+const none Var = -1
+
+func (n *node) base() *node { return n }
+
+// op is an operation. Its forward and backward computation stand side by side in the file of its
+// name; they find their operands through the call.
+type op interface {
+	base() *node
+	// trained reports whether the operation has parameters that want a gradient.
+	trained(t *Tape) bool
+	// reads lists the values that backward reads, besides the gradient of its output.
+	reads(t *Tape) []Var
+	// private lists the buffers that the operation has for itself.
+	private(t *Tape) []buffer
+	forward(c *call)
+	backward(c *call)
+}
+
+// buffer is memory of one operation, (T, width).
+type buffer struct {
+	width int
+	life  life
+}
+
+type life int
+
+const (
+	saved           life = iota // from forward to backward
+	forwardScratch              // while forward runs
+	backwardScratch             // while backward runs
+)
+
+func (g *Graph) value(width int) Var {
+	g.values = append(g.values, value{width: width, store: len(g.values), from: len(g.ops)})
+	return Var(len(g.values) - 1)
+}
+
+func (g *Graph) add(o op) Var {
+	n := o.base()
+	for _, v := range n.ins {
+		g.values[v].uses = append(g.values[v].uses, len(g.ops))
+	}
+	g.ops = append(g.ops, o)
+	return n.out
+}
+
+// Width returns the number of features of a value.
+func (g *Graph) Width(v Var) int { return g.values[v].width }
+
+// Products returns the number of Linear operations recorded: adapters stand at places 0, 1, … in
+// the order of recording.
+func (g *Graph) Products() int { return g.products }
+
+// Layers returns the number of Attention operations recorded.
+func (g *Graph) Layers() int { return g.layers }
+
+func (g *Graph) want(op string, v Var, width int) {
+	if w := g.values[v].width; w != width {
+		panic(fmt.Sprintf("autograd: %s of %d features, but its operand has %d", op, width, w))
+	}
+}

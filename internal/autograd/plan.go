@@ -1,0 +1,298 @@
+package autograd
+
+import (
+	"cmp"
+	"slices"
+)
+
+// This file decides, before anything runs, in which order operations run forward and backward,
+// which values are computed twice, and where in the arena everything lies.
+//
+// A buffer is alive over runs of steps, its segments. A value that backward reads has one segment
+// from its making to its last use; one that is cheap has two, and is computed again at the start of
+// the second. Segments that are never alive together share memory, so gradients cost a few buffers
+// for the whole model. All sizes are columns: bytes are columns times tokens times four.
+
+type phase int
+
+const (
+	forward phase = iota
+	recompute
+	backward
+)
+
+type step struct {
+	phase phase
+	op    int
+	binds []bind // where buffers lie from this step on
+}
+
+type bind struct{ buffer, column int }
+
+type segment struct {
+	buffer      int
+	first, last int // steps
+	columns     int
+	column      int // decided by place
+}
+
+type plan struct {
+	steps   []step
+	split   int // number of forward steps
+	columns int // columns of the arena
+	calls   []call
+	buffers int
+
+	segs    []segment
+	current []int // buffer → segment alive now, −1 before the first
+}
+
+// pad returns the columns set aside for a buffer: whole cache lines for any number of tokens.
+func pad(width int) int { return (width + 15) &^ 15 }
+
+// newPlan lays out forward and, with training, backward.
+func newPlan(t *Tape, training bool) *plan {
+	g := t.graph
+	p := &plan{}
+	p.number(t)
+	for i := range g.ops {
+		p.touchForward(t, forward, i)
+	}
+	p.split = len(p.steps)
+	if training {
+		p.planBackward(t)
+	}
+	p.place()
+	return p
+}
+
+// number gives every buffer a number: values, their gradients, then what operations have privately.
+func (p *plan) number(t *Tape) {
+	g := t.graph
+	n := len(g.values)
+	p.calls = make([]call, len(g.ops))
+	p.buffers = 2 * n
+	for i, o := range g.ops {
+		c := &p.calls[i]
+		c.tape, c.op, c.index = t, o, i
+		b := o.base()
+		for _, v := range b.ins {
+			c.ins = append(c.ins, operand{value: g.values[v].store, grad: n + int(v), width: g.values[v].width})
+		}
+		if b.out != none {
+			c.out = operand{value: g.values[b.out].store, grad: n + int(b.out), width: g.values[b.out].width}
+		}
+		for _, buf := range o.private(t) {
+			c.private = append(c.private, slot{buffer: buf, id: p.buffers})
+			p.buffers++
+		}
+	}
+	p.current = make([]int, p.buffers)
+	for i := range p.current {
+		p.current[i] = -1
+	}
+}
+
+// begin starts a segment of a buffer at the step being planned, the last of p.steps.
+func (p *plan) begin(buffer, width int) {
+	s := len(p.steps) - 1
+	p.current[buffer] = len(p.segs)
+	p.segs = append(p.segs, segment{buffer: buffer, first: s, last: s, columns: pad(width)})
+}
+
+func (p *plan) extend(buffer int) { p.segs[p.current[buffer]].last = len(p.steps) - 1 }
+
+// touchForward plans running operation i forward, the first time or again.
+func (p *plan) touchForward(t *Tape, ph phase, i int) {
+	p.steps = append(p.steps, step{phase: ph, op: i})
+	c := &p.calls[i]
+	inPlace := false
+	for _, in := range c.ins {
+		p.extend(in.value)
+		inPlace = inPlace || in.value == c.out.value && t.graph.ops[i].base().out != none
+	}
+	if t.graph.ops[i].base().out != none && !inPlace {
+		p.begin(c.out.value, c.out.width)
+	}
+	for _, b := range c.private {
+		if b.life != backwardScratch {
+			p.begin(b.id, b.width)
+		}
+	}
+}
+
+// planBackward appends the backward steps: those operations alone whose output's gradient reaches
+// something trained.
+func (p *plan) planBackward(t *Tape) {
+	g := t.graph
+	needs := make([]bool, len(g.values)) // whether the gradient of a value is computed
+	for _, o := range g.ops {
+		b := o.base()
+		need := o.trained(t)
+		for _, v := range b.ins {
+			need = need || needs[v]
+		}
+		if b.out != none {
+			needs[b.out] = need
+		}
+	}
+	again := make([]bool, len(g.ops))
+	written := make([]bool, len(g.values))
+	for i := len(g.ops) - 1; i >= 0; i-- {
+		b := g.ops[i].base()
+		if b.out != none && !needs[b.out] || b.out == none && !needs[b.ins[0]] && !g.ops[i].trained(t) {
+			continue
+		}
+		any := b.joint && g.ops[i].trained(t)
+		for _, v := range b.ins {
+			any = any || b.joint && needs[v]
+		}
+		for k, v := range b.ins {
+			p.calls[i].ins[k].wants = needs[v] || any
+		}
+		reads := g.ops[i].reads(t)
+		for _, v := range reads {
+			p.makeAgain(t, v, again)
+		}
+		p.steps = append(p.steps, step{phase: backward, op: i})
+		for _, v := range reads {
+			p.extend(g.values[v].store)
+		}
+		p.touchBackward(t, i, written)
+	}
+}
+
+// makeAgain plans computing v, and what it takes, again if it was not kept.
+func (p *plan) makeAgain(t *Tape, v Var, again []bool) {
+	g := t.graph
+	i := g.values[v].from
+	b := g.ops[i].base()
+	if !b.cheap || again[i] {
+		return
+	}
+	again[i] = true
+	for _, in := range b.ins {
+		p.makeAgain(t, in, again)
+	}
+	p.touchForward(t, recompute, i)
+}
+
+func (p *plan) touchBackward(t *Tape, i int, written []bool) {
+	g, c := t.graph, &p.calls[i]
+	b := g.ops[i].base()
+	if b.out != none {
+		p.extend(c.out.grad)
+	}
+	for _, s := range c.private {
+		switch s.life {
+		case saved:
+			p.extend(s.id)
+		case backwardScratch:
+			p.begin(s.id, s.width)
+		}
+	}
+	for k, v := range b.ins {
+		in := &c.ins[k]
+		if !in.wants {
+			continue
+		}
+		if !written[v] && p.shares(t, i, k) {
+			p.rename(in.grad, c.out.grad)
+			in.grad, in.shared, written[v] = c.out.grad, true, true
+			p.extend(in.grad)
+			continue
+		}
+		in.add = written[v]
+		if in.add && b.joint && len(b.ins) > 1 {
+			panic("autograd: an operand of attention or of a gated unit has another user")
+		}
+		if !written[v] {
+			p.begin(in.grad, in.width)
+			written[v] = true
+		}
+		p.extend(in.grad)
+	}
+}
+
+// shares reports whether the gradient of input k of operation i may be the gradient of the output
+// itself: nothing to compute, no memory. That holds for what works in place, and for sums, whose
+// first operand goes on to collect gradients from its other users, if the second operand's has been
+// read by then.
+func (p *plan) shares(t *Tape, i, k int) bool {
+	g := t.graph
+	switch o := g.ops[i].(type) {
+	case *ropeOp:
+		return true
+	case *addOp:
+		a, b := o.ins[0], o.ins[1]
+		maker := g.values[b].from
+		if len(g.values[b].uses) != 1 || a == b {
+			return false
+		}
+		switch g.ops[maker].(type) {
+		case *addOp, *ropeOp: // these hand the same buffer on
+			return k == 0 && !p.calls[i].ins[1].shared
+		}
+		if !p.calls[i].ins[0].wants || !p.calls[i].ins[1].wants {
+			return true
+		}
+		for _, use := range g.values[a].uses {
+			if use != i && use >= maker {
+				return k == 0
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// rename makes every operand that stands for gradient buffer from stand for buffer to.
+func (p *plan) rename(from, to int) {
+	for i := range p.calls {
+		c := &p.calls[i]
+		if c.out.grad == from {
+			c.out.grad = to
+		}
+		for k := range c.ins {
+			if c.ins[k].grad == from {
+				c.ins[k].grad = to
+			}
+		}
+	}
+}
+
+// place gives every segment its columns, the widest first, each at the lowest place where nothing
+// lies that is alive at the same time.
+func (p *plan) place() {
+	order := make([]int, len(p.segs))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(p.segs[b].columns, p.segs[a].columns),
+			cmp.Compare(p.segs[b].last-p.segs[b].first, p.segs[a].last-p.segs[a].first))
+	})
+	var placed []*segment // by column
+	for _, i := range order {
+		s := &p.segs[i]
+		at := 0
+		for _, o := range placed {
+			if o.last < s.first || s.last < o.first {
+				continue
+			}
+			if o.column >= at+s.columns {
+				break
+			}
+			at = max(at, o.column+o.columns)
+		}
+		s.column = at
+		p.columns = max(p.columns, at+s.columns)
+		k, _ := slices.BinarySearchFunc(placed, s, func(a, b *segment) int { return cmp.Compare(a.column, b.column) })
+		placed = slices.Insert(placed, k, s)
+	}
+	for i := range p.segs {
+		s := &p.segs[i]
+		p.steps[s.first].binds = append(p.steps[s.first].binds, bind{s.buffer, s.column})
+	}
+	p.segs, p.current = nil, nil
+}

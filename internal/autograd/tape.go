@@ -1,0 +1,191 @@
+package autograd
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// This file runs a graph: it binds buffers to the arena and walks the steps of the plan.
+
+// Batch is the tokens of one pass: sequences one after the other, no padding.
+type Batch struct {
+	Tokens []int32 // (T), ids below the vocabulary's size
+	// Seq holds where sequences begin, and T: sequence i is tokens [Seq[i], Seq[i+1]). No token
+	// attends to another sequence, and positions count from 0 in each.
+	Seq []int32
+	// Targets (T) holds the token to predict at each place, or −1 where nothing is. Nil where no
+	// loss is wanted.
+	Targets []int32
+}
+
+// Tape runs a graph with memory of its own. The memory is planned when the graph or the adapters
+// are known, grows with the largest batch seen, and is used again by every pass: a steady step
+// allocates nothing. A Tape is not safe for concurrent use.
+type Tape struct {
+	graph    *Graph
+	adapters [][]*LowRank // by place
+	training bool
+
+	plan  *plan
+	arena []float32
+	at    []int // buffer → first column now
+	rows  int   // T of the pass
+
+	batch     Batch
+	positions []int32
+	cache     *Cache
+	off       bool   // adapters are left out
+	dropKey   uint64 // 0: no dropout
+	ran       bool   // a forward pass that backward may follow
+
+	nll        []float32 // (M) losses of the targets
+	targetRows []int32   // (M) the token of each
+	coef       []float32 // (M) weights of the losses in what is differentiated
+	logits     []float32 // scratch of the head
+
+	losses   lossTask // reused, so that a step allocates nothing
+	dropping dropTask
+}
+
+// NewTape returns a tape for a finished graph. With training it can run backward.
+func NewTape(g *Graph, training bool) *Tape {
+	return &Tape{graph: g, adapters: make([][]*LowRank, g.products), training: training}
+}
+
+// SetAdapters makes adapters the ones of a place. The tape keeps them and calls nothing of theirs
+// but reads, and adds to their gradients.
+func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
+	t.adapters[place] = adapters
+	t.plan = nil
+}
+
+// Mode says how a pass runs. The zero Mode is plain evaluation.
+type Mode struct {
+	NoAdapters bool // leave the adapters out: the reference model
+	// DropKey chooses the dropout masks, which depend on it, the place and the element alone; 0
+	// drops nothing.
+	DropKey uint64
+	// Cache holds the keys and values of what came before; the batch is then one sequence that
+	// continues it. Only on tapes that do not train.
+	Cache *Cache
+}
+
+// ensure plans where that is due and makes the arena large enough for rows tokens.
+func (t *Tape) ensure(rows int) {
+	if t.plan == nil {
+		t.plan = newPlan(t, t.training)
+		t.at = make([]int, t.plan.buffers)
+	}
+	if need := t.plan.columns * rows; need > len(t.arena) {
+		t.arena = nil // let it be collected before the larger one is made
+		t.arena = aligned(need)
+	}
+	t.rows = rows
+}
+
+// aligned returns n zeros from a 64-byte boundary on.
+func aligned(n int) []float32 {
+	s := make([]float32, n+15)
+	off := 0
+	if r := uintptr(unsafe.Pointer(unsafe.SliceData(s))) % 64; r != 0 {
+		off = int(64-r) / 4
+	}
+	return s[off : off+n : off+n]
+}
+
+// ActivationBytes returns the size of the arena for passes of rows tokens.
+func (t *Tape) ActivationBytes(rows int) int64 {
+	if t.plan == nil {
+		t.ensure(0)
+	}
+	return 4 * int64(t.plan.columns) * int64(rows)
+}
+
+// Forward runs the graph on a batch. The slices of b must not change before Backward.
+func (t *Tape) Forward(b Batch, m Mode) {
+	n := len(b.Tokens)
+	if len(b.Seq) < 2 || b.Seq[0] != 0 || int(b.Seq[len(b.Seq)-1]) != n || b.Targets != nil && len(b.Targets) != n || n == 0 {
+		panic(fmt.Sprintf("autograd: batch of %d tokens, sequences %v, %d targets", n, b.Seq, len(b.Targets)))
+	}
+	if m.Cache != nil && (t.training || len(b.Seq) != 2) {
+		panic(fmt.Sprintf("autograd: cached pass over %d sequences, training %v", len(b.Seq)-1, t.training))
+	}
+	t.ensure(n)
+	t.batch, t.cache, t.off, t.dropKey = b, m.Cache, m.NoAdapters, m.DropKey
+	if cap(t.positions) < n {
+		t.positions = make([]int32, n)
+	}
+	t.positions = t.positions[:n]
+	base := int32(0)
+	if t.cache != nil {
+		base = int32(t.cache.grow(n))
+	}
+	for s, start := range b.Seq[:len(b.Seq)-1] {
+		for i := start; i < b.Seq[s+1]; i++ {
+			t.positions[i] = base + i - start
+		}
+	}
+	t.run(t.plan.steps[:t.plan.split])
+	if t.cache != nil {
+		t.cache.length += n
+	}
+	t.ran = t.training && b.Targets != nil && !m.NoAdapters
+}
+
+func (t *Tape) run(steps []step) {
+	for i := range steps {
+		s := &steps[i]
+		for _, b := range s.binds {
+			t.at[b.buffer] = b.column
+		}
+		c := &t.plan.calls[s.op]
+		if s.phase == backward {
+			c.op.backward(c)
+		} else {
+			c.op.forward(c)
+		}
+	}
+}
+
+// data returns a buffer of the pass, (T, width).
+func (t *Tape) data(buffer, width int) []float32 {
+	lo := t.at[buffer] * t.rows
+	return t.arena[lo : lo+t.rows*width]
+}
+
+// call is one operation on one tape: where its operands lie.
+type call struct {
+	tape    *Tape
+	op      op
+	index   int
+	ins     []operand
+	out     operand
+	private []slot
+}
+
+type operand struct {
+	value, grad int // buffers
+	width       int
+	wants       bool // its gradient is to be computed
+	add         bool // … and added to what is there
+	shared      bool // … and is that of the output, already there
+}
+
+type slot struct {
+	buffer
+	id int
+}
+
+func (c *call) rows() int { return c.tape.rows }
+
+func (c *call) in(k int) []float32 { return c.tape.data(c.ins[k].value, c.ins[k].width) }
+
+func (c *call) output() []float32 { return c.tape.data(c.out.value, c.out.width) }
+
+// outGrad is the gradient of the output, complete.
+func (c *call) outGrad() []float32 { return c.tape.data(c.out.grad, c.out.width) }
+
+// inGrad is the gradient of input k, which the operation sets, or adds to where ins[k].add.
+func (c *call) inGrad(k int) []float32 { return c.tape.data(c.ins[k].grad, c.ins[k].width) }
+
+func (c *call) own(k int) []float32 { return c.tape.data(c.private[k].id, c.private[k].width) }
