@@ -138,24 +138,29 @@ func truncate(v float32, top int) byte {
 // round is v to the nearest whole number, halves away from zero, clamped to
 // an int8.
 func round(v float32) int8 {
-	r := math.Round(float64(v))
 	switch {
-	case r != r:
-		return 0
-	case r > 127:
+	case v >= 127:
 		return 127
-	case r < -128:
+	case v <= -128:
 		return -128
+	case v != v:
+		return 0
 	}
-	return int8(r)
+	// In float64 the sum is exact, so that cutting off its fraction rounds.
+	return int8(int32(float64(v) + math.Copysign(0.5, float64(v))))
 }
+
+// magnitude is |v|.
+func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
 func encodeQ8_0(dst []byte, src []float32) {
 	for ; len(src) > 0; dst, src = dst[34:], src[32:] {
 		x, q := src[:32], dst[2:34]
 		var top float32
 		for _, v := range x {
-			top = max(top, float32(math.Abs(float64(v))))
+			if a := magnitude(v); a > top {
+				top = a
+			}
 		}
 		d := top / 127
 		id := reciprocal(d)
@@ -170,7 +175,7 @@ func encodeQ8_0(dst []byte, src []float32) {
 func peak(x []float32) float32 {
 	var m, top float32
 	for _, v := range x {
-		if a := float32(math.Abs(float64(v))); a > top {
+		if a := magnitude(v); a > top {
 			top, m = a, v
 		}
 	}

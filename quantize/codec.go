@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sort"
+	"unsafe"
 
 	"github.com/graftml/graft/internal/kernel"
 )
@@ -165,14 +166,30 @@ func encodeF64(dst []byte, src []float32) {
 	}
 }
 
+// littleEndian: float32s lie in memory as they do in files.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
 func decodeF32(dst []float32, src []byte) {
+	if littleEndian {
+		copy(memory(dst), src)
+		return
+	}
 	for i := range dst {
 		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 	}
 }
 
 func encodeF32(dst []byte, src []float32) {
+	if littleEndian {
+		copy(dst, memory(src))
+		return
+	}
 	for i, v := range src {
 		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
 	}
+}
+
+// memory is the bytes that x lies in.
+func memory(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }

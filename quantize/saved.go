@@ -1,7 +1,6 @@
 package quantize
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -329,10 +328,9 @@ func (l loader4) floats(suffix string, n int) ([]float32, error) {
 	return x, nil
 }
 
+// floatBytes are the bytes of x as files hold them.
 func floatBytes(x []float32) []byte {
-	b := make([]byte, 0, 4*len(x))
-	for _, v := range x {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-	}
+	b := make([]byte, 4*len(x))
+	encodeF32(b, x)
 	return b
 }
