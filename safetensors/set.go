@@ -36,7 +36,8 @@ func OpenFolder(dir string) (*Set, error) { return OpenSet(dir, "model") }
 // OpenSet opens STEM.safetensors in folder dir, or else the shards that
 // STEM.safetensors.index.json lists ("model", "adapter_model"). Every header is
 // read and checked; the names in the index must be those in the shards, each in
-// the shard that the index gives. The error wraps [ErrFormat] when a file is at
+// the shard that the index gives. Shards are named by plain file names; such a file
+// may be a symbolic link, as in Hugging Face's cache. The error wraps [ErrFormat] when a file is at
 // fault, and [fs.ErrNotExist] when one is missing.
 func OpenSet(dir, stem string) (*Set, error) {
 	s := &Set{dir: dir, owner: map[string]int{}}
