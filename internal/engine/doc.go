@@ -1,0 +1,24 @@
+// Package engine is a model in memory: it scores, generates and trains.
+//
+// # Basics
+//
+// [Load] reads a checkpoint into a [Model]: dense float32 matrices, or 4-bit ones that stay packed
+// and are decoded a few rows at a time inside each product. The architecture's definition is run once
+// to record a graph (package autograd), and everything else replays it with memory of its own:
+//
+//   - A [State] generates and scores. It has a cache of keys and values and its own choice among the
+//     adapters the model holds ([Model.AddAdapter]); changing it is changing a list.
+//   - A [Session] trains an adapter in place, or the weights themselves. It computes losses and log
+//     probabilities and adds up gradients; the optimizer is the caller's. The reference model of
+//     preference objectives is the same graph with the adapters left out.
+//
+// A Model is safe for concurrent use by any number of states; a State or a Session belongs to one
+// goroutine. Training weights (not adapters) is for a model nobody else uses.
+//
+// # Caveats
+//
+// Everything is computed in float32 whatever the checkpoint's number type. 4-bit weights are the
+// table's value times the block's scale in float32, as bitsandbytes computes with float32
+// activations; its backward rounds them to the checkpoint's type first, which this package does not.
+// All results are the same bits for any number of threads.
+package engine

@@ -1,0 +1,217 @@
+package engine
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/internal/testmodel"
+	"github.com/graftml/graft/quantize"
+	"github.com/graftml/graft/safetensors"
+)
+
+// golden is what testdata/golden/gradient/make.py wrote about one case.
+type golden struct {
+	Config    json.RawMessage
+	R         int
+	Alpha     float64
+	Sequences [][]int32
+	Loss      float64
+	Quant     string
+	Beta      float64
+	Rows      []struct {
+		Tokens     []int32
+		Completion int
+	}
+	Logs map[string]float64
+
+	tensors map[string][]float32
+}
+
+func readGolden(t *testing.T, name string) *golden {
+	t.Helper()
+	dir := filepath.Join("..", "..", "testdata", "golden", "gradient")
+	text, err := os.ReadFile(filepath.Join(dir, name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &golden{tensors: map[string][]float32{}}
+	if err := json.Unmarshal(text, g); err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Open(filepath.Join(dir, name+".safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, s := range f.Tensors() {
+		b := make([]byte, s.Size())
+		if err := f.ReadAt(s, b, 0); err != nil {
+			t.Fatal(err)
+		}
+		v := make([]float32, len(b)/4)
+		for i := range v {
+			v[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		}
+		g.tensors[s.Name] = v
+	}
+	return g
+}
+
+func (g *golden) load(t *testing.T) *Model {
+	t.Helper()
+	c, err := model.ParseConfig(g.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := testmodel.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o Options
+	if g.Quant != "" {
+		o.Quant = &quantize.Options4{Type: g.Quant, Double: true}
+	}
+	m, err := Load(src, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// adapter makes the adapter that the script filled under PEFT's names.
+func (g *golden) adapter(t *testing.T, m *Model) *adapters.Adapter {
+	t.Helper()
+	var modules []string
+	for _, l := range m.Targets() {
+		modules = append(modules, l.Module)
+	}
+	a, err := m.NewAdapter(modules, g.R, g.Alpha/float64(g.R), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range a.Pairs {
+		p := &a.Pairs[i]
+		name := "base_model.model." + p.Module
+		p.A = testmodel.Weights(name+".lora_A.weight", model.KindLinear, len(p.A))
+		p.B = testmodel.Weights(name+".lora_B.weight", model.KindLinear, len(p.B))
+	}
+	return a
+}
+
+// pack lays sequences one after the other with the next token as the target, from place first on.
+func pack(sequences [][]int32, first func(i int) int) Batch {
+	b := Batch{Seq: []int32{0}}
+	for i, s := range sequences {
+		for k, tok := range s {
+			target := int32(-1)
+			if k+1 < len(s) && k+1 >= first(i) {
+				target = s[k+1]
+			}
+			b.Tokens = append(b.Tokens, tok)
+			b.Targets = append(b.Targets, target)
+		}
+		b.Seq = append(b.Seq, int32(len(b.Tokens)))
+	}
+	return b
+}
+
+func all(int) int { return 1 }
+
+// apart returns the largest difference relative to the largest entry of want.
+func apart(got, want []float32) float64 {
+	var diff, top float64
+	if len(got) != len(want) {
+		return math.Inf(1)
+	}
+	for i := range want {
+		diff = max(diff, math.Abs(float64(got[i])-float64(want[i])))
+		top = max(top, math.Abs(float64(want[i])))
+		if got[i] != got[i] {
+			return math.NaN()
+		}
+	}
+	return diff / top
+}
+
+func TestGradientsEqualPEFT(t *testing.T) {
+	for _, name := range []string{"lora", "lora_nf4", "lora_bias"} {
+		t.Run(name, func(t *testing.T) {
+			g := readGolden(t, name)
+			m := g.load(t)
+			s, err := m.NewSession(SessionOptions{Adapter: g.adapter(t, m)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkLossAndGradients(t, g, s)
+		})
+	}
+}
+
+func TestGradientsEqualTransformers(t *testing.T) {
+	for _, name := range []string{"full", "full_bias"} {
+		t.Run(name, func(t *testing.T) {
+			g := readGolden(t, name)
+			s, err := g.load(t).NewSession(SessionOptions{Full: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkLossAndGradients(t, g, s)
+		})
+	}
+}
+
+func checkLossAndGradients(t *testing.T, g *golden, s *Session) {
+	t.Helper()
+	sum, n, err := s.Loss(pack(g.Sequences, all))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := math.Abs(sum/n-g.Loss) / g.Loss; !(d < 1e-5) {
+		t.Errorf("loss %.7f, want %.7f", sum/n, g.Loss)
+	}
+	s.Backward(1 / n)
+	worst := checkGradients(t, g, s)
+	t.Logf("largest relative difference of a gradient: %.2g", worst)
+	// Sequences one by one add up to the same gradients.
+	s.ZeroGrad()
+	for _, q := range g.Sequences {
+		if _, _, err := s.Loss(pack([][]int32{q}, all)); err != nil {
+			t.Fatal(err)
+		}
+		s.Backward(1 / n)
+	}
+	checkGradients(t, g, s)
+}
+
+func checkGradients(t *testing.T, g *golden, s *Session) (worst float64) {
+	t.Helper()
+	for _, p := range s.Params() {
+		want, ok := g.tensors[p.Name]
+		if !ok {
+			t.Errorf("no golden gradient of %s", p.Name)
+			continue
+		}
+		d := apart(p.Grad, want)
+		if !(d < 1e-5) {
+			t.Errorf("gradient of %s: differs by %.2g of the largest entry", p.Name, d)
+		}
+		worst = max(worst, d)
+	}
+	matrices := 0
+	for name := range g.tensors {
+		if !strings.HasPrefix(name, "logits") {
+			matrices++
+		}
+	}
+	if matrices != len(s.Params()) {
+		t.Errorf("%d parameters have gradients, want %d", len(s.Params()), matrices)
+	}
+	return worst
+}

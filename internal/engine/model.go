@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/autograd"
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/quantize"
+)
+
+// ErrModel is wrapped by errors about a checkpoint that is not a whole, sound model.
+var ErrModel = errors.New("unusable model")
+
+// ErrAdapter is wrapped by errors about an adapter that the model does not hold or that does not fit.
+var ErrAdapter = errors.New("unusable adapter")
+
+// ErrBatch is wrapped by errors about tokens or targets that the model cannot take.
+var ErrBatch = errors.New("unusable batch")
+
+// Options says how weights are held.
+type Options struct {
+	// Quant quantizes the products inside blocks, which is what bitsandbytes does by default: not the
+	// head, the embedding, norms and biases. Nil holds them as float32. Weights that the checkpoint
+	// stores in 4 bits stay as they are in either case.
+	Quant *quantize.Options4
+}
+
+// Model is a decoder in memory.
+type Model struct {
+	config  *model.Config
+	graph   *autograd.Graph
+	weights map[string]*autograd.Weight // by stored name
+	params  []model.Param
+	linears []model.Linear // by place in the graph
+	places  map[string]int // module → place
+
+	lock     sync.RWMutex
+	adapters map[string][][]*autograd.LowRank // name → place → its pair, if it has one
+}
+
+// Load reads every parameter of a model. It fails with ErrModel where one is missing, has another
+// shape than the configuration says, or holds NaN or an infinity, naming the tensor.
+func Load(src checkpoint.Source, o Options) (*Model, error) {
+	c := src.Config()
+	params, err := model.Inventory(c)
+	if err != nil {
+		return nil, fmt.Errorf("engine: loading model: %w", err)
+	}
+	stored := map[string][]int{}
+	for _, t := range src.Tensors() {
+		stored[t.Name] = t.Shape
+	}
+	for _, p := range params {
+		shape, ok := stored[p.Name]
+		if !ok {
+			return nil, fmt.Errorf("engine: loading model: %w: tensor %q is missing", ErrModel, p.Name)
+		}
+		if !slices.Equal(shape, p.Shape) {
+			return nil, fmt.Errorf("engine: loading model: %w: tensor %q has shape %v, but the configuration makes it %v", ErrModel, p.Name, shape, p.Shape)
+		}
+	}
+	l := loader{src: src, options: o, params: params, weights: make([]*autograd.Weight, len(params)), errs: make([]error, len(params))}
+	kernel.Parallel(len(params), 1, &l)
+	m := &Model{config: c, params: params, weights: map[string]*autograd.Weight{}, adapters: map[string][][]*autograd.LowRank{}}
+	for i, p := range params {
+		if l.errs[i] != nil {
+			return nil, fmt.Errorf("engine: loading tensor %q: %w", p.Name, l.errs[i])
+		}
+		m.weights[p.Name] = l.weights[i]
+	}
+	if err := m.record(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// loader reads parameters, a range of them a call.
+type loader struct {
+	src     checkpoint.Source
+	options Options
+	params  []model.Param
+	weights []*autograd.Weight
+	errs    []error
+}
+
+func (l *loader) Run(lo, hi int) {
+	for i := lo; i < hi; i++ {
+		p := l.params[i]
+		w := &autograd.Weight{Name: p.Name}
+		w.Matrix.N, w.Matrix.K = 1, p.Shape[0]
+		if len(p.Shape) == 2 {
+			w.Matrix.N, w.Matrix.K = p.Shape[0], p.Shape[1]
+		}
+		l.weights[i], l.errs[i] = w, l.read(p, w)
+	}
+}
+
+func (l *loader) read(p model.Param, w *autograd.Weight) error {
+	if s, ok := l.src.(checkpoint.Packed4); ok {
+		t, err := s.Packed4(p.Name)
+		if err != nil {
+			return err
+		}
+		if t != nil {
+			w.Matrix.Decode = t.DecodeRows
+			return nil
+		}
+	}
+	if l.options.Quant != nil && p.Kind == model.KindLinear {
+		return l.quantize(p, w)
+	}
+	w.Matrix.F32 = make([]float32, p.Elements())
+	if err := l.src.Rows(p.Name, 0, p.Shape[0], w.Matrix.F32); err != nil {
+		return err
+	}
+	for i, v := range w.Matrix.F32 {
+		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
+			return fmt.Errorf("%w: row %d, column %d is %v", ErrModel, i/w.Matrix.K, i%w.Matrix.K, v)
+		}
+	}
+	return nil
+}
+
+// quantizeChunk is about how many values are quantized at a time.
+const quantizeChunk = 1 << 18
+
+// quantize reads and quantizes a matrix piece by piece, so that it never exists as a whole in float32.
+func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
+	e, err := quantize.NewEncoder4(p.Shape, *l.options.Quant)
+	if err != nil {
+		return err
+	}
+	rows, cols := p.Shape[0], p.Shape[1]
+	step := max(1, quantizeChunk/cols)
+	step = (step + e.BlockSize() - 1) / e.BlockSize() * e.BlockSize() // whole blocks for any width
+	packed := make([]byte, e.PackedSize())
+	buf := make([]float32, min(step, rows)*cols)
+	for lo := 0; lo < rows; lo += step {
+		hi := min(lo+step, rows)
+		piece := buf[:(hi-lo)*cols]
+		if err := l.src.Rows(p.Name, lo, hi, piece); err != nil {
+			return err
+		}
+		off := lo * cols
+		if err := e.EncodeAt(packed[off/2:off/2+(len(piece)+1)/2], piece, off); err != nil {
+			if errors.Is(err, quantize.ErrFormat) {
+				return fmt.Errorf("%w: %w", ErrModel, err)
+			}
+			return err
+		}
+	}
+	t, err := e.Finish()
+	if err != nil {
+		return err
+	}
+	t.Packed = packed
+	w.Matrix.Decode = t.DecodeRows
+	return nil
+}
+
+// Config describes the model. It must not be changed.
+func (m *Model) Config() *model.Config { return m.config }
+
+// Targets lists the products an adapter can stand on: those inside blocks.
+func (m *Model) Targets() []model.Linear { return slices.Clone(m.linears) }
+
+// AddAdapter makes an adapter available to states under a name, in place of one that has it. States
+// that use the old one keep it until they choose again. The model shares the adapter's matrices,
+// which must not change while it is held. It fails with ErrAdapter where the adapter does not fit.
+func (m *Model) AddAdapter(name string, a *adapters.Adapter) error {
+	pairs, err := m.resolve(a)
+	if err != nil {
+		return err
+	}
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.adapters[name] = pairs
+	return nil
+}
+
+// RemoveAdapter takes an adapter away. States that use it keep it until they choose again.
+func (m *Model) RemoveAdapter(name string) error {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	if m.adapters[name] == nil {
+		return m.unknown(name)
+	}
+	delete(m.adapters, name)
+	return nil
+}
+
+// Adapters lists the names of the adapters held, sorted.
+func (m *Model) Adapters() []string {
+	m.lock.RLock()
+	defer m.lock.RUnlock()
+	return slices.Sorted(maps.Keys(m.adapters))
+}
+
+func (m *Model) unknown(name string) error {
+	return fmt.Errorf("engine: adapter %q: %w: the model holds %q", name, ErrAdapter, slices.Sorted(maps.Keys(m.adapters)))
+}
+
+// resolve finds the place of every pair.
+func (m *Model) resolve(a *adapters.Adapter) ([][]*autograd.LowRank, error) {
+	err := a.Check(func(module string) (out, in int, ok bool) {
+		if place, ok := m.places[module]; ok {
+			return m.linears[place].Out, m.linears[place].In, true
+		}
+		return 0, 0, false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("engine: adapter %q: %w: %w", a.Name, ErrAdapter, err)
+	}
+	out := make([][]*autograd.LowRank, len(m.linears))
+	for i := range a.Pairs {
+		p := &a.Pairs[i]
+		place := m.places[p.Module]
+		out[place] = append(out[place], &autograd.LowRank{
+			A:     kernel.Matrix{N: p.R, K: p.In, F32: p.A},
+			B:     kernel.Matrix{N: p.Out, K: p.R, F32: p.B},
+			Scale: float32(p.Scale),
+		})
+	}
+	return out, nil
+}

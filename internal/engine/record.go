@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/graftml/graft/internal/autograd"
+	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/internal/model"
+)
+
+// recorder is the interpreter that records a graph: values are those of package autograd.
+type recorder struct {
+	graph   *autograd.Graph
+	weights map[string]*autograd.Weight
+	angles  map[*model.RopeTable]*autograd.Angles
+	linears []model.Linear
+	err     error // the first operation that cannot be recorded
+}
+
+// record runs the architecture's definition, once in the life of a model.
+func (m *Model) record() error {
+	r := recorder{graph: &autograd.Graph{}, weights: m.weights, angles: map[*model.RopeTable]*autograd.Angles{}}
+	if _, err := model.Forward(m.config, &r, 0); err != nil {
+		return fmt.Errorf("engine: recording model: %w", err)
+	}
+	if r.err != nil {
+		return r.err
+	}
+	m.graph, m.linears, m.places = r.graph, r.linears, map[string]int{}
+	for i, l := range r.linears {
+		m.places[l.Module] = i
+	}
+	return nil
+}
+
+func (r *recorder) Embed(p model.Linear, _ autograd.Var) autograd.Var {
+	return r.graph.Embed(r.weights[p.Weight()])
+}
+
+func (r *recorder) Block(_ int, x autograd.Var) autograd.Var { return x }
+
+func (r *recorder) bias(p model.Linear) *autograd.Weight {
+	if !p.Bias {
+		return nil
+	}
+	return r.weights[p.Module+".bias"]
+}
+
+func (r *recorder) Linear(p model.Linear, x autograd.Var) autograd.Var {
+	r.linears = append(r.linears, p)
+	return r.graph.Linear(r.weights[p.Weight()], r.bias(p), x)
+}
+
+func (r *recorder) RMSNorm(p model.Norm, x autograd.Var) autograd.Var {
+	return r.graph.RMSNorm(r.weights[p.Weight()], float32(p.Eps), x)
+}
+
+func (r *recorder) Rope(p model.Rope, x autograd.Var) autograd.Var {
+	a := r.angles[p.Table]
+	if a == nil {
+		a = autograd.NewAngles(len(p.Table.InvFreq), p.Table.CosSin)
+		r.angles[p.Table] = a
+	}
+	return r.graph.Rope(p.Heads, p.HeadDim, a, x)
+}
+
+func (r *recorder) Attention(p model.Attention, q, k, v autograd.Var) autograd.Var {
+	return r.graph.Attention(kernel.AttentionSpec{
+		Heads: p.Heads, KVHeads: p.KVHeads, HeadDim: p.HeadDim, Scale: float32(p.Scale), Window: p.Window,
+	}, q, k, v)
+}
+
+func (r *recorder) Gated(act model.Activation, gate, up autograd.Var) autograd.Var {
+	if act != model.SiLU && r.err == nil {
+		r.err = fmt.Errorf("engine: recording model: activation %q: %w", act, model.ErrUnsupported)
+	}
+	return r.graph.SwiGLU(gate, up)
+}
+
+func (r *recorder) Add(a, b autograd.Var) autograd.Var { return r.graph.Add(a, b) }
+
+func (r *recorder) Head(p model.Linear, x autograd.Var) autograd.Var {
+	if p.Bias && r.err == nil {
+		r.err = fmt.Errorf("engine: recording model: a head with a bias: %w", model.ErrUnsupported)
+	}
+	r.graph.Head(r.weights[p.Weight()], x)
+	return x
+}

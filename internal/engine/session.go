@@ -1,0 +1,269 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/autograd"
+)
+
+// This file trains: losses, log probabilities and gradients. It knows no optimizer and no schedule.
+
+// Batch is the tokens of one pass, sequences one after the other without padding.
+type Batch struct {
+	Tokens []int32 // (T)
+	// Seq holds where sequences begin, and T: sequence i is tokens [Seq[i], Seq[i+1]). No token
+	// attends to another sequence, and positions count from 0 in each.
+	Seq []int32
+	// Targets (T) holds the token that is to follow at each place, or −1 where no loss is wanted.
+	Targets []int32
+	// Weights (T) multiply the losses; nil is 1 everywhere.
+	Weights []float32
+}
+
+// Param is something trained. Value is the parameter itself: an optimizer writes to it.
+type Param struct {
+	Name  string // an adapter's as PEFT stores it, a weight's as Hugging Face names it
+	Shape []int
+	Value []float32
+	Grad  []float32
+}
+
+// SessionOptions says what a session trains.
+type SessionOptions struct {
+	// Adapter is trained in place: its matrices are the parameters. Nil with Full.
+	Adapter *adapters.Adapter
+	// Dropout is the probability that a value of an adapter's input is dropped (PEFT's lora_dropout).
+	Dropout float64
+	// Full trains every weight of the model, which must be dense and have no other user.
+	Full bool
+	// Seed decides the dropout masks, together with the number of the pass.
+	Seed uint64
+}
+
+// Session computes losses of a model and their gradients in what it trains. A steady step allocates
+// nothing. It is not safe for concurrent use.
+type Session struct {
+	model  *Model
+	tape   *autograd.Tape
+	params []Param
+
+	seed    uint64
+	pass    uint64
+	weights []float32 // (M) of the targets of the last Loss
+	scaled  []float32 // (M) scratch
+	logps   []float32 // (M) results of LogProbs
+}
+
+// NewSession prepares training. It fails with ErrAdapter where the adapter does not fit.
+func (m *Model) NewSession(o SessionOptions) (*Session, error) {
+	if (o.Adapter == nil) == !o.Full {
+		return nil, fmt.Errorf("engine: preparing training: %w: give either an adapter or full training", ErrAdapter)
+	}
+	if !(o.Dropout >= 0 && o.Dropout < 1) {
+		return nil, fmt.Errorf("engine: preparing training: %w: dropout %v is not in [0, 1)", ErrAdapter, o.Dropout)
+	}
+	s := &Session{model: m, seed: o.Seed, tape: autograd.NewTape(m.graph, true)}
+	if o.Full {
+		return s, s.trainWeights()
+	}
+	pairs, err := m.resolve(o.Adapter)
+	if err != nil {
+		return nil, err
+	}
+	for place, list := range pairs {
+		for _, l := range list {
+			l.Dropout = float32(o.Dropout)
+			l.GradA, l.GradB = make([]float32, len(l.A.F32)), make([]float32, len(l.B.F32))
+			name := "base_model.model." + m.linears[place].Module
+			s.params = append(s.params,
+				Param{name + ".lora_A.weight", []int{l.A.N, l.A.K}, l.A.F32, l.GradA},
+				Param{name + ".lora_B.weight", []int{l.B.N, l.B.K}, l.B.F32, l.GradB})
+		}
+		s.tape.SetAdapters(place, list)
+	}
+	return s, nil
+}
+
+// trainWeights gives every weight of the model a gradient.
+func (s *Session) trainWeights() error {
+	for _, p := range s.model.params {
+		w := s.model.weights[p.Name]
+		if w.Matrix.F32 == nil {
+			return fmt.Errorf("engine: preparing training: %w: full training of %q, which is held in 4 bits; load the model without quantization", ErrModel, p.Name)
+		}
+		w.Grad = make([]float32, len(w.Matrix.F32))
+		s.params = append(s.params, Param{p.Name, p.Shape, w.Matrix.F32, w.Grad})
+	}
+	return nil
+}
+
+// NewAdapter makes an adapter of rank r for the given modules as PEFT initialises one: A uniform in
+// ±1/√in (Kaiming with a = √5), B zero, so that it changes nothing before it is trained. The values
+// of A depend on the seed and the module alone. It fails with ErrAdapter on a module the model does
+// not have.
+func (m *Model) NewAdapter(modules []string, r int, scale float64, seed uint64) (*adapters.Adapter, error) {
+	a := &adapters.Adapter{Config: adapters.Config{R: r, Alpha: scale * float64(r), TaskType: "CAUSAL_LM", TargetModules: slices.Clone(modules)}}
+	for _, module := range modules {
+		place, ok := m.places[module]
+		if !ok {
+			return nil, fmt.Errorf("engine: making an adapter: %w: the model has no product %q", ErrAdapter, module)
+		}
+		l := m.linears[place]
+		if r < 1 || r > max(l.In, l.Out) {
+			return nil, fmt.Errorf("engine: making an adapter: %w: rank %d for %q, which is (%d, %d)", ErrAdapter, r, module, l.Out, l.In)
+		}
+		p := adapters.Pair{Module: module, R: r, In: l.In, Out: l.Out, Scale: scale, A: make([]float32, r*l.In), B: make([]float32, l.Out*r)}
+		rng := newRandom(seed, module)
+		bound := 1 / math.Sqrt(float64(l.In))
+		for i := range p.A {
+			p.A[i] = float32((2*rng.float64() - 1) * bound)
+		}
+		a.Pairs = append(a.Pairs, p)
+	}
+	adapters.SortPairs(a.Pairs)
+	return a, nil
+}
+
+// Params lists what is trained, in the order of the computation.
+func (s *Session) Params() []Param { return s.params }
+
+// ZeroGrad sets all gradients to zero.
+func (s *Session) ZeroGrad() {
+	for _, p := range s.params {
+		clear(p.Grad)
+	}
+}
+
+// Pass returns the number of training passes so far, which dropout masks depend on. A run that
+// resumes sets what it had.
+func (s *Session) Pass() uint64 { return s.pass }
+
+// SetPass sets the number of training passes so far.
+func (s *Session) SetPass(n uint64) { s.pass = n }
+
+// ActivationBytes returns the memory that passes of so many tokens take besides weights, adapters
+// and the head's scratch.
+func (s *Session) ActivationBytes(tokens int) int64 { return s.tape.ActivationBytes(tokens) }
+
+// Loss runs a training pass, with dropout, and returns the weighted sum of the negative log
+// likelihoods and the sum of the weights of the targets: their quotient is the mean loss.
+func (s *Session) Loss(b Batch) (sum, weight float64, err error) {
+	if err := s.forward(b, s.training()); err != nil {
+		return 0, 0, err
+	}
+	sum, weight = s.sum(b)
+	return sum, weight, nil
+}
+
+// Evaluate is Loss without dropout and without a backward pass to follow.
+func (s *Session) Evaluate(b Batch) (sum, weight float64, err error) {
+	if err := s.forward(b, autograd.Mode{}); err != nil {
+		return 0, 0, err
+	}
+	sum, weight = s.sum(b)
+	return sum, weight, nil
+}
+
+func (s *Session) sum(b Batch) (sum, weight float64) {
+	nll, at := s.tape.NLL()
+	s.weights = resize(s.weights, len(nll))
+	for i, v := range nll {
+		w := float32(1)
+		if b.Weights != nil {
+			w = b.Weights[at[i]]
+		}
+		s.weights[i] = w
+		sum += float64(w) * float64(v)
+		weight += float64(w)
+	}
+	return sum, weight
+}
+
+// Backward adds scale times the gradient of the last Loss, the weighted sum, to the gradients.
+func (s *Session) Backward(scale float64) {
+	s.scaled = resize(s.scaled, len(s.weights))
+	for i, w := range s.weights {
+		s.scaled[i] = float32(scale * float64(w))
+	}
+	s.tape.Backward(s.scaled)
+}
+
+// LogProbs runs a training pass, with dropout, and returns the log probability of each target, in
+// the order of the tokens that have one. The slice is valid until the next pass.
+func (s *Session) LogProbs(b Batch) ([]float32, error) { return s.logProbs(b, s.training()) }
+
+// ReferenceLogProbs is LogProbs of the model without the adapter, to which no backward pass follows.
+func (s *Session) ReferenceLogProbs(b Batch) ([]float32, error) {
+	return s.logProbs(b, autograd.Mode{NoAdapters: true})
+}
+
+// EvaluateLogProbs is LogProbs without dropout and without a backward pass to follow.
+func (s *Session) EvaluateLogProbs(b Batch) ([]float32, error) {
+	return s.logProbs(b, autograd.Mode{})
+}
+
+func (s *Session) logProbs(b Batch, mode autograd.Mode) ([]float32, error) {
+	if err := s.forward(b, mode); err != nil {
+		return nil, err
+	}
+	nll, _ := s.tape.NLL()
+	s.logps = resize(s.logps, len(nll))
+	for i, v := range nll {
+		s.logps[i] = -v
+	}
+	return s.logps, nil
+}
+
+// BackwardLogProbs adds the gradient of Σ coef[i]·logp[i] to the gradients, logp being what the last
+// LogProbs returned: coef holds the derivatives of an objective in the log probabilities.
+func (s *Session) BackwardLogProbs(coef []float32) {
+	s.scaled = resize(s.scaled, len(coef))
+	for i, c := range coef {
+		s.scaled[i] = -c
+	}
+	s.tape.Backward(s.scaled)
+}
+
+// training returns the mode of the next training pass and counts it.
+func (s *Session) training() autograd.Mode {
+	key := hash(s.seed, s.pass)
+	s.pass++
+	return autograd.Mode{DropKey: key | 1}
+}
+
+func (s *Session) forward(b Batch, mode autograd.Mode) error {
+	if err := s.model.check(b); err != nil {
+		return err
+	}
+	s.tape.Forward(autograd.Batch{Tokens: b.Tokens, Seq: b.Seq, Targets: b.Targets}, mode)
+	return nil
+}
+
+// check reports a batch that the graph cannot take.
+func (m *Model) check(b Batch) error {
+	n := len(b.Tokens)
+	switch {
+	case n == 0:
+		return fmt.Errorf("engine: running a batch: %w: it has no tokens", ErrBatch)
+	case len(b.Targets) != n || b.Weights != nil && len(b.Weights) != n:
+		return fmt.Errorf("engine: running a batch: %w: %d tokens with %d targets and %d weights", ErrBatch, n, len(b.Targets), len(b.Weights))
+	case len(b.Seq) < 2 || b.Seq[0] != 0 || int(b.Seq[len(b.Seq)-1]) != n || !slices.IsSorted(b.Seq):
+		return fmt.Errorf("engine: running a batch: %w: offsets %v do not divide %d tokens", ErrBatch, b.Seq, n)
+	}
+	for i, t := range b.Tokens {
+		if t < 0 || int(t) >= m.config.Vocab || int(b.Targets[i]) >= m.config.Vocab {
+			return fmt.Errorf("engine: running a batch: %w: token %d or its target %d at place %d is not below the vocabulary's %d", ErrBatch, t, b.Targets[i], i, m.config.Vocab)
+		}
+	}
+	return nil
+}
+
+func resize(x []float32, n int) []float32 {
+	if cap(x) < n {
+		return make([]float32, n)
+	}
+	return x[:n]
+}
