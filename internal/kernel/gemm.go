@@ -2,23 +2,26 @@ package kernel
 
 // This file holds the driver of large products, MulT and Mul with many rows.
 // The weight goes chunk by chunk, decoded if need be, into panels that all
-// workers share; then each worker multiplies blocks of rows of A, copied into
-// strips of its own. The copies cost 1–3 % of a product at m ≥ 1024.
+// workers share; then each worker multiplies blocks of rows of A. Packing costs
+// 2–5 % of a product at m ≥ 1024.
 
 const (
 	// reductionLimit bounds the terms summed in registers before C is touched:
 	// a panel of that many steps stays in the second-level cache with a block
 	// of A.
 	reductionLimit = 576
-	// blockRows bounds the rows of A that a worker packs at once.
+	// blockRows bounds the rows of A that a worker multiplies with one panel
+	// after the other.
 	blockRows = 280
 	// chunkValues is about the size of the packed chunk of a weight, and
-	// chunkRows the least number of rows of a chunk: packing A again for each
-	// chunk must stay cheap.
+	// chunkRows the least number of rows of a chunk: what is done again for
+	// each chunk must stay cheap.
 	chunkValues = 1 << 20
-	chunkRows   = 512
-	// directPanels is the number of panels up to which packing A does not pay.
-	directPanels = 4
+	chunkRows   = 1024
+	// conflictStride is the row stride (and its multiples) at which all rows of
+	// a strip fall in one set of the first-level cache: such an A is copied.
+	// Any other is read where it lies.
+	conflictStride = 1024
 	// shortSum is the length of a sum up to which storing C decides the speed.
 	shortSum = 64
 )
@@ -139,7 +142,7 @@ func (p *multiplyUnits) Run(lo, hi int) {
 // present chunk's part of the sum.
 func (p *product) multiplyBlock(ws *workspace, i0, i1, j0, j1 int) {
 	b, set := &p.blocks, &tileSets[impl]
-	direct := j1-j0 <= directPanels*set.wide.cols && !p.aByTerms
+	direct := p.lda%conflictStride != 0 && !p.aByTerms
 	rows := i1 - i0
 	for r := b.r0; r < b.r1; r += b.kc {
 		s := strips{product: p, ws: ws, i0: i0, rows: rows, r: r, kc: min(b.kc, b.r1-r)}

@@ -9,7 +9,7 @@ const (
 	dotRows = 4
 	// thinRows is the number of rows up to which rearranging A instead of the
 	// weight is cheaper.
-	thinRows = 128
+	thinRows = 192
 	// dotValues is about the number of weights in a piece of work that is worth
 	// another thread, and dotBlock the number decoded at once.
 	dotValues = 1 << 15

@@ -121,7 +121,7 @@ func MulTN(c []float32, ldc int, a []float32, lda int, b []float32, ldb int, m, 
 		return
 	}
 	p := products.get()
-	if min(n, k) >= wideGradient && m >= chunkRows/2 {
+	if min(n, k) >= wideGradient && m >= wideGradient {
 		p.gradient = Matrix{N: m, K: k, F32: b, ld: ldb}
 		p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, n, &p.gradient, alpha, acc
 		p.aByTerms = true
