@@ -118,7 +118,11 @@ func TestBitsandbytes(t *testing.T) {
 		Cases      []goldenCase
 		Zero       map[string]string
 		Thresholds []uint32
-		Blockwise  struct {
+		Edges      struct {
+			digest
+			Centers []int32
+		}
+		Blockwise struct {
 			Seed          uint64
 			N             int
 			Codes, Absmax digest
@@ -153,6 +157,22 @@ func TestBitsandbytes(t *testing.T) {
 		absmax[i] = encode8(codes[256*i:][:256], y[256*i:][:256], RoundingCPU)
 	}
 	b.Codes.check(t, "8-bit codes", codes)
+	near := []float32{}
+	for _, c := range golden.Edges.Centers {
+		for d := int32(-8); d <= 8; d++ {
+			near = append(near, math.Float32frombits(uint32(c+d)))
+		}
+	}
+	if len(golden.Edges.Centers) < 200 {
+		t.Fatalf("%d edges", len(golden.Edges.Centers))
+	}
+	codes = codes[:0]
+	for block := range slices.Chunk(near, 255) {
+		c := make([]byte, 1+len(block))
+		encode8(c, append([]float32{1}, block...), RoundingCPU)
+		codes = append(codes, c[1:]...)
+	}
+	golden.Edges.check(t, "8-bit codes at the edges", codes)
 	b.Absmax.check(t, "8-bit scales", floatBytes(absmax))
 }
 
@@ -237,8 +257,9 @@ func getter(saved []Saved) func(string) (string, []int, []byte, bool, error) {
 // TestTorchMean compares the order of summation on many lengths and threads.
 func TestTorchMean(t *testing.T) {
 	var golden struct {
-		Seed uint64
-		Rows [][3]uint32
+		Seed  uint64
+		Rows  [][3]uint32
+		Tiled [3]uint32
 	}
 	readGolden(t, "mean.json", &golden)
 	if len(golden.Rows) < 200 {
@@ -252,6 +273,10 @@ func TestTorchMean(t *testing.T) {
 		if got := math.Float32bits(torchMean(long[:r[0]], int(r[1]))); got != r[2] {
 			t.Errorf("mean of %d by %d threads is %08x, want %08x", r[0], r[1], got, r[2])
 		}
+	}
+	tiled := slices.Repeat(long[:golden.Tiled[1]], int(golden.Tiled[0]/golden.Tiled[1])+1)[:golden.Tiled[0]]
+	if got := math.Float32bits(torchMean(tiled, 1)); got != golden.Tiled[2] {
+		t.Errorf("mean of %d numbers is %08x, want %08x", len(tiled), got, golden.Tiled[2])
 	}
 }
 

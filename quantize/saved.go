@@ -40,7 +40,7 @@ func SavedSuffixes() []string {
 
 // Saved returns the tensors that bitsandbytes saves for t under the weight's
 // name: the codes first, with t.Packed as their data, then the tables in
-// bitsandbytes' order. Data shares memory with t.
+// bitsandbytes' order. The codes share memory with t.
 func (t *Tensor4) Saved(name string) []Saved {
 	plan := planSaved(name, t.Shape, Options4{Type: t.Type, BlockSize: t.BlockSize, Double: t.Double(), NestedBlockSize: t.NestedBlockSize})
 	for i := range plan {
@@ -163,7 +163,8 @@ type quantState struct {
 // if something is missing or contradicts the rest, ErrUnsupported if it is
 // well formed but of a kind this package does not have. The codes may be
 // stored under any dtype (bnb_4bit_quant_storage): their bytes are the same.
-// The tensor shares memory with what get returned.
+// The codes share memory with what get returned; so do 8-bit scales; floats
+// are copied.
 func Load4(name string, get func(name string) (dtype string, shape []int, data []byte, ok bool, err error)) (*Tensor4, error) {
 	l := loader4{name: name, get: get}
 	t, err := l.load()
