@@ -163,7 +163,7 @@ type quantState struct {
 // if something is missing or contradicts the rest, ErrUnsupported if it is
 // well formed but of a kind this package does not have. The codes may be
 // stored under any dtype (bnb_4bit_quant_storage): their bytes are the same.
-// The codes share memory with what get returned; so do 8-bit scales; floats
+// Codes and 8-bit scales share memory with what get returned; float tables
 // are copied.
 func Load4(name string, get func(name string) (dtype string, shape []int, data []byte, ok bool, err error)) (*Tensor4, error) {
 	l := loader4{name: name, get: get}
