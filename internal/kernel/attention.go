@@ -1,0 +1,332 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"sort"
+)
+
+// This file holds the geometry of attention and its forward over packed
+// sequences. Scores are computed in tiles of qTile queries by kTile keys and
+// never stored; what the causal mask or the window hides is left out to within
+// 6 rows by 16 columns of products.
+
+// AttentionSpec is the shape of causal attention with grouped key and value
+// heads: query head h uses key head h / (Heads/KVHeads).
+type AttentionSpec struct {
+	Heads, KVHeads, HeadDim int
+	Scale                   float32 // of the scores q·k
+	Window                  int     // query i sees keys j with i − j < Window; 0 = all j ≤ i
+}
+
+const (
+	qTile = 48 // a multiple of tileRows
+	kTile = 96 // a multiple of tileRows and of 16
+)
+
+// check panics on shapes that contradict the spec.
+func (s *AttentionSpec) check(op string) {
+	if s.KVHeads <= 0 || s.Heads <= 0 || s.Heads%s.KVHeads != 0 || s.HeadDim <= 0 {
+		panic(fmt.Sprintf("kernel: %s: %d heads on %d key heads of dimension %d", op, s.Heads, s.KVHeads, s.HeadDim))
+	}
+}
+
+// span is one sequence: n queries, the first at position past, and past + n keys.
+type span struct {
+	row, n, past int
+	keyRow       int
+	qBlock       int // number of query blocks of the sequences before this one
+	keyTile      int // number of key tiles of the sequences before this one
+}
+
+func (s *span) keys() int    { return s.past + s.n }
+func (s *span) qBlocks() int { return ceilDiv(s.n, qTile) }
+
+// keySource says where key and value rows lie: row r of head h begins at
+// r·row + h·head.
+type keySource struct {
+	k, v      []float32
+	row, head int
+}
+
+// plan is a set of spans with their keys and values packed for the tiles:
+//
+//	keyT (tile, kvHead, HeadDim, kTile)  keys, transposed; columns past the end are zero
+//	val  (tile, kvHead, kTile, padded)   values, rows padded with zeros to padded = ⌈HeadDim⌉₁₆
+type plan struct {
+	spec            AttentionSpec
+	spans           []span
+	blocks, tiles   int
+	padded          int
+	keyT, valT      []float32
+	keyRows, valRow []float32
+	src             keySource
+	backward        bool // pack valT and keyRows too
+}
+
+// layout fills the spans from the cumulative offsets seq.
+func (p *plan) layout(op string, spec AttentionSpec, seq []int32, rows int) {
+	spec.check(op)
+	if len(seq) == 0 || seq[0] != 0 || int(seq[len(seq)-1]) != rows {
+		panic(fmt.Sprintf("kernel: %s: offsets %v do not cover %d rows", op, seq, rows))
+	}
+	p.spans = p.spans[:0]
+	for i := range len(seq) - 1 {
+		lo, hi := int(seq[i]), int(seq[i+1])
+		if hi < lo {
+			panic(fmt.Sprintf("kernel: %s: offsets %v fall", op, seq))
+		}
+		p.spans = append(p.spans, span{row: lo, keyRow: lo, n: hi - lo})
+	}
+	p.number(spec)
+}
+
+// number counts the tiles of the spans.
+func (p *plan) number(spec AttentionSpec) {
+	p.spec, p.padded = spec, roundUp(spec.HeadDim, 16)
+	p.blocks, p.tiles = 0, 0
+	for i := range p.spans {
+		s := &p.spans[i]
+		s.qBlock, s.keyTile = p.blocks, p.tiles
+		p.blocks += s.qBlocks()
+		p.tiles += ceilDiv(s.keys(), kTile)
+	}
+}
+
+// spanOf finds the span that holds the given key tile.
+func (p *plan) spanOf(tile int) *span {
+	return &p.spans[sort.Search(len(p.spans), func(i int) bool { return p.spans[i].keyTile > tile })-1]
+}
+
+// pack fills the packed forms of keys and values.
+func (p *plan) pack(src keySource, backward bool) {
+	p.src, p.backward = src, backward
+	n := p.tiles * p.spec.KVHeads
+	p.keyT = grow(p.keyT, n*p.spec.HeadDim*kTile)
+	p.valRow = grow(p.valRow, n*kTile*p.padded)
+	if backward {
+		p.valT = grow(p.valT, n*p.spec.HeadDim*kTile)
+		p.keyRows = grow(p.keyRows, n*kTile*p.padded)
+	}
+	Parallel(n, 1, p)
+	p.src = keySource{}
+}
+
+// Run packs the (tile, kvHead) pairs lo to hi.
+func (p *plan) Run(lo, hi int) {
+	d := p.spec.HeadDim
+	for u := lo; u < hi; u++ {
+		tile, head := u/p.spec.KVHeads, u%p.spec.KVHeads
+		s := p.spanOf(tile)
+		first := (tile - s.keyTile) * kTile
+		n := min(kTile, s.keys()-first)
+		at := (s.keyRow+first)*p.src.row + head*p.src.head
+		k, v := p.src.k[at:], p.src.v[at:]
+		packT(p.keyT[u*d*kTile:][:d*kTile], k, p.src.row, n, d)
+		packRows(p.valRow[u*kTile*p.padded:], p.padded, v, p.src.row, n, d, 1)
+		if p.backward {
+			packT(p.valT[u*d*kTile:][:d*kTile], v, p.src.row, n, d)
+			packRows(p.keyRows[u*kTile*p.padded:], p.padded, k, p.src.row, n, d, 1)
+		}
+	}
+}
+
+// packT sets dst (d, kTile) to the transpose of src (n, d) with rows at stride
+// row, and the columns from n on to zero.
+func packT(dst, src []float32, row, n, d int) {
+	if n < kTile {
+		clear(dst)
+	}
+	vecTranspose(dst, kTile, src, row, n, d)
+}
+
+// packRows copies src (n, d), rows at stride row, times scale to dst, rows at
+// stride padded, and fills each row with zeros.
+func packRows(dst []float32, padded int, src []float32, row, n, d int, scale float32) {
+	for i := range n {
+		to := dst[i*padded : (i+1)*padded]
+		vecScale(to[:d], src[i*row:i*row+d], scale)
+		clear(to[d:])
+	}
+}
+
+// tileProduct is C (m, n) (+)= A (m, steps)·B (steps, n): m a multiple of 6, n of
+// 16; A's element (i, k) at a[i·ai + k·ak], rows of B and C at strides bs and cs.
+func tileProduct(m, n, steps int, a []float32, ai, ak int, b []float32, bs int, c []float32, cs int, acc bool) {
+	for i := 0; i < m; i += tileRows {
+		for j := 0; j < n; j += 64 {
+			tile(steps, a[i*ai:], ai, ak, b[j:], bs, c[i*cs+j:], cs, min(64, n-j), acc)
+		}
+	}
+}
+
+// block is a range of at most qTile queries of one span.
+type block struct {
+	*span
+	first, n int
+}
+
+// tileRange gives the key tiles, counted from the span's first, that the block
+// sees any part of.
+func (b *block) tileRange(window int) (lo, hi int) {
+	if window > 0 {
+		lo = max(0, b.past+b.first-window+1) / kTile
+	}
+	return lo, ceilDiv(b.past+b.first+b.n, kTile)
+}
+
+// visible gives the keys [lo, hi) of the tile beginning at key first that query
+// i of the block sees; hi ≤ lo when none.
+func (b *block) visible(i, first, window int) (lo, hi int) {
+	pos := b.past + b.first + i
+	if window > 0 {
+		lo = max(0, pos-window+1-first)
+	}
+	return lo, min(kTile, pos+1-first)
+}
+
+// rowsEnd is how many keys of a tile the queries i to i+tileRows see at most.
+func (b *block) rowsEnd(i, first int) int {
+	_, hi := b.visible(min(i+tileRows, b.n)-1, first, 0)
+	return max(hi, 0)
+}
+
+// scores computes s (qTile, kTile) = q·kt where any query of the group of rows
+// sees a key.
+func (b *block) scores(s, q, kt []float32, d, padded, first int) {
+	for i := 0; i < b.n; i += tileRows {
+		if n := b.rowsEnd(i, first); n > 0 {
+			tileProduct(tileRows, roundUp(n, 16), d, q[i*padded:], padded, 1, kt, kTile, s[i*kTile:], kTile, false)
+		}
+	}
+}
+
+// weigh computes o (qTile, padded) += p·v with p (qTile, kTile), v (kTile, padded).
+func (b *block) weigh(o, p, v []float32, padded, first int) {
+	for i := 0; i < b.n; i += tileRows {
+		if n := b.rowsEnd(i, first); n > 0 {
+			tileProduct(tileRows, padded, n, p[i*kTile:], kTile, 1, v, padded, o[i*padded:], padded, true)
+		}
+	}
+}
+
+// forwardTask computes (span, head, block) units of the forward.
+type forwardTask struct {
+	plan
+	q, out, lse []float32
+	rows        int
+}
+
+type forwardScratch struct {
+	q, s, o  []float32
+	max, sum [qTile]float32
+}
+
+var (
+	forwardTasks     freeList[forwardTask]
+	forwardScratches freeList[forwardScratch]
+)
+
+// Attention computes causal softmax attention over packed sequences: sequence
+// i holds the rows seq[i] to seq[i+1] of q and out (T, Heads·HeadDim) and of k
+// and v (T, KVHeads·HeadDim), and sees nothing of the others. lse (Heads, T)
+// receives the logarithm of each softmax denominator for AttentionBackward; it
+// may be nil. out may be q.
+func Attention(out, lse, q, k, v []float32, seq []int32, spec AttentionSpec) {
+	rows := len(q) / max(1, spec.Heads*spec.HeadDim)
+	t := forwardTasks.get()
+	t.layout("Attention", spec, seq, rows)
+	width := spec.KVHeads * spec.HeadDim
+	checkLen("Attention", "q", len(q), rows*spec.Heads*spec.HeadDim)
+	checkLen("Attention", "out", len(out), len(q))
+	checkLen("Attention", "k", len(k), rows*width)
+	checkLen("Attention", "v", len(v), rows*width)
+	if lse != nil {
+		checkLen("Attention", "lse", len(lse), rows*spec.Heads)
+	}
+	t.forward(out, lse, q, keySource{k, v, width, spec.HeadDim}, rows)
+}
+
+// forward runs the task and gives it back.
+func (t *forwardTask) forward(out, lse, q []float32, src keySource, rows int) {
+	t.pack(src, false)
+	t.q, t.out, t.lse, t.rows = q, out, lse, rows
+	Parallel(t.blocks*t.spec.Heads, 1, t)
+	t.q, t.out, t.lse = nil, nil, nil
+	forwardTasks.put(t)
+}
+
+// Run computes units lo to hi, which are numbered span by span, then head by
+// head, then block by block.
+func (t *forwardTask) Run(lo, hi int) {
+	sc := forwardScratches.get()
+	sc.q = grow(sc.q, qTile*t.padded)
+	sc.o = grow(sc.o, qTile*t.padded)
+	sc.s = grow(sc.s, qTile*kTile)
+	for u := lo; u < hi; u++ {
+		s, head, index := t.unit(u)
+		b := block{span: s, first: index * qTile, n: min(qTile, s.n-index*qTile)}
+		t.attend(sc, &b, head)
+	}
+	forwardScratches.put(sc)
+}
+
+// unit decodes the number of a (span, head, block).
+func (p *plan) unit(u int) (s *span, head, index int) {
+	h := p.spec.Heads
+	s = &p.spans[sort.Search(len(p.spans), func(i int) bool { return p.spans[i].qBlock*h > u })-1]
+	u -= s.qBlock * h
+	return s, u / s.qBlocks(), u % s.qBlocks()
+}
+
+// attend computes one block of one head by online softmax over the key tiles.
+func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
+	group := head / (t.spec.Heads / t.spec.KVHeads)
+	at := (b.row+b.first)*width + head*d
+	clear(sc.q)
+	packRows(sc.q, t.padded, t.q[at:], width, b.n, d, t.spec.Scale)
+	clear(sc.o)
+	for i := range b.n {
+		sc.max[i], sc.sum[i] = float32(math.Inf(-1)), 0
+	}
+	from, to := b.tileRange(t.spec.Window)
+	for tile := from; tile < to; tile++ {
+		at := (b.keyTile+tile)*t.spec.KVHeads + group
+		first := tile * kTile
+		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first)
+		for i := range b.n {
+			t.softmaxRow(sc, b, i, first)
+		}
+		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first)
+	}
+	for i := range b.n {
+		vecScale(t.out[at+i*width:at+i*width+d], sc.o[i*t.padded:i*t.padded+d], 1/sc.sum[i])
+		if t.lse != nil {
+			t.lse[head*t.rows+b.row+b.first+i] = sc.max[i] + float32(math.Log(float64(sc.sum[i])))
+		}
+	}
+}
+
+// softmaxRow turns scores of query i into weights relative to the largest
+// score so far, and rescales what was summed under an earlier one.
+func (t *forwardTask) softmaxRow(sc *forwardScratch, b *block, i, first int) {
+	lo, hi := b.visible(i, first, t.spec.Window)
+	row := sc.s[i*kTile : (i+1)*kTile]
+	if hi <= lo {
+		clear(row)
+		return
+	}
+	if m := vecMax(row[lo:hi]); m > sc.max[i] {
+		if sc.sum[i] != 0 {
+			shrink := exp32(sc.max[i] - m)
+			sc.sum[i] *= shrink
+			o := sc.o[i*t.padded : (i+1)*t.padded]
+			vecScale(o, o, shrink)
+		}
+		sc.max[i] = m
+	}
+	sc.sum[i] += vecExpSum(row[lo:hi], row[lo:hi], sc.max[i])
+	clear(row[:lo])
+	clear(row[hi:])
+}

@@ -1,0 +1,169 @@
+package kernel
+
+// This file holds the gradient of attention. Probabilities are recomputed tile
+// by tile from the scores and the saved lse. Units are (sequence, query head);
+// the heads of a group add up their parts of dk and dv in a second pass, in
+// the order of the heads, so that the result does not depend on the threads.
+
+// backwardTask computes (span, head) units.
+type backwardTask struct {
+	plan
+	dq, dout, q, out, lse []float32
+	// dkPart and dvPart are (tile, head, kTile, padded).
+	dkPart, dvPart []float32
+	rows           int
+}
+
+type backwardScratch struct {
+	q, dout, dq, p, dp []float32
+	delta              [qTile]float32
+}
+
+var (
+	backwardTasks     freeList[backwardTask]
+	backwardScratches freeList[backwardScratch]
+	groupTasks        freeList[groupTask]
+)
+
+// AttentionBackward is the gradient of Attention: dq (T, Heads·HeadDim) and dk,
+// dv (T, KVHeads·HeadDim) are set from dout (T, Heads·HeadDim) and what the
+// forward read and wrote. dq may be dout.
+func AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse []float32, seq []int32, spec AttentionSpec) {
+	rows := len(q) / max(1, spec.Heads*spec.HeadDim)
+	t := backwardTasks.get()
+	t.layout("AttentionBackward", spec, seq, rows)
+	width := spec.KVHeads * spec.HeadDim
+	for _, x := range [...][]float32{dq, dout, q, out} {
+		checkLen("AttentionBackward", "dq, dout, q or out", len(x), rows*spec.Heads*spec.HeadDim)
+	}
+	for _, x := range [...][]float32{dk, dv, k, v} {
+		checkLen("AttentionBackward", "dk, dv, k or v", len(x), rows*width)
+	}
+	checkLen("AttentionBackward", "lse", len(lse), rows*spec.Heads)
+	t.pack(keySource{k, v, width, spec.HeadDim}, true)
+	n := t.tiles * spec.Heads * kTile * t.padded
+	t.dkPart, t.dvPart = grow(t.dkPart, n), grow(t.dvPart, n)
+	t.dq, t.dout, t.q, t.out, t.lse, t.rows = dq, dout, q, out, lse, rows
+	Parallel(len(t.spans)*spec.Heads, 1, t)
+
+	g := groupTasks.get()
+	*g = groupTask{t, dk, dv}
+	Parallel(t.tiles*spec.KVHeads, 1, g)
+	*g = groupTask{}
+	groupTasks.put(g)
+	t.dq, t.dout, t.q, t.out, t.lse = nil, nil, nil, nil, nil
+	backwardTasks.put(t)
+}
+
+// Run computes units lo to hi.
+func (t *backwardTask) Run(lo, hi int) {
+	sc := backwardScratches.get()
+	for _, x := range [...]*[]float32{&sc.q, &sc.dout, &sc.dq} {
+		*x = grow(*x, qTile*t.padded)
+	}
+	sc.p, sc.dp = grow(sc.p, qTile*kTile), grow(sc.dp, qTile*kTile)
+	for u := lo; u < hi; u++ {
+		s, head := &t.spans[u/t.spec.Heads], u%t.spec.Heads
+		for tile := range ceilDiv(s.keys(), kTile) {
+			at := t.part(s, tile, head)
+			clear(t.dkPart[at:][:kTile*t.padded])
+			clear(t.dvPart[at:][:kTile*t.padded])
+		}
+		for i := 0; i < s.n; i += qTile {
+			b := block{span: s, first: i, n: min(qTile, s.n-i)}
+			t.attend(sc, &b, head)
+		}
+	}
+	backwardScratches.put(sc)
+}
+
+// part is where the (kTile, padded) part of a head begins.
+func (t *backwardTask) part(s *span, tile, head int) int {
+	return ((s.keyTile+tile)*t.spec.Heads + head) * kTile * t.padded
+}
+
+// attend computes what one block of queries of one head gives.
+func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
+	group := head / (t.spec.Heads / t.spec.KVHeads)
+	at := (b.row+b.first)*width + head*d
+	clear(sc.q)
+	clear(sc.dout)
+	clear(sc.dq)
+	packRows(sc.q, t.padded, t.q[at:], width, b.n, d, t.spec.Scale)
+	packRows(sc.dout, t.padded, t.dout[at:], width, b.n, d, 1)
+	for i := range b.n {
+		// Σⱼ pᵢⱼ·(dp)ᵢⱼ = doutᵢ·outᵢ: the softmax's gradient needs no second pass.
+		sc.delta[i] = vecDot(t.dout[at+i*width:][:d], t.out[at+i*width:][:d])
+	}
+	from, to := b.tileRange(t.spec.Window)
+	for tile := from; tile < to; tile++ {
+		packed := (b.keyTile+tile)*t.spec.KVHeads + group
+		first := tile * kTile
+		b.scores(sc.p, sc.q, t.keyT[packed*d*kTile:], d, t.padded, first)
+		b.scores(sc.dp, sc.dout, t.valT[packed*d*kTile:], d, t.padded, first)
+		for i := range b.n {
+			row := sc.p[i*kTile : (i+1)*kTile]
+			lo, hi := b.visible(i, first, t.spec.Window)
+			if hi <= lo {
+				clear(row)
+				continue
+			}
+			vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
+			clear(row[:lo])
+			clear(row[hi:])
+		}
+		part := t.part(b.span, tile, head)
+		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first)
+		for i := range b.n {
+			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
+				vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
+			}
+		}
+		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first)
+		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
+	}
+	for i := range b.n {
+		vecScale(t.dq[at+i*width:][:d], sc.dq[i*t.padded:][:d], t.spec.Scale)
+	}
+}
+
+// transposed computes c (kTile, padded) += pᵀ·x with p (qTile, kTile), x (qTile,
+// padded), from the first query that sees a key of the group of rows on.
+func (b *block) transposed(c, p, x []float32, padded, first int) {
+	for j := 0; j < min(kTile, b.keys()-first); j += tileRows {
+		i := max(0, first+j-b.past-b.first)
+		if i >= b.n {
+			break
+		}
+		tileProduct(tileRows, padded, b.n-i, p[i*kTile+j:], 1, kTile, x[i*padded:], padded, c[j*padded:], padded, true)
+	}
+}
+
+// groupTask adds the parts of the heads of each group: (tile, kvHead) units.
+type groupTask struct {
+	*backwardTask
+	dk, dv []float32
+}
+
+func (t *groupTask) Run(lo, hi int) {
+	d, kv := t.spec.HeadDim, t.spec.KVHeads
+	heads := t.spec.Heads / kv
+	for u := lo; u < hi; u++ {
+		tile, group := u/kv, u%kv
+		s := t.spanOf(tile)
+		first := (tile - s.keyTile) * kTile
+		for j := range min(kTile, s.keys()-first) {
+			to := (s.keyRow+first+j)*kv*d + group*d
+			from := t.part(s, tile-s.keyTile, group*heads) + j*t.padded
+			dk, dv := t.dk[to:to+d], t.dv[to:to+d]
+			copy(dk, t.dkPart[from:])
+			copy(dv, t.dvPart[from:])
+			for h := 1; h < heads; h++ {
+				at := from + h*kTile*t.padded
+				vecAdd(dk, dk, t.dkPart[at:at+d])
+				vecAdd(dv, dv, t.dvPart[at:at+d])
+			}
+		}
+	}
+}
