@@ -22,6 +22,7 @@ type outerProduct struct {
 	alpha         float32
 	acc           bool
 	transposed    bool
+	padded        bool // rows of A go on to a multiple of the tile's rows
 
 	rowGroups int // how many groups the rows of C are cut into
 }
@@ -62,7 +63,7 @@ func (o *outerProduct) panel(ws *workspace, shape tileShape, i0, i1, j int) {
 		}
 		for i := i0; i < i1; i += shape.rows {
 			a, lda, nr := o.a[s*o.lda+i:], o.lda, min(shape.rows, i1-i)
-			if nr < shape.rows {
+			if nr < shape.rows && !o.padded {
 				a, lda = padRows(&ws.tailBuf, a, lda, kc, nr, shape.rows), shape.rows
 			}
 			o.tile(ws, shape, kc, a, lda, b, ldb, i, j, nr, nc, o.acc || s > 0)

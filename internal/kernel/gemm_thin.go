@@ -121,8 +121,8 @@ func (p *product) thinRowsOf(ws *workspace, lo, hi int) {
 // the operand read by steps, where it lies or decoded chunk by chunk.
 func (p *product) thinBackward() {
 	n, k, m := p.w.N, p.w.K, p.m
-	at := growAligned(&p.scratch, n*m)
-	p.panels = at
+	p.flipStride = roundUp(m, tileSets[impl].outer.rows)
+	p.panels = growAligned(&p.scratch, n*p.flipStride)
 	Parallel(n, 64, (*flipThin)(p))
 	block := reductionBlock(n, reductionLimit)
 	chunk := n
@@ -136,18 +136,22 @@ func (p *product) thinBackward() {
 			rows = growAligned(&p.decoded, (p.hi-p.lo)*k)
 			Parallel(p.hi-p.lo, 16, (*decodeRows)(p))
 		}
-		p.outer = outerProduct{c: p.c, ldc: p.ldc, a: at[p.lo*m:], lda: m, b: rows, ldb: k,
+		p.outer = outerProduct{c: p.c, ldc: p.ldc, a: p.panels[p.lo*p.flipStride:], lda: p.flipStride, padded: true, b: rows, ldb: k,
 			steps: p.hi - p.lo, n: m, k: k, block: block, alpha: p.alpha, acc: p.acc || p.lo > 0}
 		p.outer.run()
 	}
 }
 
-// flipThin is the task that transposes A (m, N) to (N, m); ranges are columns
-// of A.
+// flipThin is the task that transposes A (m, N) to (N, m), rows padded with
+// zeros; ranges are columns of A.
 type flipThin product
 
 func (p *flipThin) Run(lo, hi int) {
-	transpose(p.panels[lo*p.m:], p.m, p.a[lo:], p.lda, p.m, hi-lo)
+	dst := p.panels[lo*p.flipStride : hi*p.flipStride]
+	if p.flipStride > p.m {
+		clear(dst)
+	}
+	transpose(dst, p.flipStride, p.a[lo:], p.lda, p.m, hi-lo)
 }
 
 // decodeRows is the task that decodes the rows of the present chunk of W.

@@ -177,14 +177,15 @@ type product struct {
 	alpha    float32
 	acc      bool
 
-	lo, hi   int       // rows of W in the present chunk
-	panels   []float32 // the packed operand of the present chunk, shared by the workers
-	decoded  []float32 // rows of W that all workers read
-	scratch  []float32 // backs panels
-	blocks   blocking
-	aByTerms bool   // a is (terms, m), as in MulTN
-	gradient Matrix // the right operand of MulTN
-	outer    outerProduct
+	lo, hi     int       // rows of W in the present chunk
+	panels     []float32 // the packed operand of the present chunk, shared by the workers
+	decoded    []float32 // rows of W that all workers read
+	scratch    []float32 // backs panels
+	blocks     blocking
+	flipStride int    // row stride of Aᵀ in thinBackward
+	aByTerms   bool   // a is (terms, m), as in MulTN
+	gradient   Matrix // the right operand of MulTN
+	outer      outerProduct
 }
 
 var products freeList[product]
