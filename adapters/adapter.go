@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/graftml/graft/internal/kernel"
 )
 
 var (
@@ -164,13 +166,14 @@ func (a *Adapter) Check(shapes func(module string) (out, in int, ok bool)) error
 	return nil
 }
 
-// scratch holds rows of B·A between calls of AddRows.
-var scratch = sync.Pool{New: func() any { return new([]float32) }}
+// factors lends the descriptions of A that AddRows hands to the kernel.
+var factors = sync.Pool{New: func() any { return new(kernel.Matrix) }}
 
 // AddRows adds the adapter's change to rows [lo, hi) of the weight called name
 // ("model.layers.0.self_attn.q_proj.weight"): dst, which holds the rows ((hi−lo), In) of W, becomes
-// those of W + s·B·A. It reports whether the adapter changes that weight at all. It panics where
-// the rows are not inside the weight or dst has another length. It may be called from several goroutines at once.
+// those of W + s·B·A. It reports whether the adapter changes that weight at all, and panics where
+// the rows are not inside the weight or dst has another length. How a weight is cut into calls
+// changes no bit. It may be called from several goroutines at once.
 func (a *Adapter) AddRows(name string, lo, hi int, dst []float32) bool {
 	module, ok := strings.CutSuffix(name, ".weight")
 	if !ok {
@@ -183,29 +186,10 @@ func (a *Adapter) AddRows(name string, lo, hi int, dst []float32) bool {
 	if lo < 0 || hi < lo || hi > p.Out || len(dst) != (hi-lo)*p.In {
 		panic(fmt.Sprintf("adapters: rows %d to %d of %q (%d, %d) in %d values", lo, hi, name, p.Out, p.In, len(dst)))
 	}
-	buf := scratch.Get().(*[]float32)
-	if cap(*buf) < p.In {
-		*buf = make([]float32, p.In)
-	}
-	p.addRows(lo, hi, dst, (*buf)[:p.In])
-	scratch.Put(buf)
+	w := factors.Get().(*kernel.Matrix)
+	*w = kernel.Matrix{N: p.R, K: p.In, F32: p.A}
+	kernel.ScaledMul(dst, p.In, p.B[lo*p.R:hi*p.R], p.R, hi-lo, w, float32(p.Scale), true)
+	w.F32 = nil
+	factors.Put(w)
 	return true
-}
-
-// addRows is W[lo:hi] += s·B[lo:hi]·A, dst being (hi−lo, In). The sum over the rank is taken first
-// and scaled once, in the order in which PEFT merges. row is (In) of scratch.
-func (p *Pair) addRows(lo, hi int, dst, row []float32) {
-	scale := float32(p.Scale)
-	for o := lo; o < hi; o++ {
-		clear(row)
-		for k, b := range p.B[o*p.R : (o+1)*p.R] {
-			for i, a := range p.A[k*p.In : (k+1)*p.In] {
-				row[i] += b * a
-			}
-		}
-		w := dst[(o-lo)*p.In : (o-lo+1)*p.In]
-		for i, v := range row {
-			w[i] += scale * v
-		}
-	}
 }

@@ -1,0 +1,500 @@
+package onnx
+
+// The adapters of a bundle: its manifest, and the changes to it.
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
+
+	"github.com/graftml/graft/adapters"
+)
+
+const (
+	manifestVersion = 1
+	maxManifest     = 64 << 20
+	maxAdapterFile  = 1<<31 - 1
+	lockPatience    = 10 * time.Second // how long a change waits for another process's
+)
+
+// Slot is a place for an adapter in the graph: two inputs at one product, y = x·Wᵀ + (x·A)·B.
+type Slot struct {
+	Module string `json:"module"` // path of the module, as Hugging Face names it
+	A      string `json:"a"`      // input (In, r)
+	B      string `json:"b"`      // input (r, Out), the scale multiplied in
+	In     int    `json:"in"`
+	Out    int    `json:"out"`
+}
+
+// Figures say how far a model is from the one it was made from, over the tokens of a text.
+type Figures struct {
+	Tokens       int     `json:"tokens"`
+	MaxDiff      float64 `json:"max_logit_difference"`
+	MeanKL       float64 `json:"mean_kl"`       // nats a token
+	Top1         float64 `json:"top1"`          // share of tokens with the same most likely next one
+	NLL          float64 `json:"nll"`           // mean, nats a token
+	ReferenceNLL float64 `json:"reference_nll"` // of the model it was made from
+}
+
+// Entry is an adapter of a bundle.
+type Entry struct {
+	Name       string   `json:"name"`
+	File       string   `json:"file"` // in the bundle: "adapters/NAME.onnx_adapter"
+	SHA256     string   `json:"sha256"`
+	Modules    int      `json:"modules"`    // products that it adapts
+	Parameters int      `json:"parameters"` // values in its matrices
+	Verified   *Figures `json:"verified,omitzero"`
+}
+
+// manifest is graft_bundle.json.
+type manifest struct {
+	Version    int      `json:"version"`
+	BaseSHA256 string   `json:"base_sha256"` // of the base's float32 values, in the order of the data file
+	Default    string   `json:"default"`     // the adapter of requests that name none; "" is the bare base
+	Verified   *Figures `json:"verified,omitzero"`
+	Adapters   []Entry  `json:"adapters"`
+	Slots      []Slot   `json:"slots"`
+}
+
+// names is what an adapter may be called: something that is a file's name on every system.
+var names = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$`)
+
+func fileOf(name string) string { return adapterDir + "/" + name + ".onnx_adapter" }
+
+// parseManifest reads and checks graft_bundle.json. The error wraps ErrFormat.
+func parseManifest(data []byte) (*manifest, error) {
+	var m manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, manifestFile, err)
+	}
+	if m.Version != manifestVersion {
+		return nil, fmt.Errorf("%w: %s has version %d; this program knows %d", ErrFormat, manifestFile, m.Version, manifestVersion)
+	}
+	seen := map[string]bool{}
+	for _, e := range m.Adapters {
+		switch {
+		case !names.MatchString(e.Name):
+			return nil, fmt.Errorf("%w: %s: adapter name %q", ErrFormat, manifestFile, e.Name)
+		case e.File != fileOf(e.Name):
+			return nil, fmt.Errorf("%w: %s: adapter %q lies in %q, not in %q", ErrFormat, manifestFile, e.Name, e.File, fileOf(e.Name))
+		case seen[e.Name]:
+			return nil, fmt.Errorf("%w: %s: adapter %q is there twice", ErrFormat, manifestFile, e.Name)
+		}
+		seen[e.Name] = true
+	}
+	if m.Default != "" && !seen[m.Default] {
+		return nil, fmt.Errorf("%w: %s: the default adapter %q is not in the list", ErrFormat, manifestFile, m.Default)
+	}
+	taken := map[string]bool{}
+	for _, s := range m.Slots {
+		if s.Module == "" || s.A == "" || s.B == "" || s.In < 1 || s.Out < 1 || s.A == s.B || taken[s.A] || taken[s.B] {
+			return nil, fmt.Errorf("%w: %s: slot of %q", ErrFormat, manifestFile, s.Module)
+		}
+		taken[s.A], taken[s.B] = true, true
+	}
+	return &m, nil
+}
+
+// write replaces the manifest in folder dir.
+func (m *manifest) write(dir string) error {
+	data, err := indented(m)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(dir, manifestFile), data, 0o666)
+}
+
+// Bundle is an exported model with its adapters. Its methods may be called from several goroutines
+// and processes at once.
+type Bundle struct {
+	dir string
+	mu  sync.Mutex
+	m   *manifest
+	fi  fs.FileInfo // of the manifest that m was read from
+}
+
+// OpenBundle opens the bundle in folder dir. Only its manifest is read.
+func OpenBundle(dir string) (*Bundle, error) {
+	b := &Bundle{dir: dir}
+	if _, err := b.Reload(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Reload reads the manifest again where it was replaced since, by this process or another, and
+// reports whether it was.
+func (b *Bundle) Reload() (changed bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reload()
+}
+
+// reload does the work of Reload; the caller holds b.mu.
+func (b *Bundle) reload() (bool, error) {
+	f, err := os.Open(filepath.Join(b.dir, manifestFile))
+	if err != nil {
+		if _, statErr := os.Stat(filepath.Join(b.dir, modelFile)); errors.Is(err, fs.ErrNotExist) && statErr == nil {
+			return false, fmt.Errorf("onnx: opening bundle %q: %w: it has a %s, but no %s; export it again", b.dir, ErrFormat, modelFile, manifestFile)
+		}
+		return false, fmt.Errorf("onnx: opening bundle %q: %w", b.dir, err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("onnx: opening bundle %q: %w", b.dir, err)
+	}
+	if b.fi != nil && os.SameFile(b.fi, fi) && b.fi.ModTime().Equal(fi.ModTime()) && b.fi.Size() == fi.Size() {
+		return false, nil
+	}
+	data, err := readAll(f, maxManifest)
+	if err == nil {
+		var m *manifest
+		if m, err = parseManifest(data); err == nil {
+			b.m, b.fi = m, fi
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("onnx: opening bundle %q: %w", b.dir, err)
+}
+
+// readAll reads at most limit bytes.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%w: more than %d bytes", ErrFormat, limit)
+	}
+	return data, err
+}
+
+// Dir returns the bundle's folder.
+func (b *Bundle) Dir() string { return b.dir }
+
+// state returns the manifest as last read. It is replaced, never changed.
+func (b *Bundle) state() *manifest {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.m
+}
+
+// ModelFile returns the path of the graph.
+func (b *Bundle) ModelFile() string { return filepath.Join(b.dir, modelFile) }
+
+// BaseSHA256 returns the hash of the base's float32 values: the same for the same model, whatever file it was exported from.
+func (b *Bundle) BaseSHA256() string { return b.state().BaseSHA256 }
+
+// Slots returns the places for adapters in the graph, in its order.
+func (b *Bundle) Slots() []Slot { return slices.Clone(b.state().Slots) }
+
+// Adapters returns the adapters by name.
+func (b *Bundle) Adapters() []Entry { return slices.Clone(b.state().Adapters) }
+
+// Default returns the adapter of requests that name none, "" for the bare base.
+func (b *Bundle) Default() string { return b.state().Default }
+
+// Verified returns the figures recorded for an adapter, or with "" for the base; nil if none are.
+func (b *Bundle) Verified(name string) *Figures {
+	m := b.state()
+	if name == "" {
+		return m.Verified
+	}
+	if i := m.index(name); i >= 0 {
+		return m.Adapters[i].Verified
+	}
+	return nil
+}
+
+func (m *manifest) index(name string) int {
+	return slices.IndexFunc(m.Adapters, func(e Entry) bool { return e.Name == name })
+}
+
+// find is index, with an error that lists what there is.
+func (m *manifest) find(name string) (int, error) {
+	if i := m.index(name); i >= 0 {
+		return i, nil
+	}
+	have := "the bundle has none"
+	if len(m.Adapters) > 0 {
+		var list []string
+		for _, e := range m.Adapters {
+			list = append(list, e.Name)
+		}
+		have = "the bundle has " + strings.Join(list, ", ")
+	}
+	return -1, fmt.Errorf("%w; %s", ErrNoAdapter, have)
+}
+
+// change takes the lock, reads the manifest as it is now, lets edit make a new one, and replaces it.
+func (b *Bundle) change(doing string, edit func(m *manifest) error) (err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("onnx: %s bundle %q: %w", doing, b.dir, err)
+		}
+	}()
+	lock := flock.New(filepath.Join(b.dir, lockFile))
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	if ok, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil || !ok {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("another process has been changing it for %v; try again when it is done", lockPatience)
+		}
+		return err
+	}
+	defer lock.Unlock()
+	if _, err := b.reload(); err != nil {
+		return err
+	}
+	m := *b.m
+	m.Adapters = slices.Clone(m.Adapters)
+	if err := edit(&m); err != nil {
+		return err
+	}
+	if err := m.write(b.dir); err != nil {
+		return err
+	}
+	_, err = b.reload()
+	return err
+}
+
+// Add puts an adapter into the bundle under the given name, or puts it in the place of the one that
+// has the name. Names are letters, digits, '.', '_' and '-'. An adapter that does not
+// fit the graph's slots is refused with an error that wraps [adapters.ErrMismatch].
+func (b *Bundle) Add(name string, a *adapters.Adapter) error {
+	if !names.MatchString(name) {
+		return fmt.Errorf("onnx: adding to bundle %q: adapter name %q: names are letters, digits, '.', '_' and '-', and do not begin with '.'", b.dir, name)
+	}
+	return b.change(fmt.Sprintf("adding %q to", name), func(m *manifest) error {
+		slots := bySlotModule(m.Slots)
+		err := a.Check(func(module string) (out, in int, ok bool) {
+			s := slots[module]
+			return s.Out, s.In, s.Module != ""
+		})
+		if err != nil {
+			return fmt.Errorf("%w (the bundle has %d slots for adapters)", err, len(m.Slots))
+		}
+		tensors, err := a.ONNXTensors(func(module string) (string, string, bool) {
+			s := slots[module]
+			return s.A, s.B, s.Module != ""
+		})
+		if err != nil {
+			return err
+		}
+		data, err := adapters.EncodeONNX(tensors)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Join(b.dir, adapterDir), 0o777); err != nil {
+			return err
+		}
+		if err := renameio.WriteFile(filepath.Join(b.dir, fileOf(name)), data, 0o666); err != nil {
+			return err
+		}
+		sum := sha256.Sum256(data)
+		e := Entry{Name: name, File: fileOf(name), SHA256: hex.EncodeToString(sum[:]), Modules: len(a.Pairs), Parameters: a.Parameters()}
+		if i := m.index(name); i >= 0 {
+			m.Adapters[i] = e
+			return nil
+		}
+		m.Adapters = append(m.Adapters, e)
+		slices.SortFunc(m.Adapters, func(x, y Entry) int { return strings.Compare(x.Name, y.Name) })
+		return nil
+	})
+}
+
+func bySlotModule(slots []Slot) map[string]Slot {
+	m := make(map[string]Slot, len(slots))
+	for _, s := range slots {
+		m[s.Module] = s
+	}
+	return m
+}
+
+// Remove takes an adapter out of the bundle. Where it was the default, the bare base is.
+func (b *Bundle) Remove(name string) error {
+	err := b.change(fmt.Sprintf("removing %q from", name), func(m *manifest) error {
+		i, err := m.find(name)
+		if err != nil {
+			return err
+		}
+		m.Adapters = slices.Delete(m.Adapters, i, i+1)
+		if m.Default == name {
+			m.Default = ""
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// The manifest no longer names the file. One that another process added again since is spared.
+	return b.change(fmt.Sprintf("removing %q from", name), func(m *manifest) error {
+		if m.index(name) >= 0 {
+			return nil
+		}
+		if err := os.Remove(filepath.Join(b.dir, fileOf(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+}
+
+// SetDefault makes an adapter, or with "" the bare base, what requests get that name none.
+func (b *Bundle) SetDefault(name string) error {
+	return b.change(fmt.Sprintf("swapping to %q in", name), func(m *manifest) error {
+		if name != "" {
+			if _, err := m.find(name); err != nil {
+				return err
+			}
+		}
+		m.Default = name
+		return nil
+	})
+}
+
+// Record stores figures in the manifest: those of an adapter, or with "" those of the base.
+func (b *Bundle) Record(name string, f Figures) error {
+	return b.change("recording figures in", func(m *manifest) error {
+		if name == "" {
+			m.Verified = &f
+			return nil
+		}
+		i, err := m.find(name)
+		if err == nil {
+			m.Adapters[i].Verified = &f
+		}
+		return err
+	})
+}
+
+// Tensors reads an adapter of the bundle as the graph inputs that it fills, in the order of the
+// slots, and checks it against its hash and the slots.
+func (b *Bundle) Tensors(name string) ([]adapters.Tensor, error) {
+	tensors, err := b.tensors(name)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: reading adapter %q of bundle %q: %w", name, b.dir, err)
+	}
+	return tensors, nil
+}
+
+func (b *Bundle) tensors(name string) ([]adapters.Tensor, error) {
+	// Another process may replace file and manifest between the two reads: then the hashes differ
+	// for a moment, and the next look sees both new.
+	var data []byte
+	var m *manifest
+	for try := 0; ; try++ {
+		m = b.state()
+		i, err := m.find(name)
+		if err != nil {
+			return nil, err
+		}
+		data, err = readFile(filepath.Join(b.dir, fileOf(name)), maxAdapterFile)
+		if err == nil {
+			if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) == m.Adapters[i].SHA256 {
+				break
+			}
+			err = fmt.Errorf("%w: %s is not the file that was added; add it again", ErrFormat, fileOf(name))
+		}
+		if try == 5 {
+			return nil, err
+		}
+		time.Sleep(time.Duration(try) * 10 * time.Millisecond)
+		if _, err := b.Reload(); err != nil {
+			return nil, err
+		}
+	}
+	tensors, err := adapters.DecodeONNX(data)
+	if err != nil {
+		return nil, err
+	}
+	return arrange(tensors, m.Slots)
+}
+
+// arrange puts tensors in the order of the slots and checks that they fill them, both or none.
+func arrange(tensors []adapters.Tensor, slots []Slot) ([]adapters.Tensor, error) {
+	byName := make(map[string]adapters.Tensor, len(tensors))
+	for _, t := range tensors {
+		byName[t.Name] = t
+	}
+	out := make([]adapters.Tensor, 0, len(tensors))
+	for _, s := range slots {
+		a, okA := byName[s.A]
+		b, okB := byName[s.B]
+		if !okA && !okB {
+			continue
+		}
+		if okA != okB || len(a.Shape) != 2 || len(b.Shape) != 2 || a.Shape[0] != s.In || b.Shape[1] != s.Out || a.Shape[1] != b.Shape[0] {
+			return nil, fmt.Errorf("%w: the slot of %q takes (%d, r) and (r, %d), and the adapter has %v and %v", ErrFormat, s.Module, s.In, s.Out, a.Shape, b.Shape)
+		}
+		out = append(out, a, b)
+	}
+	if len(out) != len(tensors) {
+		return nil, fmt.Errorf("%w: the adapter has %d tensors, of which %d are inputs of the graph", ErrFormat, len(tensors), len(out))
+	}
+	return out, nil
+}
+
+// Adapter reads an adapter of the bundle as pairs of matrices again. Their scales, which are
+// multiplied into the file's matrices, are 1.
+func (b *Bundle) Adapter(name string) (*adapters.Adapter, error) {
+	tensors, err := b.Tensors(name)
+	if err != nil {
+		return nil, err
+	}
+	a := &adapters.Adapter{Name: name}
+	module := map[string]string{}
+	for _, s := range b.state().Slots {
+		module[s.A] = s.Module
+	}
+	for i := 0; i < len(tensors); i += 2 {
+		ta, tb := tensors[i], tensors[i+1]
+		in, r, out := ta.Shape[0], ta.Shape[1], tb.Shape[1]
+		p := adapters.Pair{Module: module[ta.Name], R: r, In: in, Out: out, Scale: 1, A: make([]float32, r*in), B: make([]float32, out*r)}
+		turn(p.A, ta.Data, in, r)
+		turn(p.B, tb.Data, r, out)
+		a.Pairs = append(a.Pairs, p)
+	}
+	if len(a.Pairs) > 0 {
+		a.Config.R = a.Pairs[0].R
+		a.Config.Alpha = float64(a.Config.R)
+	}
+	adapters.SortPairs(a.Pairs)
+	return a, nil
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(min(fi.Size(), limit)) + bytes.MinRead)
+	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
+		return nil, err
+	}
+	if int64(buf.Len()) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrFormat, limit)
+	}
+	return buf.Bytes(), nil
+}
