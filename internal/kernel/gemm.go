@@ -14,10 +14,10 @@ const (
 	// after the other.
 	blockRows = 280
 	// chunkValues is about the size of the packed chunk of a weight, and
-	// chunkRows the least number of rows of a chunk: what is done again for
-	// each chunk must stay cheap.
+	// chunkRows the least number of its rows in MulT: A is read, and perhaps
+	// copied, again for each chunk.
 	chunkValues = 1 << 20
-	chunkRows   = 1024
+	chunkRows   = 512
 	// conflictStride is the row stride (and its multiples) at which all rows of
 	// a strip fall in one set of the first-level cache: such an A is copied.
 	// Any other is read where it lies.
@@ -57,7 +57,7 @@ func (p *product) blockedBackward() {
 	n, k := p.w.N, p.w.K
 	b := &p.blocks
 	*b = blocking{o1: k, kc: reductionBlock(n, reductionLimit)}
-	chunk := roundUp(max(chunkValues/k, chunkRows), b.kc)
+	chunk := roundUp(max(chunkValues/k, 1), b.kc)
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
 		p.panels = growAligned(&p.scratch, paddedCols(k)*(p.hi-p.lo))

@@ -86,3 +86,19 @@ func BenchmarkMul(b *testing.B) {
 func BenchmarkMulTN(b *testing.B) {
 	benchmarkProduct(b, func(m, n, k int, w *Matrix, x, y []float32) { MulTN(w.F32, k, y, n, x, k, m, n, k, 1, false) })
 }
+
+// BenchmarkDecoded is BenchmarkMulT with a weight that is decoded, by copying:
+// the difference is the price of the seam without that of a number format.
+func BenchmarkDecoded(b *testing.B) {
+	r := seeded(1)
+	for _, m := range []int{1024, 64, 1} {
+		n, k := 1536, 576
+		w, x, y := decoding(n, k, normal(r, n*k)), normal(r, m*k), make([]float32, m*n)
+		forThreads(b, fmt.Sprintf("%d,%d→%d", m, k, n), func(b *testing.B) {
+			for b.Loop() {
+				MulT(y, n, x, k, m, w, false)
+			}
+			report(b, m, n, k)
+		})
+	}
+}

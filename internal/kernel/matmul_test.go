@@ -122,7 +122,7 @@ func TestProducts(t *testing.T) {
 // its own size, with values for which the exact result is known.
 func TestChunks(t *testing.T) {
 	forEachImpl(t, func(t *testing.T) {
-		n, k, m := chunkRows+70, 2048, thinRows+8
+		n, k, m := 2*chunkRows+276, 2048, thinRows+8
 		if Impl() == "generic" {
 			m = 2*dotRows + 1
 		}

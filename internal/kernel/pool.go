@@ -112,7 +112,6 @@ func Parallel(n, grain int, t Task) {
 		t.Run(0, n)
 		return
 	}
-	defer workers.lock.Unlock()
 	piece := ceilDiv(ceilDiv(n, threads*piecesPerThread), grain) * grain
 	pieces := ceilDiv(n, piece)
 	threads = min(threads, pieces)
@@ -133,6 +132,7 @@ func Parallel(n, grain int, t Task) {
 		go w.loop(len(workers.spawned))
 	}
 	helpers := workers.spawned[:threads-1]
+	defer finish(helpers)
 	for _, w := range helpers {
 		w.state.Store(posted)
 		if w.asleep.CompareAndSwap(true, false) {
@@ -140,12 +140,17 @@ func Parallel(n, grain int, t Task) {
 		}
 	}
 	j.work(0)
+}
+
+// finish ends the job, also when the task panicked in the caller.
+func finish(helpers []*worker) {
 	for _, w := range helpers {
 		// A helper that slept through the whole job is not waited for.
 		w.state.CompareAndSwap(posted, idle)
 	}
 	await(helpers)
-	j.task = nil
+	workers.job.task = nil
+	workers.lock.Unlock()
 }
 
 // await returns when no helper runs: it polls, then sleeps.

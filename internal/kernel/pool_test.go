@@ -107,6 +107,46 @@ func TestParallelSleepsAndWakes(t *testing.T) {
 	}
 }
 
+// clumsy panics in the caller's piece; the helper's ends after that.
+type clumsy struct {
+	ran      atomic.Int64
+	panicked chan struct{}
+}
+
+func (c *clumsy) Run(lo, hi int) {
+	if lo == 0 {
+		close(c.panicked)
+		panic("clumsy")
+	}
+	<-c.panicked
+	time.Sleep(spinTime)
+	c.ran.Add(1)
+}
+
+func TestParallelSurvivesPanic(t *testing.T) {
+	before := Threads()
+	defer SetThreads(before)
+	SetThreads(2)
+	for range 10 {
+		c := clumsy{panicked: make(chan struct{})}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was lost")
+				}
+			}()
+			Parallel(2, 1, &c)
+		}()
+		ended := c.ran.Load()
+		m := &marks{t: t, grain: 1, count: make([]int32, 100)}
+		Parallel(100, 1, m)
+		m.check()
+		if c.ran.Load() != ended {
+			t.Fatal("a helper went on after Parallel returned")
+		}
+	}
+}
+
 type nothing struct{}
 
 func (*nothing) Run(lo, hi int) {}

@@ -1,0 +1,46 @@
+// Package kernel holds the arithmetic that training and generation spend their
+// time in, on the CPU: matrix products, attention, normalisation, activations,
+// the loss, and the decoding of packed weights. Everything is float32 slices
+// and shapes; nothing here knows what a model is.
+//
+// # Basics
+//
+// Three products serve a linear layer with weight W (N, K):
+//
+//	MulT(y, n, x, k, m, w, false)                // y (m, N)  = x (m, K)·Wᵀ
+//	Mul(dx, k, dy, n, m, w, true)                // dx (m, K) += dy (m, N)·W
+//	MulTN(dw, k, dy, n, x, k, m, n, k, 1, true)  // dW (N, K) += dyᵀ·x
+//
+// The weight is a [Matrix]: dense, or decoded a few rows at a time by a function
+// of its owner, so that a packed weight is never unpacked as a whole. Any shape
+// will do. One to four rows take a path that reads the weight once and does
+// nothing else, up to some two hundred rows only the activations are rearranged,
+// and beyond that the weight is packed chunk by chunk for the length of the call.
+// Ranks of LoRA pairs, where one side of a product is small, are no special case
+// for the caller; [ScaledMulT] and [ScaledMul] fold the scale of a pair in.
+//
+// Work is shared by a pool of goroutines through [Parallel]; [SetThreads] says
+// by how many. Other packages that need threads use the same pool.
+//
+// # Implementations
+//
+// Each kernel exists in plain Go, which is the reference, and on amd64 in
+// assembly for AVX2 and for AVX-512. The best that the processor offers is
+// chosen at start; the environment variable GRAFT_KERNEL or [SetImpl] choose
+// another, and the build tag purego leaves the assembly out. The same tests run
+// over all of them. Assembly of the products is written by _asm/gemm (go
+// generate), and a test fails if the tree holds anything else. NOTES.md records
+// what was measured and what was rejected.
+//
+// # Caveats
+//
+// Results do not depend on the number of threads: work is split over outputs,
+// and the terms of a sum are added in an order that the length of the sum
+// decides. The products of avx2 and avx512 agree bit for bit; generic rounds
+// each product before it adds, and differs from them in the last places.
+//
+// Functions panic when slices are too short for the shapes given, since only a
+// programmer's mistake can bring that about, and outputs must not overlap
+// inputs unless a function says so. Scratch memory grows to what the largest
+// call needed and is kept: a steady state allocates nothing.
+package kernel
