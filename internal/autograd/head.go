@@ -27,135 +27,66 @@ func (g *Graph) Head(weight *Weight, x Var) {
 	g.add(o)
 }
 
-// logitFloats bounds the logits that exist at a time, 64 MiB.
-const logitFloats = 16 << 20
-
 func (o *headOp) trained(*Tape) bool { return o.weight.Grad != nil }
 func (o *headOp) reads(*Tape) []Var  { return nil }
 
-// private: the rows that have a target, (M, C), and the gradients of their nll. Where W is frozen the
-// gradients take the place of the rows.
+// The private buffers of the head.
+const (
+	targetRows  = iota // the rows that have a target (M, C)
+	targetGrads        // the gradients of their nll (M, C)
+)
+
 func (o *headOp) private(t *Tape) []buffer {
 	c := o.weight.Matrix.K
 	switch {
 	case !t.training:
 		return []buffer{{c, forwardScratch}}
-	case o.weight.Grad != nil:
+	case o.weight.Grad != nil: // the rows are wanted again
 		return []buffer{{c, saved}, {c, saved}}
 	}
-	return []buffer{{c, saved}}
+	return []buffer{{c, forwardScratch}, {c, saved}}
 }
 
-// chunk is the number of rows whose logits are made at a time.
-func (o *headOp) chunk() int { return max(16, logitFloats/o.weight.Matrix.N) }
-
 func (o *headOp) forward(c *call) {
-	t := c.tape
-	t.nll, t.targetRows = t.nll[:0], t.targetRows[:0]
+	t, w := c.tape, &o.weight.Matrix
+	t.nll, t.targetAt, t.targets = t.nll[:0], t.targetAt[:0], t.targets[:0]
 	if t.batch.Targets == nil {
 		return
 	}
-	w := &o.weight.Matrix
-	hidden, rows := c.in(0), c.own(0)
+	hidden, rows := c.in(0), c.own(targetRows)
 	for i, target := range t.batch.Targets {
-		if target < 0 {
-			continue
-		}
-		if int(target) >= w.N {
-			panic(fmt.Sprintf("autograd: target %d of a vocabulary of %d", target, w.N))
-		}
-		copy(rows[len(t.targetRows)*w.K:][:w.K], hidden[i*w.K:])
-		t.targetRows = append(t.targetRows, int32(i))
-		t.nll = append(t.nll, 0)
-	}
-	grads := rows
-	if len(c.private) > 1 {
-		grads = c.own(1)
-	}
-	for lo := 0; lo < len(t.nll); lo += o.chunk() {
-		hi := min(lo+o.chunk(), len(t.nll))
-		z := o.logits(t, rows[lo*w.K:], hi-lo)
-		t.losses = lossTask{z: z, v: w.N, at: t.targetRows[lo:hi], targets: t.batch.Targets, nll: t.nll[lo:hi], gradient: t.training}
-		kernel.Parallel(hi-lo, 1, &t.losses)
-		if t.training {
-			kernel.Mul(grads[lo*w.K:], w.K, z, w.N, hi-lo, w, false)
+		if target >= 0 {
+			copy(rows[len(t.targets)*w.K:][:w.K], hidden[i*w.K:])
+			t.targets, t.targetAt, t.nll = append(t.targets, target), append(t.targetAt, int32(i)), append(t.nll, 0)
 		}
 	}
-}
-
-// logits computes the logits of m rows into the tape's scratch.
-func (o *headOp) logits(t *Tape, rows []float32, m int) []float32 {
-	w := &o.weight.Matrix
-	if need := m * w.N; len(t.logits) < need {
-		t.logits = nil
-		t.logits = aligned(need)
+	var grads []float32
+	m := len(t.targets)
+	if t.training {
+		grads = c.own(targetGrads)[:m*w.K]
 	}
-	z := t.logits[:m*w.N]
-	kernel.MulT(z, w.N, rows, w.K, m, w, false)
-	return z
+	kernel.CrossEntropy(t.nll, grads, nil, rows[:m*w.K], w, t.targets, nil, kernel.LossSpec{GradScale: 1})
 }
 
 func (o *headOp) backward(c *call) {
-	t := c.tape
-	w := &o.weight.Matrix
+	t, w := c.tape, &o.weight.Matrix
 	if o.weight.Grad != nil {
-		o.weightGrad(c)
+		// Forward did not know the coefficients, so the logits are made again.
+		kernel.CrossEntropyBackward(nil, o.weight.Grad, c.own(targetRows)[:len(t.targets)*w.K], w, t.targets, t.coef)
 	}
 	if !c.ins[0].wants {
 		return
 	}
-	grads := c.own(len(c.private) - 1)
-	dx := c.inGrad(0)
+	grads, dx := c.own(targetGrads), c.inGrad(0)
 	clear(dx)
-	for i, row := range t.targetRows {
+	for i, row := range t.targetAt {
 		kernel.Scale(dx[int(row)*w.K:][:w.K], grads[i*w.K:][:w.K], t.coef[i])
-	}
-}
-
-// weightGrad makes the logits again, since forward did not know the weights of the rows.
-func (o *headOp) weightGrad(c *call) {
-	t, rows := c.tape, c.own(0)
-	w := &o.weight.Matrix
-	for lo := 0; lo < len(t.nll); lo += o.chunk() {
-		hi := min(lo+o.chunk(), len(t.nll))
-		z := o.logits(t, rows[lo*w.K:], hi-lo)
-		t.losses = lossTask{z: z, v: w.N, at: t.targetRows[lo:hi], targets: t.batch.Targets, nll: t.nll[lo:hi], gradient: true, coef: t.coef[lo:hi]}
-		kernel.Parallel(hi-lo, 1, &t.losses)
-		kernel.MulTN(o.weight.Grad, w.K, z, w.N, rows[lo*w.K:], w.K, hi-lo, w.N, w.K, 1, true)
-	}
-}
-
-// lossTask turns rows of logits z (m, v) into losses and, in place, into their gradients
-// softmax(z) − onehot(target), times coef where it is given.
-type lossTask struct {
-	z        []float32
-	v        int
-	at       []int32 // where the row's target stands in targets
-	targets  []int32
-	nll      []float32
-	gradient bool
-	coef     []float32
-}
-
-func (l *lossTask) Run(lo, hi int) {
-	for i := lo; i < hi; i++ {
-		z := l.z[i*l.v : (i+1)*l.v]
-		target := l.targets[l.at[i]]
-		kernel.LogSoftmax(z, z)
-		l.nll[i] = -z[target]
-		if l.gradient {
-			kernel.Exp(z, z)
-			z[target]--
-		}
-		if l.coef != nil {
-			kernel.Scale(z, z, l.coef[i])
-		}
 	}
 }
 
 // NLL returns the negative log likelihoods of the targets of the last Forward, in the order of the
 // tokens that have one, and the token each stands at. The slices are valid until the next Forward.
-func (t *Tape) NLL() (nll []float32, at []int32) { return t.nll, t.targetRows }
+func (t *Tape) NLL() (nll []float32, at []int32) { return t.nll, t.targetAt }
 
 // Logits computes the logits (hi−lo, vocabulary) of tokens [lo, hi) of the last Forward, which must
 // have run on a tape that does not train.

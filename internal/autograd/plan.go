@@ -236,6 +236,11 @@ func (p *plan) shares(t *Tape, i, k int) bool {
 		if !p.calls[i].ins[0].wants || !p.calls[i].ins[1].wants {
 			return true
 		}
+		// The second operand's maker must come before, in the backward order, whatever else touches
+		// the first one's gradient: its other users, and its own maker.
+		if g.values[a].from > maker {
+			return k == 0
+		}
 		for _, use := range g.values[a].uses {
 			if use != i && use >= maker {
 				return k == 0

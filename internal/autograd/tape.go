@@ -38,13 +38,12 @@ type Tape struct {
 	dropKey   uint64 // 0: no dropout
 	ran       bool   // a forward pass that backward may follow
 
-	nll        []float32 // (M) losses of the targets
-	targetRows []int32   // (M) the token of each
-	coef       []float32 // (M) weights of the losses in what is differentiated
-	logits     []float32 // scratch of the head
+	nll      []float32 // (M) losses of the targets
+	targets  []int32   // (M) the targets themselves
+	targetAt []int32   // (M) the token that each stands at
+	coef     []float32 // (M) weights of the losses in what is differentiated
 
-	losses   lossTask // reused, so that a step allocates nothing
-	dropping dropTask
+	dropping dropTask // reused, so that a step allocates nothing
 }
 
 // NewTape returns a tape for a finished graph. With training it can run backward.
