@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/onnx"
+)
+
+func adapterCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "adapter",
+		Usage: "list, add, remove and swap the adapters of an ONNX bundle",
+		Description: `Every change is atomic: a program that has the bundle open sees the old state or the new one.
+
+  graft adapter add bundle pirate=out/pirate
+  graft adapter swap bundle pirate
+  graft adapter list bundle`,
+		Commands: []*cli.Command{
+			{
+				Name: "list", Usage: "list a bundle's adapters", ArgsUsage: "BUNDLE", Flags: []cli.Flag{jsonFlag()},
+				Description: "  graft adapter list bundle --json",
+				Action:      listAdapters,
+			},
+			{
+				Name: "add", Usage: "add an adapter to a bundle, or replace the one of that name", ArgsUsage: "BUNDLE NAME=PATH[:scale]",
+				Description: "  graft adapter add bundle pirate=out/pirate:0.8",
+				Action:      addAdapter,
+			},
+			{
+				Name: "remove", Usage: "remove an adapter from a bundle", ArgsUsage: "BUNDLE NAME",
+				Description: "  graft adapter remove bundle pirate",
+				Action: onBundle(2, func(b *onnx.Bundle, args []string) error {
+					if err := b.Remove(args[1]); err != nil {
+						return err
+					}
+					say("removed %s from %s", args[1], args[0])
+					return nil
+				}),
+			},
+			{
+				Name: "swap", Usage: "make an adapter the bundle's default; \"none\" is the bare base", ArgsUsage: "BUNDLE NAME",
+				Description: "  graft adapter swap bundle pirate",
+				Action: onBundle(2, func(b *onnx.Bundle, args []string) error {
+					name := args[1]
+					if name == bare {
+						name = ""
+					}
+					if err := b.SetDefault(name); err != nil {
+						return err
+					}
+					say("%s now answers with %s", args[0], args[1])
+					return nil
+				}),
+			},
+		},
+	}
+}
+
+// onBundle is an action on an opened bundle, named by the first of n arguments.
+func onBundle(n int, do func(b *onnx.Bundle, args []string) error) cli.ActionFunc {
+	return func(_ context.Context, c *cli.Command) error {
+		args, err := arguments(c, n, n)
+		if err != nil {
+			return err
+		}
+		b, err := onnx.OpenBundle(args[0])
+		if err != nil {
+			return err
+		}
+		return do(b, args)
+	}
+}
+
+func listAdapters(ctx context.Context, c *cli.Command) error {
+	return onBundle(1, func(b *onnx.Bundle, _ []string) error {
+		type row struct {
+			onnx.Entry
+			Default bool `json:"default"`
+		}
+		rows := []row{}
+		for _, e := range b.Adapters() {
+			rows = append(rows, row{e, e.Name == b.Default()})
+		}
+		if c.Bool("json") {
+			return printJSON(rows)
+		}
+		t := newTable()
+		t.row("name", "modules", "parameters", "default")
+		for _, r := range rows {
+			t.row(r.Name, r.Modules, count(int64(r.Parameters)), yesNo(r.Default))
+		}
+		t.row(bare, 0, 0, yesNo(b.Default() == ""))
+		t.flush()
+		return nil
+	})(ctx, c)
+}
+
+func addAdapter(ctx context.Context, c *cli.Command) error {
+	return onBundle(2, func(b *onnx.Bundle, args []string) error {
+		name, a, err := namedAdapter(args[1])
+		if err != nil {
+			return err
+		}
+		if err := b.Add(name, a); err != nil {
+			return err
+		}
+		say("added %s to %s: %d modules, %s parameters", name, args[0], len(a.Pairs), count(int64(a.Parameters())))
+		return nil
+	})(ctx, c)
+}
+
+// namedAdapter reads an argument NAME=PATH[:scale].
+func namedAdapter(arg string) (name string, a *adapters.Adapter, err error) {
+	name, path, ok := cutName(arg)
+	if !ok {
+		return "", nil, usagef("adapter %q: write NAME=PATH", arg)
+	}
+	path, scale, err := adapterPath(path)
+	if err != nil {
+		return "", nil, err
+	}
+	if a, err = adapters.Open(path); err != nil {
+		return "", nil, err
+	}
+	if scale != 1 {
+		a = a.Scaled(scale)
+	}
+	return name, a, nil
+}

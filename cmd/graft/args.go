@@ -1,0 +1,154 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/onnx"
+)
+
+// Flags that several commands have.
+func outFlag(what string) cli.Flag {
+	return &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "where to write " + what, Required: true}
+}
+
+func forceFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "force", Usage: "replace the output if it exists"}
+}
+
+func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
+
+func adapterFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter `PATH[:scale]`, or a name in a bundle; repeatable"}
+}
+
+func ortFlag() cli.Flag {
+	return &cli.StringFlag{Name: "ort-lib", Usage: "ONNX Runtime's shared library (`FILE`); else GRAFT_ORT_LIB, ./quickstart/lib, the system's"}
+}
+
+// isBundle reports whether a path is an ONNX bundle.
+func isBundle(path string) bool {
+	return onnx.IsBundle(path)
+}
+
+// openCheckpoint opens a model that is not a bundle.
+func openCheckpoint(path string) (*checkpoint.Checkpoint, error) {
+	if isBundle(path) {
+		return nil, fmt.Errorf("%q is an ONNX bundle; this command wants the GGUF file or the folder it was made from", path)
+	}
+	return checkpoint.Open(path)
+}
+
+// adapterPath cuts "PATH:scale" in two; a path that exists as it stands has no scale.
+func adapterPath(arg string) (path string, scale float64, err error) {
+	if _, err := os.Stat(arg); err == nil {
+		return arg, 1, nil
+	}
+	i := strings.LastIndexByte(arg, ':')
+	if i < 0 {
+		return arg, 1, nil
+	}
+	scale, err = strconv.ParseFloat(arg[i+1:], 64)
+	if err != nil || scale-scale != 0 {
+		return arg, 1, nil // a colon in a name: opening it says what is wrong
+	}
+	if arg[:i] == "" {
+		return "", 0, usagef("adapter %q has no path before the scale", arg)
+	}
+	return arg[:i], scale, nil
+}
+
+// openAdapter opens an adapter argument and checks it against the model it is for.
+func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
+	path, scale, err := adapterPath(arg)
+	if err != nil {
+		return nil, err
+	}
+	a, err := adapters.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := fits(a, c); err != nil {
+		return nil, err
+	}
+	if scale != 1 {
+		a = a.Scaled(scale)
+	}
+	return a, nil
+}
+
+// fits checks an adapter against a model's shapes.
+func fits(a *adapters.Adapter, c *model.Config) error {
+	targets, err := model.Targets(c)
+	if err != nil {
+		return err
+	}
+	shapes := map[string]model.Linear{}
+	for _, t := range targets {
+		shapes[t.Module] = t
+	}
+	return a.Check(func(module string) (out, in int, ok bool) {
+		t, ok := shapes[module]
+		return t.Out, t.In, ok
+	})
+}
+
+// formOf decides what an output is to be: what --to says, else what its name looks like.
+func formOf(c *cli.Command, out string) (string, error) {
+	switch to := c.String("to"); to {
+	case "gguf", "safetensors", "onnx":
+		return to, nil
+	case "":
+	default:
+		return "", usagef("--to %q: choose gguf, safetensors or onnx", to)
+	}
+	switch filepath.Ext(out) {
+	case ".gguf":
+		return "gguf", nil
+	case ".onnx":
+		return "", usagef("an ONNX model is a folder; give -o a folder and --to onnx")
+	case ".safetensors":
+		return "", usagef("a safetensors model is a folder; give -o a folder")
+	}
+	return "safetensors", nil
+}
+
+// parseSize reads "5GB", "500MB" or a number of bytes, decimal units as Hugging Face has them.
+func parseSize(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	unit := int64(1)
+	upper := strings.ToUpper(strings.TrimSpace(s))
+	for _, u := range []struct {
+		suffix string
+		n      int64
+	}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}} {
+		if rest, ok := strings.CutSuffix(upper, u.suffix); ok {
+			upper, unit = strings.TrimSpace(rest), u.n
+			break
+		}
+	}
+	f, err := strconv.ParseFloat(upper, 64)
+	if err != nil || !(f > 0) || f*float64(unit) > 1e18 {
+		return 0, usagef("size %q: write a number and B, KB, MB, GB or TB", s)
+	}
+	return int64(f * float64(unit)), nil
+}
+
+// notFound adds a hint to an error about a missing file.
+func notFound(err error, hint string) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w; %s", err, hint)
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/quantize"
+)
+
+// Flags of the commands that write a model.
+func writeFlags() []cli.Flag {
+	return []cli.Flag{
+		outFlag("the model: a name ending in .gguf, or a folder"),
+		forceFlag(),
+		&cli.StringFlag{Name: "to", Usage: "`FORM`: gguf, safetensors or onnx; by default what the name looks like"},
+		&cli.StringFlag{Name: "shard-size", Usage: "largest safetensors file, such as 5GB (`SIZE`); by default one file"},
+		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor"},
+		&cli.BoolFlag{Name: "report", Usage: "print the error of each tensor"},
+		&cli.BoolFlag{Name: "no-verify", Usage: "do not run the output against the input afterwards"},
+		&cli.FloatFlag{Name: "max-kl", Usage: "fail the verification past this mean divergence in nats (`KL`); by default what suits the type"},
+		ortFlag(),
+	}
+}
+
+// fourBitFlags are those of nf4 and fp4.
+func fourBitFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "double-quant", Usage: "quantize the scales of nf4 and fp4 too", Value: true},
+		&cli.IntFlag{Name: "block-size", Usage: "weights a scale of nf4 and fp4 (`N`)", Value: 64},
+	}
+}
+
+func convertCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "convert",
+		Usage:     "write a model in another format or number type, or as an ONNX bundle",
+		ArgsUsage: "IN",
+		Description: `Tokenizer, chat template and special tokens go along. A tensor whose type does not change keeps its
+bytes. Afterwards the output is run against the input on a fixed text, and the figures are printed.
+
+  graft convert model.gguf -o model-hf
+  graft convert model-hf -o model.gguf --type f16
+  graft convert model.gguf -o bundle --to onnx --adapter pirate=out/pirate --adapter haiku=out/haiku`,
+		Flags: append(append(writeFlags(), fourBitFlags()...),
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, nf4, fp4; by default each tensor's own"},
+			&cli.StringSliceFlag{Name: "adapter", Usage: "`NAME=PATH[:scale]` of an adapter to put into an ONNX bundle; repeatable"}),
+		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
+	}
+}
+
+func quantizeCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "quantize",
+		Usage:     "write a model with fewer bits a weight",
+		ArgsUsage: "IN",
+		Description: `nf4 and fp4 make a folder in bitsandbytes' form, byte for byte what bitsandbytes writes, which
+transformers loads; ggml's types make a GGUF file.
+
+  graft quantize model.gguf -o model-nf4 --type nf4
+  graft quantize model-hf -o model-q8.gguf --type q8_0 --report`,
+		Flags: append(append(writeFlags(), fourBitFlags()...),
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE`: nf4, fp4, q8_0, q4_0, q4_1, q5_0, q5_1, f16, bf16", Required: true}),
+		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
+	}
+}
+
+func mergeCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "merge",
+		Usage:     "merge adapters into a model",
+		ArgsUsage: "BASE ADAPTER[:scale]…",
+		Description: `Each tensor keeps its own type unless --type says otherwise; those no adapter touches keep their bytes.
+Afterwards the output is run against the base with the adapters beside it, and the figures are printed.
+
+  graft merge model.gguf out/pirate -o pirate.gguf --type f16
+  graft merge model-hf out/pirate:0.5 out/haiku -o merged-hf`,
+		Flags: append(append(writeFlags(), fourBitFlags()...),
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights, as for convert"}),
+		Action: merge,
+	}
+}
+
+// convert is convert and quantize.
+func convert(ctx context.Context, c *cli.Command, typ string) error {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return err
+	}
+	form, err := formOf(c, c.String("out"))
+	if err != nil {
+		return err
+	}
+	m, err := openCheckpoint(args[0])
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if form == "onnx" {
+		return exportONNX(ctx, c, m, typ)
+	}
+	if len(c.StringSlice("adapter")) > 0 {
+		return usagef("--adapter makes an ONNX bundle with swappable adapters (--to onnx); to change the weights use graft merge")
+	}
+	return writeModel(ctx, c, m, checkpoint.Form(form), typ, args[0], nil)
+}
+
+func merge(ctx context.Context, c *cli.Command) error {
+	args := c.Args().Slice()
+	if len(args) < 2 {
+		return usagef("graft merge takes BASE and at least one ADAPTER; see \"graft merge --help\"")
+	}
+	form, err := formOf(c, c.String("out"))
+	if err != nil {
+		return err
+	}
+	if form == "onnx" {
+		return usagef("merge into a folder or a .gguf, then convert that to onnx; or keep the adapter swappable with graft convert --to onnx --adapter")
+	}
+	m, err := openCheckpoint(args[0])
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	var deltas []checkpoint.Delta
+	for _, arg := range args[1:] {
+		a, err := openAdapter(arg, m.Config())
+		if err != nil {
+			return err
+		}
+		deltas = append(deltas, a)
+	}
+	merged, err := checkpoint.Merge(m, deltas...)
+	if err != nil {
+		return err
+	}
+	return writeModel(ctx, c, merged, checkpoint.Form(form), c.String("type"), args[0], args[1:])
+}
+
+// writeModel writes a model and proves the output against the input with its adapters.
+func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, form checkpoint.Form, typ, base string, adapterArgs []string) error {
+	shard, err := parseSize(c.String("shard-size"))
+	if err != nil {
+		return err
+	}
+	out := c.String("out")
+	bar := newProgress("writing " + out)
+	report, err := checkpoint.Write(ctx, m, out, checkpoint.Options{
+		Form: form, Type: strings.ToLower(typ), ShardSize: shard, Force: c.Bool("force"), Workers: c.Int("workers"),
+		FourBit:  quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
+		Progress: bar.update, Errors: c.Bool("report"),
+	})
+	bar.finish()
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	for _, t := range report {
+		bytes += t.Bytes
+	}
+	if c.Bool("report") {
+		printReport(report)
+	}
+	say("wrote %s: %d tensors, %s", out, len(report), size(bytes))
+	return proveWritten(ctx, c, base, adapterArgs, out, report)
+}
+
+// printReport prints what became of each tensor. The error is relative to the tensor's own size.
+func printReport(report []checkpoint.Written) {
+	t := newTable()
+	t.row("tensor", "shape", "from", "to", "size", "rms error", "relative")
+	for _, w := range report {
+		errs, relative := "-", "-"
+		if w.RMS > 0 && w.From != w.Codec {
+			errs, relative = fmt.Sprintf("%.3g", w.RMSE), fmt.Sprintf("%.3g", w.RMSE/w.RMS)
+		}
+		t.row(w.Name, shape(w.Shape), w.From, w.Codec, size(w.Bytes), errs, relative)
+	}
+	t.flush()
+}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/internal/chat"
+	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/tokenizer"
+)
+
+func samplingFlags() []cli.Flag {
+	return []cli.Flag{
+		adapterFlag(),
+		&cli.StringFlag{Name: "engine", Usage: "`NAME`: ort for a bundle, native for everything else; chosen by the model"},
+		&cli.StringFlag{Name: "system", Usage: "system message (`TEXT`)"},
+		&cli.IntFlag{Name: "max-tokens", Usage: "`N` tokens at most", Value: 256},
+		&cli.FloatFlag{Name: "temperature", Usage: "0 always takes the most likely token"},
+		&cli.IntFlag{Name: "top-k", Usage: "choose among the `K` most likely; 0 for all"},
+		&cli.FloatFlag{Name: "top-p", Usage: "choose among the likeliest whose probabilities reach `P`", Value: 1},
+		&cli.Uint64Flag{Name: "seed", Usage: "of the choices"},
+		ortFlag(),
+	}
+}
+
+func sampler(c *cli.Command) (*engine.Sampler, error) {
+	s := &engine.Sampler{Temperature: c.Float("temperature"), TopK: c.Int("top-k"), TopP: c.Float("top-p"), Seed: c.Uint64("seed")}
+	switch {
+	case !(s.Temperature >= 0 && s.Temperature <= 100):
+		return nil, usagef("--temperature %v is not between 0 and 100", s.Temperature)
+	case s.TopK < 0:
+		return nil, usagef("--top-k %d is negative", s.TopK)
+	case !(s.TopP > 0 && s.TopP <= 1):
+		return nil, usagef("--top-p %v is not between 0 and 1", s.TopP)
+	case c.Int("max-tokens") < 1:
+		return nil, usagef("--max-tokens %d is not positive", c.Int("max-tokens"))
+	}
+	return s, nil
+}
+
+func generateCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "generate",
+		Usage:     "answer prompts",
+		ArgsUsage: "MODEL",
+		Description: `A prompt is a user's message in the model's chat template; with --raw it is text to continue. Several
+-p are answered one by one, each as a conversation of its own.
+
+  graft generate model.gguf -p "What is a graft?" --adapter out/pirate
+  graft generate bundle -p "What is a graft?" --adapter pirate
+  graft generate model-hf -p "Once upon a time" --raw --temperature 0.8 --seed 7`,
+		Flags: append(samplingFlags(),
+			&cli.StringSliceFlag{Name: "prompt", Aliases: []string{"p"}, Usage: "`TEXT` of a prompt, - for standard input; repeatable", Required: true},
+			&cli.BoolFlag{Name: "raw", Usage: "continue the prompt without the chat template"},
+			jsonFlag()),
+		Action: generate,
+	}
+}
+
+// answer is one prompt's result, in its JSON form.
+type answer struct {
+	Prompt          string  `json:"prompt"`
+	Text            string  `json:"text"`
+	PromptTokens    int     `json:"prompt_tokens"`
+	Tokens          int     `json:"tokens"`
+	TokensPerSecond float64 `json:"tokens_per_second"`
+}
+
+func generate(ctx context.Context, c *cli.Command) error {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return err
+	}
+	s, err := sampler(c)
+	if err != nil {
+		return err
+	}
+	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	answers := []answer{}
+	for _, prompt := range c.StringSlice("prompt") {
+		if prompt == "-" {
+			if prompt, err = readText("-"); err != nil {
+				return err
+			}
+		}
+		ids, err := promptTokens(c, r, prompt)
+		if err != nil {
+			return err
+		}
+		r.Reset()
+		var text strings.Builder
+		start := time.Now()
+		n, err := r.generate(ctx, ids, s, c.Int("max-tokens"), func(piece string) {
+			text.WriteString(piece)
+			if !c.Bool("json") {
+				fmt.Print(piece)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if !c.Bool("json") {
+			fmt.Println()
+		}
+		answers = append(answers, answer{prompt, text.String(), len(ids), n, float64(n) / time.Since(start).Seconds()})
+	}
+	if c.Bool("json") {
+		return printJSON(answers)
+	}
+	return nil
+}
+
+func promptTokens(c *cli.Command, r *runner, prompt string) ([]int32, error) {
+	if c.Bool("raw") {
+		return r.tok.Encode(prompt, tokenizer.Options{AddSpecial: true, ParseSpecial: true}), nil
+	}
+	var messages []chat.Message
+	if system := c.String("system"); system != "" {
+		messages = append(messages, chat.Message{Role: "system", Content: system})
+	}
+	return r.render(append(messages, chat.Message{Role: "user", Content: prompt}))
+}
+
+func chatCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "chat",
+		Usage:     "talk with a model; adapters can be swapped while it runs",
+		ArgsUsage: "MODEL",
+		Description: `Each line of standard input is a message. Lines that begin with a slash are orders:
+
+  /adapter NAME   answer with this adapter from now on ("none": the bare base; without a name: a
+                  bundle's default, which "graft adapter swap" changes also while this runs)
+  /adapters       list the adapters
+  /new            forget the conversation
+  /quit           end
+
+  graft chat bundle
+  graft chat model.gguf --adapter out/pirate --adapter out/haiku`,
+		Flags:  samplingFlags(),
+		Action: talk,
+	}
+}
+
+// conversation is the state of a chat.
+type conversation struct {
+	*runner
+	system   string
+	messages []chat.Message
+	cached   []int32 // tokens that the model has seen
+}
+
+func talk(ctx context.Context, c *cli.Command) error {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return err
+	}
+	s, err := sampler(c)
+	if err != nil {
+		return err
+	}
+	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	t := &conversation{runner: r, system: c.String("system")}
+	t.forget()
+	in := bufio.NewReader(os.Stdin)
+	for {
+		if onTerminal() {
+			fmt.Fprint(os.Stderr, "> ")
+		}
+		line, err := in.ReadString('\n')
+		if errors.Is(err, io.EOF) && line == "" {
+			return nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("reading standard input: %w", err)
+		}
+		line = strings.TrimRight(line, "\r\n")
+		switch {
+		case strings.TrimSpace(line) == "":
+		case line == "/quit":
+			return nil
+		case strings.HasPrefix(line, "/"):
+			if err := t.order(line); err != nil {
+				say("%v", err) // a mistyped order does not end the talk
+			}
+		default:
+			if err := t.reply(ctx, line, s, c.Int("max-tokens")); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (t *conversation) forget() {
+	t.messages, t.cached = nil, nil
+	if t.system != "" {
+		t.messages = []chat.Message{{Role: "system", Content: t.system}}
+	}
+	t.Reset()
+}
+
+func (t *conversation) order(line string) error {
+	word, rest, _ := strings.Cut(line, " ")
+	switch rest = strings.TrimSpace(rest); word {
+	case "/adapter":
+		if err := t.swap(rest); err != nil {
+			return err
+		}
+		t.cached = nil
+		t.Reset()
+		return nil
+	case "/adapters":
+		for _, name := range t.names() {
+			fmt.Println(name)
+		}
+		return nil
+	case "/new":
+		t.forget()
+		return nil
+	}
+	return fmt.Errorf("there is no order %q; \"graft chat --help\" lists them", word)
+}
+
+// reply answers a message. Only what the model has not seen yet is evaluated, unless the template
+// renders earlier turns in another way than before.
+func (t *conversation) reply(ctx context.Context, line string, s *engine.Sampler, most int) error {
+	t.messages = append(t.messages, chat.Message{Role: "user", Content: line})
+	ids, err := t.render(t.messages)
+	if err != nil {
+		return err
+	}
+	fresh := ids
+	if n := t.Len(); n > 0 && n <= len(t.cached) && len(ids) > n && equalIDs(ids[:n], t.cached[:n]) {
+		fresh = ids[n:]
+	} else {
+		t.Reset()
+	}
+	var text strings.Builder
+	if _, err := t.generate(ctx, fresh, s, most, func(piece string) {
+		text.WriteString(piece)
+		fmt.Print(piece)
+	}); err != nil {
+		return err
+	}
+	fmt.Println()
+	t.messages = append(t.messages, chat.Message{Role: "assistant", Content: text.String()})
+	t.cached = append(ids, t.tok.Encode(text.String(), tokenizer.Options{})...)
+	return nil
+}
+
+func equalIDs(a, b []int32) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

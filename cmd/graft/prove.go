@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/onnx"
+)
+
+// manifest says what a written model is: where it came from, its files and how it was proved. A
+// folder holds it as graft_manifest.json, a GGUF file has it beside it.
+type manifest struct {
+	Version  int               `json:"graft_manifest"`
+	From     string            `json:"from"`
+	Adapters []string          `json:"adapters,omitempty"`
+	Types    map[string]int    `json:"types"` // tensors by number type
+	SHA256   map[string]string `json:"sha256"`
+	Verified *onnx.Figures     `json:"verified,omitempty"`
+}
+
+const manifestName = "graft_manifest.json"
+
+// manifestPath is where the manifest of a model lies.
+func manifestPath(out string) string {
+	if info, err := os.Stat(out); err == nil && info.IsDir() {
+		return filepath.Join(out, manifestName)
+	}
+	return out + "." + manifestName
+}
+
+// proveWritten runs a written model against what it was made from, and leaves a manifest.
+func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out string, report []checkpoint.Written) error {
+	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(base)), Types: map[string]int{}}
+	for _, a := range adapterArgs {
+		m.Adapters = append(m.Adapters, filepath.Base(filepath.Clean(a)))
+	}
+	limit := sameLimit
+	for _, t := range report {
+		m.Types[t.Codec]++
+		if len(t.Shape) > 1 && (t.From != t.Codec || len(adapterArgs) > 0) {
+			limit = max(limit, codecLimit(t.Codec))
+		}
+	}
+	if c.IsSet("max-kl") {
+		limit = c.Float("max-kl")
+	}
+	var failed error
+	if !c.Bool("no-verify") {
+		r, err := comparePaths(ctx, c, base, adapterArgs, out, nil, verifyText, 512, limit)
+		switch {
+		case errors.Is(err, checkpoint.ErrNoTokenizer):
+			say("not verified: %v", err)
+		case err != nil:
+			return fmt.Errorf("verifying %q: %w", out, err)
+		default:
+			m.Verified = &r.Figures
+			say("verified %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g, same most likely token %.1f %%",
+				out, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff, 100*r.Top1)
+			if !r.Passed {
+				failed = r.failure(base, out)
+			}
+		}
+	}
+	var err error
+	if m.SHA256, err = hashes(out); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := manifestPath(out)
+	if err := os.WriteFile(path+".tmp", append(data, '\n'), 0o666); err != nil {
+		return fmt.Errorf("writing manifest: %w", err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return fmt.Errorf("writing manifest: %w", err)
+	}
+	return failed
+}
+
+// hashes returns the SHA-256 of the files that hold a model's tensors.
+func hashes(out string) (map[string]string, error) {
+	files := []string{out}
+	if info, err := os.Stat(out); err != nil {
+		return nil, err
+	} else if info.IsDir() {
+		if files, err = filepath.Glob(filepath.Join(out, "*.safetensors")); err != nil {
+			return nil, err
+		}
+	}
+	sums := map[string]string{}
+	for _, path := range files {
+		sum, err := hashFile(path)
+		if err != nil {
+			return nil, err
+		}
+		sums[filepath.Base(path)] = sum
+	}
+	return sums, nil
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("reading %q: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// checkManifest compares a model's files with its manifest, where it has one.
+func checkManifest(path string) error {
+	data, err := os.ReadFile(manifestPath(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading manifest: %w", err)
+	}
+	var m manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("reading manifest %q: %w", manifestPath(path), err)
+	}
+	dir := filepath.Dir(manifestPath(path))
+	for _, name := range sortedNames(m.SHA256) {
+		if strings.ContainsAny(name, `/\`) {
+			return fmt.Errorf("manifest %q: %q is not the name of a file beside it", manifestPath(path), name)
+		}
+		sum, err := hashFile(filepath.Join(dir, name))
+		if err != nil {
+			return notFound(err, fmt.Sprintf("%q lists it", manifestPath(path)))
+		}
+		if sum != m.SHA256[name] {
+			return fmt.Errorf("%q is not the file that was written: its SHA-256 is %s…, the manifest says %s…; write it again", filepath.Join(dir, name), sum[:12], m.SHA256[name][:min(12, len(m.SHA256[name]))])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/internal/chat"
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/tokenizer"
+)
+
+// sequence is a model running one sequence, in either engine.
+type sequence interface {
+	// Reset forgets the sequence.
+	Reset()
+	// Eval appends tokens and returns the logits behind the last. The slice is valid until the next call.
+	Eval(tokens []int32) ([]float32, error)
+	// EvalEach appends tokens and hands over the logits behind each.
+	EvalEach(tokens []int32, each func(at int, logits []float32) error) error
+	// Len is the number of tokens so far.
+	Len() int
+}
+
+// runner is a model ready to run, with what turns text into tokens and back.
+type runner struct {
+	sequence
+	tok      *tokenizer.Tokenizer
+	template *chat.Template // nil where the model has none
+	context  int
+	stop     []int32
+	swap     func(adapter string) error // chooses an adapter by name; "" is the bundle's default
+	names    func() []string            // adapters to choose from
+	close    func() error
+}
+
+// bare names the base without an adapter where a name is asked for.
+const bare = "none"
+
+// openRunner opens a model to run it. Adapters of a checkpoint are all applied, adding up; of a
+// bundle one can be named.
+func openRunner(c *cli.Command, path string, adapterArgs []string, engineName string) (*runner, error) {
+	if engineName != "" && engineName != "ort" && engineName != "native" {
+		return nil, usagef("--engine %q: choose ort or native", engineName)
+	}
+	if isBundle(path) {
+		if engineName == "native" {
+			return nil, usagef("%q is an ONNX bundle, which runs on ONNX Runtime; name the GGUF file or the folder for --engine native", path)
+		}
+		return openBundleRunner(path, adapterArgs, c.String("ort-lib"))
+	}
+	if engineName == "ort" {
+		return nil, usagef("--engine ort runs an ONNX bundle; make one with graft convert %s -o bundle --to onnx", path)
+	}
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return nativeRunner(m, adapterArgs)
+}
+
+// nativeRunner loads a checkpoint into the engine.
+func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string) (*runner, error) {
+	tok, err := m.Tokenizer()
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{tok: tok, context: m.Config().Context, stop: tok.EOG(), close: func() error { return nil }}
+	for _, id := range m.Config().EOS {
+		r.stop = append(r.stop, int32(id))
+	}
+	if r.template, err = parseTemplate(m.Meta.ChatTemplate); err != nil {
+		return nil, err
+	}
+	model, err := engine.Load(m, engine.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var all []engine.Use
+	for i, arg := range adapterArgs {
+		if arg == bare {
+			continue
+		}
+		a, err := openAdapter(arg, m.Config())
+		if err != nil {
+			return nil, err
+		}
+		name := adapterName(arg, i)
+		if err := model.AddAdapter(name, a); err != nil {
+			return nil, err
+		}
+		all = append(all, engine.Use{Name: name})
+	}
+	state := model.NewState()
+	if err := state.Use(all...); err != nil {
+		return nil, err
+	}
+	r.sequence = nativeSequence{state}
+	r.names = func() []string { return append([]string{bare}, model.Adapters()...) }
+	r.swap = func(name string) error {
+		switch name {
+		case bare:
+			return state.Use()
+		case "":
+			return state.Use(all...)
+		}
+		return state.Use(engine.Use{Name: name})
+	}
+	return r, nil
+}
+
+// adapterName makes the name by which an adapter given as a path is chosen: the folder's.
+func adapterName(arg string, i int) string {
+	path, _, err := adapterPath(arg)
+	if err != nil {
+		return fmt.Sprint(i)
+	}
+	return filepath.Base(filepath.Clean(path))
+}
+
+func parseTemplate(source string) (*chat.Template, error) {
+	if source == "" {
+		return nil, nil
+	}
+	t, err := chat.Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("the model's chat template: %w", err)
+	}
+	return t, nil
+}
+
+type nativeSequence struct{ *engine.State }
+
+func (s nativeSequence) Reset()   { s.Truncate(0) }
+func (s nativeSequence) Len() int { return len(s.Tokens()) }
+
+// render wraps messages into the model's chat template and returns the prompt's tokens.
+func (r *runner) render(messages []chat.Message) ([]int32, error) {
+	if r.template == nil {
+		return nil, fmt.Errorf("the model has no chat template; --raw continues the prompt as it is")
+	}
+	in := chat.Input{Messages: messages, AddGenerationPrompt: true}
+	in.BOSToken, _ = r.tok.Token(int32(r.tok.BOS()))
+	in.EOSToken, _ = r.tok.Token(int32(r.tok.EOS()))
+	text, err := r.template.Render(in)
+	if err != nil {
+		return nil, fmt.Errorf("rendering the chat template: %w", err)
+	}
+	return r.tok.Encode(text, tokenizer.Options{ParseSpecial: true}), nil
+}
+
+// generate appends a prompt and writes what follows, piece by piece, to emit. It returns the number
+// of tokens generated.
+func (r *runner) generate(ctx context.Context, prompt []int32, s *engine.Sampler, most int, emit func(text string)) (int, error) {
+	if len(prompt) == 0 {
+		return 0, fmt.Errorf("the prompt is empty")
+	}
+	if r.Len()+len(prompt) >= r.context {
+		return 0, fmt.Errorf("the prompt of %d tokens does not fit the model's context of %d", r.Len()+len(prompt), r.context)
+	}
+	logits, err := r.Eval(prompt)
+	stream := r.tok.NewStream(true)
+	for n := 0; ; n++ {
+		if err != nil {
+			return n, err
+		}
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		if n == most || r.Len() >= r.context {
+			emit(stream.Flush())
+			return n, nil
+		}
+		token, err := s.Pick(logits)
+		if err != nil {
+			return n, err
+		}
+		if slices.Contains(r.stop, token) {
+			emit(stream.Flush())
+			return n, nil
+		}
+		emit(stream.Push(token))
+		logits, err = r.Eval([]int32{token})
+		if err != nil {
+			return n, err
+		}
+	}
+}

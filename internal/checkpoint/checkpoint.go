@@ -1,0 +1,138 @@
+package checkpoint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/graftml/graft/internal/tokenizer"
+)
+
+// ErrNoTokenizer is wrapped by errors about a model that comes without a tokenizer.
+var ErrNoTokenizer = errors.New("the model has no tokenizer")
+
+// Form is the format of a model on disk.
+type Form string
+
+// The forms a model is read from and written to.
+const (
+	GGUF        Form = "gguf"        // one file
+	Safetensors Form = "safetensors" // a folder as Hugging Face lays it out
+)
+
+// Checkpoint is an opened model: its tensors and all that comes with them.
+type Checkpoint struct {
+	Source
+	Form Form
+	Path string // as given to Open
+	Meta Meta
+
+	closer io.Closer
+	tok    func() (*tokenizer.Tokenizer, error)
+}
+
+// Meta is what a model carries beside its tensors and tokenizer.
+type Meta struct {
+	Name         string
+	License      string   // SPDX identifier in lower case, as on a model card
+	Languages    []string // ISO 639-1
+	ChatTemplate string   // Jinja source, "" where there is none
+	Generation   []byte   // generation_config.json, nil where there is none
+	// Files are a folder's other small files by name (tokenizer.json, tokenizer_config.json, …), as
+	// they are. A model read from GGUF has none.
+	Files map[string][]byte
+}
+
+// Open opens the model at path: a GGUF file, or a folder with config.json and safetensors. Only
+// headers and small files are read.
+func Open(path string) (*Checkpoint, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
+	}
+	if info.IsDir() {
+		return openFolder(path)
+	}
+	var magic [4]byte
+	if err := readHead(path, magic[:]); err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", path, err)
+	}
+	if string(magic[:]) == "GGUF" {
+		return openGGUF(path)
+	}
+	if filepath.Ext(path) == ".safetensors" {
+		return nil, fmt.Errorf("checkpoint: opening model %q: one safetensors file is not a model; give the folder that also holds its config.json", path)
+	}
+	return nil, fmt.Errorf("checkpoint: opening model %q: neither a GGUF file nor a folder of safetensors (it begins with % x)", path, magic)
+}
+
+func readHead(path string, p []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.ReadFull(f, p); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return nil
+}
+
+// Tokenizer returns the model's tokenizer, read at the first call. The error wraps ErrNoTokenizer
+// where the model has none.
+func (c *Checkpoint) Tokenizer() (*tokenizer.Tokenizer, error) { return c.tok() }
+
+// Close closes the model's files.
+func (c *Checkpoint) Close() error {
+	if c.closer == nil {
+		return nil
+	}
+	return c.closer.Close()
+}
+
+// With returns the checkpoint with its tensors replaced by src, a wrapper around them.
+func (c *Checkpoint) With(src Source) *Checkpoint {
+	out := *c
+	out.Source = src
+	return &out
+}
+
+// onceTokenizer defers reading a tokenizer until somebody asks.
+func onceTokenizer(path string, read func() (*tokenizer.Tokenizer, error)) func() (*tokenizer.Tokenizer, error) {
+	return sync.OnceValues(func() (*tokenizer.Tokenizer, error) {
+		t, err := read()
+		if err != nil {
+			return nil, fmt.Errorf("checkpoint: reading the tokenizer of %q: %w", path, err)
+		}
+		return t, nil
+	})
+}
+
+// maxSmallFile bounds what is read whole into memory: the largest tokenizer.json published is
+// about 33 MB.
+const maxSmallFile = 256 << 20
+
+// readSmall reads a file of a model folder, nil where it is absent.
+func readSmall(dir, name string) ([]byte, error) {
+	f, err := os.Open(filepath.Join(dir, name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	n, err := io.Copy(&b, io.LimitReader(f, maxSmallFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: reading %q: %w", filepath.Join(dir, name), err)
+	}
+	if n > maxSmallFile {
+		return nil, fmt.Errorf("checkpoint: reading %q: larger than %d MiB", filepath.Join(dir, name), maxSmallFile>>20)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,310 @@
+package checkpoint
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/internal/tokenizer"
+	"github.com/graftml/graft/quantize"
+	"github.com/graftml/graft/safetensors"
+)
+
+// folderFiles are the small files of a Hugging Face folder that travel with a model.
+var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
+
+func openFolder(dir string) (_ *Checkpoint, err error) {
+	raw, err := readSmall(dir, "config.json")
+	if err != nil {
+		return nil, err
+	}
+	if raw == nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: the folder has no config.json", dir)
+	}
+	config, err := model.ParseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: config.json: %w", dir, err)
+	}
+	set, err := safetensors.OpenFolder(dir)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	defer func() {
+		if err != nil {
+			set.Close()
+		}
+	}()
+	src, err := newFolderSource(config, set)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	meta := Meta{Files: map[string][]byte{}}
+	for _, name := range folderFiles {
+		data, err := readSmall(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		if data != nil {
+			meta.Files[name] = data
+		}
+	}
+	meta.Generation = meta.Files["generation_config.json"]
+	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	meta.License, meta.Languages = cardFields(meta.Files["README.md"])
+	if name := config.Key("_name_or_path"); name != nil {
+		_ = json.Unmarshal(name, &meta.Name) // not a string: no name
+	}
+	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, closer: set}
+	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
+		data := meta.Files["tokenizer.json"]
+		if data == nil {
+			return nil, fmt.Errorf("%w: the folder has no tokenizer.json", ErrNoTokenizer)
+		}
+		return tokenizer.ParseJSON(data)
+	})
+	return c, nil
+}
+
+// folderTemplate finds the chat template where transformers looks: chat_template.jinja, else
+// tokenizer_config.json, where a list of named templates may stand.
+func folderTemplate(files map[string][]byte) (string, error) {
+	if t := files["chat_template.jinja"]; t != nil {
+		return string(t), nil
+	}
+	config := files["tokenizer_config.json"]
+	if config == nil {
+		return "", nil
+	}
+	var one struct {
+		Template any `json:"chat_template"`
+	}
+	if err := json.Unmarshal(config, &one); err != nil {
+		return "", fmt.Errorf("tokenizer_config.json: %w", err)
+	}
+	switch t := one.Template.(type) {
+	case string:
+		return t, nil
+	case []any:
+		for _, entry := range t {
+			if m, ok := entry.(map[string]any); ok && m["name"] == "default" {
+				s, _ := m["template"].(string)
+				return s, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// cardFields reads the license and the languages out of a model card's front matter, the lines
+// between two "---". Only the plain forms "key: value" and "- item" are understood.
+func cardFields(card []byte) (license string, languages []string) {
+	front, ok := strings.CutPrefix(string(card), "---\n")
+	if !ok {
+		return "", nil
+	}
+	front, _, _ = strings.Cut(front, "\n---")
+	key := ""
+	for line := range strings.Lines(front) {
+		line = strings.TrimRight(line, "\r\n ")
+		if item, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok {
+			if key == "language" {
+				languages = append(languages, strings.Trim(item, `"' `))
+			}
+			continue
+		}
+		var value string
+		key, value, _ = strings.Cut(line, ":")
+		value = strings.Trim(value, `"' `)
+		switch {
+		case value == "":
+		case key == "license":
+			license = value
+		case key == "language":
+			languages = append(languages, value)
+		}
+	}
+	return license, languages
+}
+
+// folderSource reads the tensors of a Hugging Face folder.
+type folderSource struct {
+	config  *model.Config
+	set     *safetensors.Set
+	tensors []Tensor
+	codecs  map[string]quantize.Codec // of the tensors stored as numbers
+	params  map[string]model.Param    // of the tensors stored in 4 bits
+	recent  recent
+	scratch sync.Pool
+}
+
+// recent keeps the 4-bit tensors read last, so that reading one in pieces loads it once, and so
+// that a model read from end to end does not stay in memory.
+type recent struct {
+	sync.Mutex
+	names   [4]string
+	tensors [4]*quantize.Tensor4
+	next    int
+}
+
+func (r *recent) get(name string, load func() (*quantize.Tensor4, error)) (*quantize.Tensor4, error) {
+	r.Lock()
+	defer r.Unlock()
+	for i, n := range r.names {
+		if n == name && r.tensors[i] != nil {
+			return r.tensors[i], nil
+		}
+	}
+	t, err := load()
+	if err != nil {
+		return nil, err
+	}
+	r.names[r.next], r.tensors[r.next] = name, t
+	r.next = (r.next + 1) % len(r.names)
+	return t, nil
+}
+
+func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, error) {
+	params, err := model.Inventory(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}}
+	known := map[string]bool{}
+	for _, p := range params {
+		known[p.Name] = true
+		t, ok := set.Tensor(p.Name)
+		if !ok {
+			return nil, fmt.Errorf("tensor %q %v is missing", p.Name, p.Shape)
+		}
+		codec := string(t.DType)
+		if kind, ok := fourBit(set, p.Name); ok {
+			codec = strings.ToUpper(kind)
+			s.params[p.Name] = p
+			for _, suffix := range []string{"absmax", "quant_map", "nested_absmax", "nested_quant_map", "quant_state.bitsandbytes__" + kind} {
+				known[p.Name+"."+suffix] = true
+			}
+		} else {
+			if !equalShape(t.Shape, p.Shape) {
+				return nil, fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, t.Shape, p.Shape)
+			}
+			if s.codecs[p.Name], err = quantize.Lookup(codec); err != nil {
+				return nil, fmt.Errorf("tensor %q: %w", p.Name, err)
+			}
+		}
+		s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, codec})
+	}
+	for _, t := range set.Tensors() {
+		if !known[t.Name] && !ignorable(c, t.Name) {
+			return nil, fmt.Errorf("tensor %q %v is not part of a %s model", t.Name, t.Shape, c.Arch)
+		}
+	}
+	return s, nil
+}
+
+// ignorable reports whether a tensor may stand in a checkpoint without a meaning: buffers that old
+// writers saved, and the head of a model whose head is its embedding table.
+func ignorable(c *model.Config, name string) bool {
+	return strings.HasSuffix(name, ".rotary_emb.inv_freq") || strings.HasSuffix(name, ".attention.masked_bias") ||
+		c.Tied && name == "lm_head.weight"
+}
+
+func equalShape(a, b []int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// fourBit reports whether a weight is stored in bitsandbytes' 4-bit form, and which.
+func fourBit(set *safetensors.Set, name string) (kind string, ok bool) {
+	for _, kind := range []string{"nf4", "fp4"} {
+		if _, ok := set.Tensor(name + ".quant_state.bitsandbytes__" + kind); ok {
+			return kind, true
+		}
+	}
+	return "", false
+}
+
+// load4 reads a 4-bit tensor and its tables.
+func (s *folderSource) load4(p model.Param) (*quantize.Tensor4, error) {
+	q, err := quantize.Load4(p.Name, func(name string) (string, []int, []byte, bool, error) {
+		t, ok := s.set.Tensor(name)
+		if !ok {
+			return "", nil, nil, false, nil
+		}
+		data := make([]byte, t.Size())
+		return string(t.DType), t.Shape, data, true, s.set.ReadAt(name, data, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !equalShape(q.Shape, p.Shape) {
+		return nil, fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, q.Shape, p.Shape)
+	}
+	return q, nil
+}
+
+func (s *folderSource) Config() *model.Config { return s.config }
+func (s *folderSource) Tensors() []Tensor     { return s.tensors }
+
+func (s *folderSource) Packed4(name string) (*quantize.Tensor4, error) {
+	p, ok := s.params[name]
+	if !ok {
+		return nil, nil
+	}
+	return s.recent.get(name, func() (*quantize.Tensor4, error) { return s.load4(p) })
+}
+
+func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
+	q, err := s.Packed4(name)
+	if err != nil {
+		return err
+	}
+	if q != nil {
+		q.DecodeRowsRounded(dst, lo, hi)
+		return nil
+	}
+	codec := s.codecs[name]
+	if codec == nil {
+		return fmt.Errorf("checkpoint: reading tensor %q: the model has none of that name", name)
+	}
+	_, size := codec.Block()
+	buf := getScratch(&s.scratch, len(dst)*size)
+	defer s.scratch.Put(buf)
+	if err := s.set.ReadAt(name, *buf, int64(lo)*int64(len(*buf)/max(1, hi-lo))); err != nil {
+		return err
+	}
+	codec.Decode(dst, *buf)
+	return nil
+}
+
+func (s *folderSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
+	if s.codecs[name] == nil {
+		return false, nil
+	}
+	return true, s.set.ReadAt(name, dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))
+}
+
+// getScratch takes a buffer of n bytes out of a pool.
+func getScratch(pool *sync.Pool, n int) *[]byte {
+	b, _ := pool.Get().(*[]byte)
+	if b == nil {
+		b = new([]byte)
+	}
+	if cap(*b) < n {
+		*b = make([]byte, n)
+	}
+	*b = (*b)[:n]
+	return b
+}

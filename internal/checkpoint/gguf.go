@@ -1,0 +1,288 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"sync"
+
+	"github.com/graftml/graft/gguf"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/internal/tokenizer"
+	"github.com/graftml/graft/quantize"
+)
+
+func openGGUF(path string) (_ *Checkpoint, err error) {
+	f, err := gguf.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			err = fmt.Errorf("checkpoint: opening model %q: %w", path, err)
+		}
+	}()
+	keys := ggufKeys{f}
+	if kind, _, err := keys.String("general.type"); err == nil && kind == "adapter" {
+		return nil, errors.New("the file is an adapter, not a model; name it with --adapter")
+	}
+	if n, ok, _ := gguf.Value[uint16](f, "split.count"); ok && n > 1 {
+		return nil, fmt.Errorf("the file is one of %d parts, which this version does not join", n)
+	}
+	embedding, ok := f.Tensor("token_embd.weight")
+	if !ok || len(embedding.Dims) != 2 {
+		return nil, errors.New(`tensor "token_embd.weight" (vocabulary, width) is missing`)
+	}
+	divisors, err := ropeDivisors(f)
+	if err != nil {
+		return nil, err
+	}
+	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)), divisors)
+	if err != nil {
+		return nil, err
+	}
+	vocab, err := readVocab(f)
+	if err != nil {
+		return nil, err
+	}
+	if vocab != nil {
+		config.BOS, config.PAD = vocab.BOS, vocab.PAD
+		if vocab.EOS >= 0 {
+			config.EOS = []int{vocab.EOS}
+		}
+	}
+	src, err := newGGUFSource(config, f)
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{Source: src, Form: GGUF, Path: path, closer: f}
+	if err := readMeta(f, &c.Meta); err != nil {
+		return nil, err
+	}
+	c.tok = onceTokenizer(path, func() (*tokenizer.Tokenizer, error) {
+		if vocab == nil {
+			return nil, fmt.Errorf("%w: the file has no tokenizer.ggml.tokens", ErrNoTokenizer)
+		}
+		return tokenizer.FromVocab(*vocab)
+	})
+	return c, nil
+}
+
+// ggufKeys adapts a file to model.GGUFSource.
+type ggufKeys struct{ f *gguf.File }
+
+func (k ggufKeys) Uint32(key string) (uint32, bool, error)   { return gguf.Value[uint32](k.f, key) }
+func (k ggufKeys) Float32(key string) (float32, bool, error) { return gguf.Value[float32](k.f, key) }
+func (k ggufKeys) String(key string) (string, bool, error)   { return gguf.Value[string](k.f, key) }
+func (k ggufKeys) HasTensor(name string) bool                { _, ok := k.f.Tensor(name); return ok }
+
+const ropeFreqs = "rope_freqs.weight"
+
+// ropeDivisors reads rope_freqs.weight, nil where the file has none.
+func ropeDivisors(f *gguf.File) ([]float32, error) {
+	t, ok := f.Tensor(ropeFreqs)
+	if !ok {
+		return nil, nil
+	}
+	if t.Type != gguf.F32 || t.Size > 1<<16 {
+		return nil, fmt.Errorf("tensor %q is %s of %d bytes, not a short vector of F32", ropeFreqs, t.Type, t.Size)
+	}
+	data := make([]byte, t.Size)
+	if err := f.ReadAt(t, data, 0); err != nil {
+		return nil, err
+	}
+	out := make([]float32, len(data)/4)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+	}
+	return out, nil
+}
+
+func readMeta(f *gguf.File, m *Meta) error {
+	for _, field := range []struct {
+		key string
+		to  *string
+	}{{"general.name", &m.Name}, {"general.license", &m.License}, {"tokenizer.chat_template", &m.ChatTemplate}} {
+		v, _, err := gguf.Value[string](f, field.key)
+		if err != nil {
+			return err
+		}
+		*field.to = v
+	}
+	var err error
+	m.Languages, _, err = gguf.Value[[]string](f, "general.languages")
+	return err
+}
+
+// readVocab reads the tokenizer's keys, nil where the file has no vocabulary.
+func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
+	r := vocabReader{f: f}
+	v := &tokenizer.Vocab{
+		Model: read[string](&r, "tokenizer.ggml.model"), Pre: read[string](&r, "tokenizer.ggml.pre"),
+		Tokens: read[[]string](&r, "tokenizer.ggml.tokens"), Types: read[[]int32](&r, "tokenizer.ggml.token_type"),
+		Merges: read[[]string](&r, "tokenizer.ggml.merges"), Scores: read[[]float32](&r, "tokenizer.ggml.scores"),
+		BOS: r.id("bos"), EOS: r.id("eos"), UNK: r.id("unknown"), PAD: r.id("padding"),
+		AddBOS: read[bool](&r, "tokenizer.ggml.add_bos_token"), AddEOS: read[bool](&r, "tokenizer.ggml.add_eos_token"),
+		AddSpacePrefix: read[bool](&r, "tokenizer.ggml.add_space_prefix"),
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if v.Tokens == nil {
+		return nil, nil
+	}
+	// Families whose flag is on when the key is absent, as llama.cpp has it.
+	if _, ok := f.Get("tokenizer.ggml.add_bos_token"); !ok && v.Pre == "llama-bpe" {
+		v.AddBOS = true
+	}
+	return v, nil
+}
+
+// vocabReader keeps the first error, so that a vocabulary reads as a list of keys.
+type vocabReader struct {
+	f   *gguf.File
+	err error
+}
+
+func read[T gguf.Metadatum](r *vocabReader, key string) T {
+	v, _, err := gguf.Value[T](r.f, key)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return v
+}
+
+// id returns a special token's id, −1 where it is absent.
+func (r *vocabReader) id(kind string) int {
+	key := "tokenizer.ggml." + kind + "_token_id"
+	v, ok, err := gguf.Value[uint32](r.f, key)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	if !ok {
+		return -1
+	}
+	return int(v)
+}
+
+// ggufSource reads the tensors of a GGUF file under their Hugging Face names, rows in Hugging
+// Face's order.
+type ggufSource struct {
+	config  *model.Config
+	f       *gguf.File
+	tensors []Tensor
+	stored  map[string]ggufTensor
+	scratch sync.Pool
+}
+
+type ggufTensor struct {
+	gguf.Tensor
+	codec    quantize.Codec // nil where this version cannot decode the type
+	rowBytes int64
+	headRows int // rows a head where the order differs, else 0
+}
+
+func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
+	params, err := model.Inventory(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &ggufSource{config: c, f: f, stored: map[string]ggufTensor{}}
+	known := map[string]bool{ropeFreqs: true}
+	for _, p := range params {
+		name, ok := c.GGUFName(p.Name)
+		if !ok {
+			return nil, fmt.Errorf("tensor %q has no name in GGUF", p.Name)
+		}
+		t, ok := f.Tensor(name)
+		if !ok {
+			return nil, fmt.Errorf("tensor %q %v is missing", name, p.Shape)
+		}
+		if !equalShape(reversed(t.Dims), p.Shape) {
+			return nil, fmt.Errorf("tensor %q has shape %v, the metadata says %v", name, reversed(t.Dims), p.Shape)
+		}
+		codec, err := quantize.Lookup(t.Type.String())
+		if err != nil && !errors.Is(err, quantize.ErrUnsupported) {
+			return nil, err
+		}
+		st := ggufTensor{Tensor: t, codec: codec, rowBytes: t.Size / int64(p.Shape[0])}
+		if c.RowHeads(p.Name) > 0 {
+			st.headRows = p.Shape[0] / c.RowHeads(p.Name)
+		}
+		known[name] = true
+		s.stored[p.Name] = st
+		s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, t.Type.String()})
+	}
+	for _, t := range f.Tensors() {
+		if !known[t.Name] {
+			return nil, fmt.Errorf("tensor %q %v is not part of a %s model", t.Name, reversed(t.Dims), c.Arch)
+		}
+	}
+	return s, nil
+}
+
+func reversed(dims []int64) []int {
+	out := make([]int, len(dims))
+	for i, d := range dims {
+		out[len(dims)-1-i] = int(d)
+	}
+	return out
+}
+
+func (s *ggufSource) Config() *model.Config { return s.config }
+func (s *ggufSource) Tensors() []Tensor     { return s.tensors }
+
+func (s *ggufSource) Rows(name string, lo, hi int, dst []float32) error {
+	t, ok := s.stored[name]
+	if !ok {
+		return fmt.Errorf("checkpoint: reading tensor %q: %w: the model has none of that name", name, fs.ErrNotExist)
+	}
+	if t.codec == nil {
+		_, err := quantize.Lookup(t.Type.String())
+		return fmt.Errorf("checkpoint: reading tensor %q: %w", name, err)
+	}
+	buf := getScratch(&s.scratch, int(t.rowBytes)*(hi-lo))
+	defer s.scratch.Put(buf)
+	if err := s.raw(t, lo, hi, *buf); err != nil {
+		return err
+	}
+	t.codec.Decode(dst, *buf)
+	return nil
+}
+
+func (s *ggufSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
+	t, ok := s.stored[name]
+	if !ok {
+		return false, nil
+	}
+	return true, s.raw(t, lo, hi, dst)
+}
+
+// raw reads rows [lo, hi), in Hugging Face's order, as stored.
+func (s *ggufSource) raw(t ggufTensor, lo, hi int, dst []byte) error {
+	if t.headRows == 0 {
+		return s.f.ReadAt(t.Tensor, dst, int64(lo)*t.rowBytes)
+	}
+	// Whole heads are read and the wanted rows picked out of them.
+	first, last := lo/t.headRows*t.headRows, min((hi+t.headRows-1)/t.headRows*t.headRows, int(t.Size/t.rowBytes))
+	buf := getScratch(&s.scratch, int(t.rowBytes)*(last-first))
+	defer s.scratch.Put(buf)
+	if err := s.f.ReadAt(t.Tensor, *buf, int64(first)*t.rowBytes); err != nil {
+		return err
+	}
+	for r := lo; r < hi; r++ {
+		from := int64(ggufRow(r, t.headRows)-first) * t.rowBytes
+		copy(dst[int64(r-lo)*t.rowBytes:][:t.rowBytes], (*buf)[from:])
+	}
+	return nil
+}
+
+// ggufRow returns where row r of a tensor in Hugging Face's order stands in a GGUF file: d rows a
+// head, halves become neighbours.
+func ggufRow(r, d int) int {
+	head, i := r/d*d, r%d
+	return head + 2*(i%(d/2)) + i/(d/2)
+}

@@ -1,0 +1,51 @@
+package checkpoint
+
+import "fmt"
+
+// Delta is a change to some weights, an adapter.
+type Delta interface {
+	// AddRows adds the change to rows [lo, hi) of the weight, which dst holds, and reports whether
+	// it changes that weight at all.
+	AddRows(name string, lo, hi int, dst []float32) bool
+}
+
+// Merge returns the model with deltas added to its weights, in order. A tensor no delta changes
+// keeps its stored bytes.
+func Merge(c *Checkpoint, deltas ...Delta) (*Checkpoint, error) {
+	m := &merged{Source: c.Source, deltas: map[string][]Delta{}}
+	for _, t := range c.Tensors() {
+		for _, d := range deltas {
+			if !d.AddRows(t.Name, 0, 0, nil) {
+				continue
+			}
+			if len(t.Shape) != 2 {
+				return nil, fmt.Errorf("checkpoint: merging: tensor %q has shape %v, an adapter changes matrices", t.Name, t.Shape)
+			}
+			m.deltas[t.Name] = append(m.deltas[t.Name], d)
+		}
+	}
+	return c.With(m), nil
+}
+
+type merged struct {
+	Source
+	deltas map[string][]Delta
+}
+
+func (m *merged) Rows(name string, lo, hi int, dst []float32) error {
+	if err := m.Source.Rows(name, lo, hi, dst); err != nil {
+		return err
+	}
+	for _, d := range m.deltas[name] {
+		d.AddRows(name, lo, hi, dst)
+	}
+	return nil
+}
+
+func (m *merged) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
+	r, ok := m.Source.(Raw)
+	if !ok || m.deltas[name] != nil {
+		return false, nil
+	}
+	return r.RawRows(name, lo, hi, dst)
+}

@@ -1,0 +1,186 @@
+package checkpoint
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/graftml/graft/quantize"
+)
+
+// stage holds finished 4-bit tensors in a scratch file. The length of a tensor's quant_state is
+// known only when its last block is (it spells a mean out in decimals), and every place in a
+// safetensors file depends on it; so 4-bit tensors are made first, at half a byte a weight, and
+// copied in when the file is planned. Memory stays bounded however large the model is.
+type stage struct {
+	file  *os.File
+	mu    sync.Mutex
+	end   int64
+	saved map[string][]stagedTensor // by weight
+}
+
+type stagedTensor struct {
+	quantize.Saved // without Data
+	off, size      int64
+}
+
+func newStage(dir string) (*stage, error) {
+	f, err := os.OpenFile(filepath.Join(dir, ".stage"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &stage{file: f, saved: map[string][]stagedTensor{}}, nil
+}
+
+// Close removes the scratch file.
+func (s *stage) Close() error {
+	s.file.Close()
+	return os.Remove(s.file.Name())
+}
+
+// reserve sets n bytes aside and returns where.
+func (s *stage) reserve(n int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	off := s.end
+	s.end += n
+	return off
+}
+
+// add takes a tensor's saved form; the codes already lie at packed.
+func (s *stage) add(weight string, saved []quantize.Saved, packed, packedSize int64) error {
+	var list []stagedTensor
+	for _, t := range saved {
+		st := stagedTensor{Saved: t, off: packed, size: packedSize}
+		if t.Name != weight {
+			st.size = int64(len(t.Data))
+			st.off = s.reserve(st.size)
+			if _, err := s.file.WriteAt(t.Data, st.off); err != nil {
+				return err
+			}
+		}
+		st.Data = nil
+		list = append(list, st)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saved[weight] = list
+	return nil
+}
+
+func (s *stage) of(weight string) []stagedTensor { return s.saved[weight] }
+
+// copyTo writes a tensor's parts into the files that own them.
+func (s *stage) copyTo(weight string, owner map[string]tensorWriter) error {
+	buf := make([]byte, 1<<20)
+	for _, t := range s.saved[weight] {
+		for at := int64(0); at < t.size; at += int64(len(buf)) {
+			part := buf[:min(int64(len(buf)), t.size-at)]
+			if _, err := s.file.ReadAt(part, t.off+at); err != nil {
+				return fmt.Errorf("reading scratch file: %w", err)
+			}
+			if err := owner[t.Name].WriteAt(t.Name, part, at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// quantizeAll makes every 4-bit tensor.
+func (w *writing) quantizeAll(s *stage) error {
+	var tasks []*task
+	for _, t := range w.tensors {
+		if t.fourBit == nil {
+			continue
+		}
+		k, err := w.quantize(s, t)
+		if err != nil {
+			return fmt.Errorf("tensor %q: %w", t.Name, err)
+		}
+		tasks = append(tasks, k)
+	}
+	return w.run(tasks)
+}
+
+// quantize is the task of making one 4-bit tensor.
+func (w *writing) quantize(s *stage, t *target) (*task, error) {
+	if t.copied {
+		return &task{t: t, unit: t.Shape[0], chunk: func(*buffers, int, int) error {
+			q, err := w.c.Source.(Packed4).Packed4(t.Name)
+			if err != nil {
+				return err
+			}
+			off := s.reserve(int64(len(q.Packed)))
+			if _, err := s.file.WriteAt(q.Packed, off); err != nil {
+				return err
+			}
+			return s.add(t.Name, q.Saved(t.Name), off, int64(len(q.Packed)))
+		}}, nil
+	}
+	enc, err := quantize.NewEncoder4(t.Shape, *t.fourBit)
+	if err != nil {
+		return nil, err
+	}
+	size := int64(enc.PackedSize())
+	off := s.reserve(size)
+	k := &task{t: t}
+	// Chunks hold whole blocks: blocks run over the flattened tensor.
+	k.unit = enc.BlockSize() / gcd(enc.BlockSize(), t.cols)
+	k.chunk = func(b *buffers, lo, hi int) error {
+		values, err := w.values(b, t, lo, hi)
+		if err != nil {
+			return err
+		}
+		codes := grown(&b.bytes, (len(values)+1)/2)
+		if err := enc.EncodeAt(codes, values, lo*t.cols); err != nil {
+			return err
+		}
+		_, err = s.file.WriteAt(codes, off+int64(lo)*int64(t.cols)/2)
+		return err
+	}
+	k.finish = func() error {
+		q, err := enc.Finish()
+		if err != nil {
+			return err
+		}
+		t.packedBytes = int64(q.Bytes()) + size
+		if w.o.Errors {
+			if err := w.measure(s, t, q, off); err != nil {
+				return err
+			}
+		}
+		return s.add(t.Name, q.Saved(t.Name), off, size)
+	}
+	return k, nil
+}
+
+// measure compares a 4-bit tensor with its source, row by row.
+func (w *writing) measure(s *stage, t *target, q *quantize.Tensor4, off int64) error {
+	q.Packed = make([]byte, (t.Shape[0]*t.cols+1)/2)
+	defer func() { q.Packed = nil }()
+	if _, err := s.file.ReadAt(q.Packed, off); err != nil {
+		return fmt.Errorf("reading scratch file: %w", err)
+	}
+	var b buffers
+	step := max(1, chunkValues/t.cols)
+	for lo := 0; lo < t.Shape[0]; lo += step {
+		hi := min(lo+step, t.Shape[0])
+		values, err := w.values(&b, t, lo, hi)
+		if err != nil {
+			return err
+		}
+		back := grown(&b.back, len(values))
+		q.DecodeRowsRounded(back, lo, hi)
+		t.addError(lo, values, back)
+	}
+	return nil
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}

@@ -1,0 +1,466 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/graftml/graft/gguf"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/quantize"
+)
+
+// Options say what Write makes of a model.
+type Options struct {
+	Form Form
+	// Type is the number format of the weights: a codec's name ("f16", "q8_0"), or "nf4" or "fp4" for
+	// bitsandbytes' 4-bit form; empty keeps each tensor's own where the form can hold it. Vectors, and
+	// with 4 bits everything bitsandbytes leaves alone, keep a float type.
+	Type string
+	// FourBit are the options of a 4-bit Type; its Type and DType fields are set by Write.
+	FourBit quantize.Options4
+	// ShardSize bounds a safetensors file in bytes; 0 means one file, whatever its size.
+	ShardSize int64
+	Force     bool // replace what stands at the output's name
+	Workers   int  // 0: one a processor
+	// Progress, where set, is told the values written so far and in all, from several goroutines.
+	Progress func(done, total int64)
+	// Errors asks for the root-mean-square error of each tensor that changes its type.
+	Errors bool
+}
+
+// Written is what Write did to one tensor.
+type Written struct {
+	Name        string
+	Shape       []int
+	From, Codec string
+	Bytes       int64
+	RMSE        float64 // against the source's values, and its root mean square; with Options.Errors
+	RMS         float64
+}
+
+// ErrExists is wrapped when the output's name is taken.
+var ErrExists = errors.New("already exists; give another name, or --force to replace it")
+
+// CheckOutput fails, wrapping ErrExists, when out is taken and must not be replaced. A command
+// calls it before long work; Write asks again.
+func CheckOutput(out string, force bool) error {
+	if _, err := os.Lstat(out); err == nil && !force {
+		return fmt.Errorf("%q %w", out, ErrExists)
+	}
+	return nil
+}
+
+// Write writes a model to out, a GGUF file or a new folder. The output appears whole or, on an
+// error, not at all. It fails before the first byte where a type cannot be written.
+func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written, error) {
+	if err := CheckOutput(out, o.Force); err != nil {
+		return nil, fmt.Errorf("checkpoint: writing model: %w", err)
+	}
+	if same, err := sameFile(c.Path, out); err != nil || same {
+		return nil, fmt.Errorf("checkpoint: writing model: %q is also the input; choose another output (%v)", out, err)
+	}
+	w := &writing{c: c, o: o, ctx: ctx}
+	if w.o.Workers == 0 {
+		w.o.Workers = runtime.GOMAXPROCS(0)
+	}
+	write := w.folder
+	if o.Form == GGUF {
+		write = w.gguf
+	}
+	err := w.plan()
+	if err == nil {
+		err = write(out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: writing %q: %w", out, err)
+	}
+	return w.report(), nil
+}
+
+// sameFile reports whether two paths name one file or folder.
+func sameFile(a, b string) (bool, error) {
+	ai, err := os.Stat(a)
+	if err != nil {
+		return false, nil // a source that is no file
+	}
+	bi, err := os.Stat(b)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(ai, bi), err
+}
+
+// writing is one run of Write.
+type writing struct {
+	c       *Checkpoint
+	o       Options
+	ctx     context.Context
+	tensors []*target
+	done    atomic.Int64
+	total   int64
+}
+
+// target is a tensor on its way.
+type target struct {
+	Tensor
+	from     string
+	encoder  quantize.Encoder // nil for 4 bits, and where stored bytes are copied
+	fourBit  *quantize.Options4
+	copied   bool // stored bytes go through unchanged
+	rowBytes int64
+	cols     int
+	heads    int // rows of a head, where the output's order differs
+
+	packedBytes int64 // of a 4-bit tensor, with its scales
+
+	mu         sync.Mutex
+	err2, val2 map[int]float64 // sums of squares by first row, so that the total does not depend on workers
+}
+
+// plan decides what each tensor becomes.
+func (w *writing) plan() error {
+	params, err := model.Inventory(w.c.Config())
+	if err != nil {
+		return err
+	}
+	kinds := map[string]model.Kind{}
+	for _, p := range params {
+		kinds[p.Name] = p.Kind
+	}
+	for _, t := range w.c.Tensors() {
+		tt := &target{Tensor: t, from: t.Codec, cols: 1, err2: map[int]float64{}, val2: map[int]float64{}}
+		if len(t.Shape) > 1 {
+			tt.cols = t.Shape[1]
+		}
+		tt.Codec = w.choose(t, kinds[t.Name])
+		if err := w.prepare(tt); err != nil {
+			return fmt.Errorf("tensor %q: %w", t.Name, err)
+		}
+		w.total += int64(t.Shape[0]) * int64(tt.cols)
+		w.tensors = append(w.tensors, tt)
+	}
+	return nil
+}
+
+// choose returns the codec a tensor gets, by the rules of the form.
+func (w *writing) choose(t Tensor, kind model.Kind) string {
+	want := strings.ToUpper(w.o.Type)
+	vector := len(t.Shape) == 1
+	if w.o.Form == GGUF {
+		if vector {
+			return "F32"
+		}
+		if want == "" {
+			if want = t.Codec; want == "NF4" || want == "FP4" {
+				want = w.floatType(t) // ggml has no such type
+			}
+		}
+		if typ, err := gguf.ParseType(want); err == nil {
+			if elems, _ := typ.Block(); elems > 0 && t.Shape[1]%elems != 0 {
+				return "F16" // what llama.cpp's converter falls back to
+			}
+		}
+		return want
+	}
+	switch want {
+	case "NF4", "FP4":
+		if kind != model.KindLinear {
+			return w.floatType(t)
+		}
+		return want
+	case "":
+		if t.Codec == "NF4" || t.Codec == "FP4" {
+			return t.Codec
+		}
+		return w.floatType(t)
+	}
+	return want
+}
+
+// floatType returns the tensor's own type where it is one of the three that models are published
+// in, else the type its values were published in, else F32.
+func (w *writing) floatType(t Tensor) string {
+	switch t.Codec {
+	case "F32", "F16", "BF16":
+		return t.Codec
+	case "NF4", "FP4":
+		if p, ok := w.c.Source.(Packed4); ok {
+			if q, err := p.Packed4(t.Name); err == nil && q != nil {
+				return dtypeCodec(q.DType)
+			}
+		}
+	}
+	return "F32"
+}
+
+func dtypeCodec(dtype string) string {
+	switch dtype {
+	case "bfloat16":
+		return "BF16"
+	case "float16":
+		return "F16"
+	}
+	return "F32"
+}
+
+func codecDType(codec string) string {
+	switch codec {
+	case "BF16":
+		return "bfloat16"
+	case "F16":
+		return "float16"
+	}
+	return "float32"
+}
+
+// prepare fills in how a chosen codec is written.
+func (w *writing) prepare(t *target) error {
+	if w.o.Form == GGUF {
+		if h := w.c.Config().RowHeads(t.Name); h > 0 {
+			t.heads = t.Shape[0] / h
+		}
+	}
+	if t.Codec == "NF4" || t.Codec == "FP4" {
+		if w.o.Form == GGUF {
+			return fmt.Errorf("GGUF has no type %s; write a folder instead (-o a name without .gguf)", t.Codec)
+		}
+		o := w.o.FourBit
+		o.Type, o.DType = strings.ToLower(t.Codec), codecDType(w.floatType(t.Tensor))
+		t.fourBit = &o
+		t.copied = t.from == t.Codec && w.o.Type == ""
+		return nil
+	}
+	if w.o.Form != GGUF && t.Codec != "F32" && t.Codec != "F16" && t.Codec != "BF16" {
+		return fmt.Errorf("a safetensors folder cannot hold type %s; choose f32, f16, bf16, nf4 or fp4, or write a .gguf", strings.ToLower(t.Codec))
+	}
+	codec, err := quantize.Lookup(t.Codec)
+	if err != nil {
+		return err
+	}
+	elems, bytes := codec.Block()
+	t.rowBytes = int64(t.cols/elems) * int64(bytes)
+	if t.from == t.Codec && w.rawSource(t.Name) {
+		t.copied = true
+		return nil
+	}
+	if t.encoder, err = quantize.LookupEncoder(t.Codec); err != nil {
+		return fmt.Errorf("%w; choose a type with --type", err)
+	}
+	return nil
+}
+
+// rawSource reports whether the source can hand out a tensor's stored bytes.
+func (w *writing) rawSource(name string) bool {
+	r, ok := w.c.Source.(Raw)
+	if !ok {
+		return false
+	}
+	ok, err := r.RawRows(name, 0, 0, nil)
+	return ok && err == nil
+}
+
+// tensorWriter is a planned file being filled, of either format.
+type tensorWriter interface {
+	WriteAt(name string, p []byte, off int64) error
+	Commit() error
+	Close() error
+}
+
+// task is a tensor to be written, cut into chunks of rows.
+type task struct {
+	t      *target
+	unit   int // chunks hold a multiple of this many rows
+	chunk  func(b *buffers, lo, hi int) error
+	finish func() error // after the last chunk; may be nil
+	left   atomic.Int64
+}
+
+// chunkValues is how many values a worker handles at once: a few MiB.
+const chunkValues = 1 << 20
+
+// run works through tasks chunk by chunk, by several workers.
+func (w *writing) run(tasks []*task) error {
+	type job struct {
+		*task
+		lo, hi int
+	}
+	ctx, cancel := context.WithCancelCause(w.ctx)
+	defer cancel(nil)
+	jobs := make(chan job)
+	var workers sync.WaitGroup
+	for range w.o.Workers {
+		workers.Go(func() {
+			var b buffers
+			for j := range jobs {
+				if ctx.Err() != nil {
+					continue
+				}
+				err := j.chunk(&b, j.lo, j.hi)
+				if err == nil && j.left.Add(int64(j.lo-j.hi)) == 0 && j.finish != nil {
+					err = j.finish()
+				}
+				if err != nil {
+					cancel(fmt.Errorf("tensor %q: %w", j.t.Name, err))
+					continue
+				}
+				w.progress(int64(j.hi-j.lo) * int64(j.t.cols))
+			}
+		})
+	}
+	for _, k := range tasks {
+		step := max(1, chunkValues/k.t.cols/k.unit) * k.unit
+		k.left.Store(int64(k.t.Shape[0]))
+		for lo := 0; lo < k.t.Shape[0] && ctx.Err() == nil; lo += step {
+			jobs <- job{k, lo, min(lo+step, k.t.Shape[0])}
+		}
+	}
+	close(jobs)
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+// plain is the task of writing a tensor into a file, under its name there.
+func (w *writing) plain(t *target, name string, file tensorWriter) *task {
+	return &task{t: t, unit: max(1, t.heads), chunk: func(b *buffers, lo, hi int) error {
+		raw, err := w.encode(b, t, lo, hi)
+		if err != nil {
+			return err
+		}
+		return file.WriteAt(name, raw, int64(lo)*t.rowBytes)
+	}}
+}
+
+// buffers are one worker's.
+type buffers struct {
+	values, back []float32
+	bytes, moved []byte
+}
+
+func grown[T any](b *[]T, n int) []T {
+	if cap(*b) < n {
+		*b = make([]T, n)
+	}
+	return (*b)[:n]
+}
+
+// values reads rows [lo, hi) of a tensor and refuses what no model has.
+func (w *writing) values(b *buffers, t *target, lo, hi int) ([]float32, error) {
+	values := grown(&b.values, (hi-lo)*t.cols)
+	if err := w.c.Rows(t.Name, lo, hi, values); err != nil {
+		return nil, err
+	}
+	return values, finite(values, lo, t.cols)
+}
+
+// encode returns rows [lo, hi) of a tensor as they stand in the output.
+func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
+	raw := grown(&b.bytes, int(t.rowBytes)*(hi-lo))
+	if t.copied {
+		if _, err := w.c.Source.(Raw).RawRows(t.Name, lo, hi, raw); err != nil {
+			return nil, err
+		}
+	} else {
+		values, err := w.values(b, t, lo, hi)
+		if err != nil {
+			return nil, err
+		}
+		t.encoder.Encode(raw, values)
+		if w.o.Errors {
+			back := grown(&b.back, len(values))
+			t.encoder.Decode(back, raw)
+			t.addError(lo, values, back)
+		}
+	}
+	if t.heads == 0 {
+		return raw, nil
+	}
+	moved := grown(&b.moved, len(raw))
+	n := int(t.rowBytes)
+	for r := range hi - lo {
+		copy(moved[ggufRow(r, t.heads)*n:][:n], raw[r*n:])
+	}
+	return moved, nil
+}
+
+func (w *writing) progress(values int64) {
+	done := w.done.Add(values)
+	if w.o.Progress != nil {
+		w.o.Progress(done, w.total)
+	}
+}
+
+// finite refuses values no model has, which every later computation would spread.
+func finite(values []float32, row, cols int) error {
+	for i, v := range values {
+		if v-v != 0 {
+			return fmt.Errorf("value %v at row %d, column %d; the checkpoint is damaged", v, row+i/cols, i%cols)
+		}
+	}
+	return nil
+}
+
+func (t *target) addError(lo int, want, got []float32) {
+	var e, v float64
+	for i, x := range want {
+		d := float64(x) - float64(got[i])
+		e += d * d
+		v += float64(x) * float64(x)
+	}
+	t.mu.Lock()
+	t.err2[lo], t.val2[lo] = e, v
+	t.mu.Unlock()
+}
+
+func (w *writing) report() []Written {
+	out := make([]Written, len(w.tensors))
+	for i, t := range w.tensors {
+		n := t.Shape[0] * t.cols
+		out[i] = Written{t.Name, t.Shape, t.from, t.Codec, t.packedBytes + t.rowBytes*int64(t.Shape[0]), math.Sqrt(total(t.err2) / float64(n)), math.Sqrt(total(t.val2) / float64(n))}
+	}
+	return out
+}
+
+// total adds up in order of rows.
+func total(sums map[int]float64) float64 {
+	var s float64
+	for _, lo := range sortedKeys(sums) {
+		s += sums[lo]
+	}
+	return s
+}
+
+// replaceFolder gives a finished temporary folder its name.
+func replaceFolder(temp, out string, force bool) error {
+	if !force {
+		if err := CheckOutput(out, false); err != nil {
+			return err
+		}
+		return os.Rename(temp, out)
+	}
+	old := temp + ".old"
+	if err := os.Rename(out, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(temp, out); err != nil {
+		_ = os.Rename(old, out) // put back what was there; the first error says why
+		return err
+	}
+	return os.RemoveAll(old)
+}
+
+// tempFolder makes a folder beside out.
+func tempFolder(out string) (string, error) {
+	clean := filepath.Clean(out)
+	if err := os.MkdirAll(filepath.Dir(clean), 0o777); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(filepath.Dir(clean), "."+filepath.Base(clean)+".tmp-")
+}

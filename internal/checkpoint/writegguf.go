@@ -1,0 +1,196 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/graftml/graft/gguf"
+	"github.com/graftml/graft/internal/tokenizer"
+)
+
+func sortedKeys[V any](m map[int]V) []int { return slices.Sorted(maps.Keys(m)) }
+
+// fileTypes are general.file_type's numbers for files mostly of one codec.
+var fileTypes = map[string]uint32{"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q6_K": 18, "BF16": 32}
+
+// gguf writes one GGUF file.
+func (w *writing) gguf(out string) error {
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(out)), 0o777); err != nil {
+		return err
+	}
+	keys, err := w.ggufKeys()
+	if err != nil {
+		return err
+	}
+	var specs []gguf.Spec
+	divisors := w.c.Config().RopeDivisors()
+	if divisors != nil { // extra tensors come first, as in llama.cpp's files
+		specs = append(specs, gguf.Spec{Name: ropeFreqs, Dims: []int64{int64(len(divisors))}, Type: gguf.F32})
+	}
+	names := make([]string, len(w.tensors))
+	for i, t := range w.tensors {
+		name, ok := w.c.Config().GGUFName(t.Name)
+		if !ok {
+			return fmt.Errorf("tensor %q has no name in GGUF", t.Name)
+		}
+		typ, err := gguf.ParseType(t.Codec)
+		if err != nil {
+			return err
+		}
+		dims := make([]int64, len(t.Shape))
+		for j, d := range t.Shape {
+			dims[len(dims)-1-j] = int64(d)
+		}
+		specs = append(specs, gguf.Spec{Name: name, Dims: dims, Type: typ})
+		names[i] = name
+	}
+	layout, err := gguf.Plan(keys, specs)
+	if err != nil {
+		return err
+	}
+	file, err := gguf.Create(out, layout)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if divisors != nil {
+		data := make([]byte, 0, 4*len(divisors))
+		for _, d := range divisors {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(d))
+		}
+		if err := file.WriteAt(ropeFreqs, data, 0); err != nil {
+			return err
+		}
+	}
+	var tasks []*task
+	for i, t := range w.tensors {
+		tasks = append(tasks, w.plain(t, names[i], file))
+	}
+	if err := w.run(tasks); err != nil {
+		return err
+	}
+	if w.o.Force {
+		if info, err := os.Lstat(out); err == nil && info.IsDir() {
+			return fmt.Errorf("%q is a folder; remove it first", out)
+		}
+	}
+	return file.Commit()
+}
+
+// ggufKeys builds the metadata: what the model is, its shape, its tokenizer.
+func (w *writing) ggufKeys() ([]gguf.KV, error) {
+	m := w.c.Meta
+	var keys []gguf.KV
+	shape := w.c.Config().GGUFKeys()
+	keys = append(keys, gguf.Entry("general.architecture", shape[0].Value.(string)), gguf.Entry("general.type", "model"))
+	if m.Name != "" {
+		keys = append(keys, gguf.Entry("general.name", m.Name))
+	}
+	if m.License != "" {
+		keys = append(keys, gguf.Entry("general.license", m.License))
+	}
+	if len(m.Languages) > 0 {
+		keys = append(keys, gguf.Entry("general.languages", m.Languages))
+	}
+	for _, k := range shape[1:] {
+		switch v := k.Value.(type) {
+		case uint32:
+			keys = append(keys, gguf.Entry(k.Name, v))
+		case float32:
+			keys = append(keys, gguf.Entry(k.Name, v))
+		case string:
+			keys = append(keys, gguf.Entry(k.Name, v))
+		default:
+			panic(fmt.Sprintf("checkpoint: internal error: key %s of type %T", k.Name, v))
+		}
+	}
+	if ft, ok := fileTypes[w.mainCodec()]; ok {
+		keys = append(keys, gguf.Entry("general.file_type", ft))
+	}
+	keys = append(keys, gguf.Entry("general.quantization_version", uint32(2)))
+	tok, err := w.c.Tokenizer()
+	if err != nil {
+		return nil, err
+	}
+	vocab, err := tok.Vocab()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.applySpecials(&vocab); err != nil {
+		return nil, err
+	}
+	keys = append(keys, vocabKeys(vocab, w.c.Config().Vocab)...)
+	if m.ChatTemplate != "" {
+		keys = append(keys, gguf.Entry("tokenizer.chat_template", m.ChatTemplate))
+	}
+	return keys, nil
+}
+
+// mainCodec returns the codec that holds most of the bytes.
+func (w *writing) mainCodec() string {
+	bytes := map[string]int64{}
+	for _, t := range w.tensors {
+		bytes[t.Codec] += t.rowBytes * int64(t.Shape[0])
+	}
+	best := ""
+	for _, codec := range slices.Sorted(maps.Keys(bytes)) {
+		if best == "" || bytes[codec] > bytes[best] {
+			best = codec
+		}
+	}
+	return best
+}
+
+// applySpecials lets the configuration's token ids stand where the tokenizer itself names none.
+func (w *writing) applySpecials(v *tokenizer.Vocab) error {
+	c := w.c.Config()
+	if v.BOS < 0 {
+		v.BOS = c.BOS
+	}
+	if v.EOS < 0 && len(c.EOS) > 0 {
+		v.EOS = c.EOS[0]
+	}
+	if v.PAD < 0 {
+		v.PAD = c.PAD
+	}
+	if len(v.Tokens) > c.Vocab {
+		return fmt.Errorf("the tokenizer has %d tokens, the embedding table %d rows", len(v.Tokens), c.Vocab)
+	}
+	return nil
+}
+
+// Token types of tokenizer.ggml.token_type.
+const tokenUnused = 5
+
+// vocabKeys writes a vocabulary's keys, padded to the rows of the embedding table as llama.cpp
+// requires.
+func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
+	tokens, types := slices.Clone(v.Tokens), slices.Clone(v.Types)
+	for id := len(tokens); id < rows; id++ {
+		tokens, types = append(tokens, fmt.Sprintf("[PAD%d]", id)), append(types, tokenUnused)
+	}
+	keys := []gguf.KV{
+		gguf.Entry("tokenizer.ggml.model", v.Model),
+		gguf.Entry("tokenizer.ggml.pre", v.Pre),
+		gguf.Entry("tokenizer.ggml.tokens", tokens),
+		gguf.Entry("tokenizer.ggml.token_type", types),
+	}
+	if len(v.Merges) > 0 {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.merges", v.Merges))
+	}
+	for _, id := range []struct {
+		kind string
+		id   int
+	}{{"bos", v.BOS}, {"eos", v.EOS}, {"unknown", v.UNK}, {"padding", v.PAD}} {
+		if id.id >= 0 {
+			keys = append(keys, gguf.Entry("tokenizer.ggml."+id.kind+"_token_id", uint32(id.id)))
+		}
+	}
+	return append(keys, gguf.Entry("tokenizer.ggml.add_bos_token", v.AddBOS), gguf.Entry("tokenizer.ggml.add_eos_token", v.AddEOS),
+		gguf.Entry("tokenizer.ggml.add_space_prefix", v.AddSpacePrefix))
+}
