@@ -1,0 +1,50 @@
+// Package train trains low-rank adapters (LoRA, and QLoRA on 4-bit weights) on the CPU.
+//
+// # Basics
+//
+// A [Recipe] says all about a run; [LoadRecipe] reads one from YAML. [Run] does what it says:
+//
+//	r, err := train.LoadRecipe("recipe.yaml", "max_steps=100")
+//	…
+//	result, err := train.Run(ctx, r, train.Options{Progress: func(e train.Event) { fmt.Println(e.Step, e.Loss) }})
+//
+// There is one loop, and an objective for each kind of data: sft predicts the next token of texts,
+// conversations and completions; dpo (Rafailov et al. 2023) prefers one answer over another, the
+// reference being the same weights with the adapter left out. Both average over the whole effective
+// batch, sft by tokens and dpo by pairs, however many passes it is accumulated from. The update is
+// AdamW as PyTorch computes it. Rows, forms and batches are those of package train/dataset.
+//
+// # Output
+//
+// The folder out gets adapter_model.safetensors and adapter_config.json, as PEFT lays them out,
+// recipe.yaml (every key), metrics.jsonl, loss.svg, README.md (a model card) and state/.
+//
+// metrics.jsonl has an object for each step: step, epoch, loss, lr, grad_norm (before clipping),
+// tokens (of the sequences), target_tokens (that carry a loss), tokens_per_second; where an
+// evaluation follows also eval_loss and eval_perplexity; for dpo rewards/chosen, rewards/rejected,
+// rewards/accuracies, rewards/margins, logps/chosen and logps/rejected as TRL defines them, and with an
+// evaluation their eval_ forms. Where there is data to evaluate on, an object of step 0 comes first.
+//
+// The adapter written is that of the evaluation with the lowest loss, counted after the first step,
+// and without evaluations that of the last step.
+//
+// # Interruption
+//
+// state/ holds one file with all a run needs to go on: weights, moments, counters. It is replaced by a
+// rename, so whenever a run dies there is a whole one. It is written every save_steps, when the
+// context is cancelled and at the end. A run that resumes from it ends in the same bytes as one that
+// was never interrupted, on any number of threads.
+package train
+
+import "errors"
+
+var (
+	// ErrRecipe is wrapped by errors about what a recipe says.
+	ErrRecipe = errors.New("invalid recipe")
+	// ErrExists is wrapped by errors about a folder that holds something already.
+	ErrExists = errors.New("the output exists")
+	// ErrState is wrapped by errors about a run that cannot be resumed.
+	ErrState = errors.New("cannot resume")
+	// ErrDiverged is wrapped by errors about a run whose numbers are not finite any more.
+	ErrDiverged = errors.New("training diverged")
+)
