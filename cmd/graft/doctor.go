@@ -67,12 +67,8 @@ func diagnose(lib string) diagnosis {
 	d := diagnosis{Version: version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Features: kernel.Features(),
 		Kernels: kernel.Impl(), Available: kernel.Impls(), Threads: kernel.Threads()}
 	d.MemoryTotal, d.MemoryFree = memory()
-	path, err := ort.FindLibrary(lib)
-	if err == nil {
-		d.ORTLibrary = path
-		d.ORTVersion, err = ort.Version(path)
-	}
-	if err != nil {
+	var err error
+	if d.ORTVersion, d.ORTLibrary, err = ort.Version(lib); err != nil {
 		d.ORTError = err.Error()
 	}
 	return d

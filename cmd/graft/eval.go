@@ -71,7 +71,10 @@ func perplexity(ctx context.Context, c *cli.Command) error {
 	}
 	start := time.Now()
 	bar := newProgress("scoring")
-	sum, n, err := r.score(ctx, ids, window, bar)
+	sum, n, err := r.ScoreText(ids, window, func(done int) error {
+		bar.update(int64(done), int64(len(ids)))
+		return ctx.Err()
+	})
 	bar.finish()
 	if err != nil {
 		return err
@@ -82,30 +85,4 @@ func perplexity(ctx context.Context, c *cli.Command) error {
 	}
 	fmt.Printf("perplexity %.4f, mean negative log likelihood %.6f over %d tokens, %.1f tokens/s\n", s.Perplexity, s.NLL, s.Tokens, s.TokensPerSecond)
 	return nil
-}
-
-// score adds up the negative log likelihoods of a text.
-func (r *runner) score(ctx context.Context, ids []int32, window int, bar *progress) (sum float64, n int, err error) {
-	if s, ok := r.sequence.(nativeSequence); ok { // whole windows at a time, no logits kept
-		return s.ScoreText(ids, window, func(done int) error {
-			bar.update(int64(done), int64(len(ids)))
-			return ctx.Err()
-		})
-	}
-	for lo := 0; lo < len(ids); lo += window {
-		part := ids[lo:min(lo+window, len(ids))]
-		r.Reset()
-		err := r.EvalEach(part, func(at int, logits []float32) error {
-			if at+1 < len(part) {
-				sum += logSum(logits) - float64(logits[part[at+1]])
-				n++
-			}
-			return ctx.Err()
-		})
-		if err != nil {
-			return 0, 0, err
-		}
-		bar.update(int64(lo+len(part)), int64(len(ids)))
-	}
-	return sum, n, nil
 }

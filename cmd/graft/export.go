@@ -117,7 +117,7 @@ func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters 
 		limit = c.Float("max-kl")
 	}
 	r, err := comparePaths(ctx, c, base, baseAdapters, b.Dir(), []string{use}, verifyText, 512, limit)
-	if errors.Is(err, ort.ErrNoLibrary) {
+	if errors.Is(err, ort.ErrLibrary) {
 		say("not verified: %v", err)
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+	"golang.org/x/term"
 
 	"github.com/graftml/graft/internal/chat"
 	"github.com/graftml/graft/internal/engine"
@@ -99,7 +100,7 @@ func generate(ctx context.Context, c *cli.Command) error {
 		if err != nil {
 			return err
 		}
-		r.Reset()
+		r.Truncate(0)
 		var text strings.Builder
 		start := time.Now()
 		n, err := r.generate(ctx, ids, s, c.Int("max-tokens"), func(piece string) {
@@ -158,7 +159,6 @@ type conversation struct {
 	*runner
 	system   string
 	messages []chat.Message
-	cached   []int32 // tokens that the model has seen
 }
 
 func talk(ctx context.Context, c *cli.Command) error {
@@ -178,8 +178,9 @@ func talk(ctx context.Context, c *cli.Command) error {
 	t := &conversation{runner: r, system: c.String("system")}
 	t.forget()
 	in := bufio.NewReader(os.Stdin)
+	watched := term.IsTerminal(int(os.Stdin.Fd()))
 	for {
-		if onTerminal() {
+		if watched {
 			fmt.Fprint(os.Stderr, "> ")
 		}
 		line, err := in.ReadString('\n')
@@ -190,6 +191,9 @@ func talk(ctx context.Context, c *cli.Command) error {
 			return fmt.Errorf("reading standard input: %w", err)
 		}
 		line = strings.TrimRight(line, "\r\n")
+		if !watched {
+			fmt.Println("> " + line) // a piped talk reads as a transcript
+		}
 		switch {
 		case strings.TrimSpace(line) == "":
 		case line == "/quit":
@@ -207,23 +211,18 @@ func talk(ctx context.Context, c *cli.Command) error {
 }
 
 func (t *conversation) forget() {
-	t.messages, t.cached = nil, nil
+	t.messages = nil
 	if t.system != "" {
 		t.messages = []chat.Message{{Role: "system", Content: t.system}}
 	}
-	t.Reset()
+	t.Truncate(0)
 }
 
 func (t *conversation) order(line string) error {
 	word, rest, _ := strings.Cut(line, " ")
 	switch rest = strings.TrimSpace(rest); word {
 	case "/adapter":
-		if err := t.swap(rest); err != nil {
-			return err
-		}
-		t.cached = nil
-		t.Reset()
-		return nil
+		return t.swap(rest)
 	case "/adapters":
 		for _, name := range t.names() {
 			fmt.Println(name)
@@ -244,12 +243,12 @@ func (t *conversation) reply(ctx context.Context, line string, s *engine.Sampler
 	if err != nil {
 		return err
 	}
-	fresh := ids
-	if n := t.Len(); n > 0 && n <= len(t.cached) && len(ids) > n && equalIDs(ids[:n], t.cached[:n]) {
-		fresh = ids[n:]
-	} else {
-		t.Reset()
+	same := 0 // tokens at the front that the model has seen already
+	for seen := t.Tokens(); same < len(seen) && same < len(ids)-1 && seen[same] == ids[same]; {
+		same++
 	}
+	t.Truncate(same)
+	fresh := ids[same:]
 	var text strings.Builder
 	if _, err := t.generate(ctx, fresh, s, most, func(piece string) {
 		text.WriteString(piece)
@@ -259,15 +258,5 @@ func (t *conversation) reply(ctx context.Context, line string, s *engine.Sampler
 	}
 	fmt.Println()
 	t.messages = append(t.messages, chat.Message{Role: "assistant", Content: text.String()})
-	t.cached = append(ids, t.tok.Encode(text.String(), tokenizer.Options{})...)
 	return nil
-}
-
-func equalIDs(a, b []int32) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

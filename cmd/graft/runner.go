@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -12,18 +15,21 @@ import (
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/internal/tokenizer"
+	"github.com/graftml/graft/onnx/ort"
 )
 
 // sequence is a model running one sequence, in either engine.
 type sequence interface {
-	// Reset forgets the sequence.
-	Reset()
 	// Eval appends tokens and returns the logits behind the last. The slice is valid until the next call.
 	Eval(tokens []int32) ([]float32, error)
 	// EvalEach appends tokens and hands over the logits behind each.
 	EvalEach(tokens []int32, each func(at int, logits []float32) error) error
-	// Len is the number of tokens so far.
-	Len() int
+	// ScoreText returns the sum of the negative log likelihoods of a text in windows, and their number.
+	ScoreText(tokens []int32, window int, progress func(done int) error) (sum float64, count int, err error)
+	// Tokens is the sequence so far.
+	Tokens() []int32
+	// Truncate forgets all but the first n tokens.
+	Truncate(n int)
 }
 
 // runner is a model ready to run, with what turns text into tokens and back.
@@ -64,6 +70,71 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 	return nativeRunner(m, adapterArgs)
 }
 
+// openBundleRunner opens a bundle on ONNX Runtime. One of its adapters can be named, "none" for the
+// bare base; where none is, the bundle's default answers.
+func openBundleRunner(dir string, adapterArgs []string, library string) (*runner, error) {
+	if len(adapterArgs) > 1 {
+		return nil, usagef("a bundle answers with one adapter at a time, not with %q together", adapterArgs)
+	}
+	tok, err := openTokenizer(dir)
+	if err != nil {
+		return nil, err
+	}
+	session, err := ort.Open(dir, ort.Options{Library: library})
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{tok: tok, context: session.Context(), stop: append(tok.EOG(), session.EOS()...)}
+	template, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja"))
+	if err == nil {
+		r.template, err = parseTemplate(string(template))
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	var state *ort.State
+	r.close = func() error {
+		if state != nil {
+			state.Close()
+		}
+		return session.Close()
+	}
+	r.names = func() []string {
+		names := []string{bare}
+		for _, e := range session.Bundle().Adapters() {
+			names = append(names, e.Name)
+		}
+		return names
+	}
+	r.swap = func(name string) error {
+		if name == "" {
+			var err error
+			if name, err = session.Default(); err != nil {
+				return err
+			}
+		}
+		if name == bare {
+			name = ""
+		}
+		next, err := session.NewState(name)
+		if err != nil {
+			return err
+		}
+		if state != nil {
+			state.Close()
+		}
+		state, r.sequence = next, next
+		return nil
+	}
+	if err == nil {
+		err = r.swap(strings.Join(adapterArgs, ""))
+	}
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
 // nativeRunner loads a checkpoint into the engine.
 func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string) (*runner, error) {
 	tok, err := m.Tokenizer()
@@ -100,7 +171,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string) (*runner, erro
 	if err := state.Use(all...); err != nil {
 		return nil, err
 	}
-	r.sequence = nativeSequence{state}
+	r.sequence = state
 	r.names = func() []string { return append([]string{bare}, model.Adapters()...) }
 	r.swap = func(name string) error {
 		switch name {
@@ -134,11 +205,6 @@ func parseTemplate(source string) (*chat.Template, error) {
 	return t, nil
 }
 
-type nativeSequence struct{ *engine.State }
-
-func (s nativeSequence) Reset()   { s.Truncate(0) }
-func (s nativeSequence) Len() int { return len(s.Tokens()) }
-
 // render wraps messages into the model's chat template and returns the prompt's tokens.
 func (r *runner) render(messages []chat.Message) ([]int32, error) {
 	if r.template == nil {
@@ -160,8 +226,8 @@ func (r *runner) generate(ctx context.Context, prompt []int32, s *engine.Sampler
 	if len(prompt) == 0 {
 		return 0, fmt.Errorf("the prompt is empty")
 	}
-	if r.Len()+len(prompt) >= r.context {
-		return 0, fmt.Errorf("the prompt of %d tokens does not fit the model's context of %d", r.Len()+len(prompt), r.context)
+	if len(r.Tokens())+len(prompt) >= r.context {
+		return 0, fmt.Errorf("the prompt of %d tokens does not fit the model's context of %d", len(r.Tokens())+len(prompt), r.context)
 	}
 	logits, err := r.Eval(prompt)
 	stream := r.tok.NewStream(true)
@@ -172,7 +238,7 @@ func (r *runner) generate(ctx context.Context, prompt []int32, s *engine.Sampler
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
-		if n == most || r.Len() >= r.context {
+		if n == most || len(r.Tokens()) >= r.context {
 			emit(stream.Flush())
 			return n, nil
 		}

@@ -116,8 +116,8 @@ const compareStep = 32
 
 // compare runs both on tokens and measures b against a.
 func compare(ctx context.Context, a, b sequence, ids []int32) (onnx.Figures, error) {
-	a.Reset()
-	b.Reset()
+	a.Truncate(0)
+	b.Truncate(0)
 	f := onnx.Figures{Tokens: len(ids)}
 	var same, scored int
 	var held []float32
