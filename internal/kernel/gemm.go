@@ -12,7 +12,7 @@ const (
 	reductionLimit = 576
 	// blockRows bounds the rows of A that a worker multiplies with one panel
 	// after the other.
-	blockRows = 280
+	blockRows = 140
 	// chunkValues is about the size of the packed chunk of a weight, and
 	// chunkRows the least number of its rows in MulT: A is read, and perhaps
 	// copied, again for each chunk.
@@ -31,8 +31,8 @@ const (
 type blocking struct {
 	r0, r1, o0, o1 int
 	kc             int // terms per block of the sum
-	unitRows       int
-	unitCols       int // a multiple of the wide tile's columns
+	rowUnits       int // C is cut into rowUnits × colUnits blocks of whole tiles
+	colUnits       int
 }
 
 // blockedForward computes C (m, N) (+)= A (m, K)·Wᵀ. A panel holds rows of W
@@ -110,32 +110,36 @@ func (p *packBackward) Run(lo, hi int) {
 	}
 }
 
-// multiply runs the present chunk: blocks of rows, as many for each thread, and
-// blocks of columns too where rows alone do not feed the threads.
+// multiply runs the present chunk in units of about blockRows rows, as many for
+// each thread, and cuts columns too where rows alone do not feed the threads.
 func (p *product) multiply() {
 	b, wide, threads := &p.blocks, tileSets[impl].wide, Threads()
-	units := threads * ceilDiv(p.m, threads*blockRows)
-	b.unitRows = roundUp(ceilDiv(p.m, units), wide.rows)
-	rowUnits := ceilDiv(p.m, b.unitRows)
-	b.unitCols = b.o1 - b.o0
-	if rowUnits < threads {
-		b.unitCols = roundUp(ceilDiv(b.unitCols, ceilDiv(2*threads, rowUnits)), wide.cols)
+	b.rowUnits = min(threads*ceilDiv(p.m, threads*blockRows), ceilDiv(p.m, wide.rows))
+	b.colUnits = 1
+	if b.rowUnits < threads {
+		b.colUnits = min(ceilDiv(2*threads, b.rowUnits), ceilDiv(b.o1-b.o0, wide.cols))
 	}
-	Parallel(rowUnits*ceilDiv(b.o1-b.o0, b.unitCols), 1, (*multiplyUnits)(p))
+	Parallel(b.rowUnits*b.colUnits, 1, (*multiplyUnits)(p))
 }
 
-// multiplyUnits is the task of the blocks of one chunk, columns fastest.
+// multiplyUnits is the task of the units of one chunk, columns fastest.
 type multiplyUnits product
 
 func (p *multiplyUnits) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
-	b := &p.blocks
-	colUnits := ceilDiv(b.o1-b.o0, b.unitCols)
+	b, wide := &p.blocks, tileSets[impl].wide
 	for ; lo < hi; lo++ {
-		i0, j0 := lo/colUnits*b.unitRows, b.o0+lo%colUnits*b.unitCols
-		(*product)(p).multiplyBlock(ws, i0, min(p.m, i0+b.unitRows), j0, min(b.o1, j0+b.unitCols))
+		i0, i1 := share(p.m, wide.rows, lo/b.colUnits, b.rowUnits)
+		j0, j1 := share(b.o1-b.o0, wide.cols, lo%b.colUnits, b.colUnits)
+		(*product)(p).multiplyBlock(ws, i0, i1, b.o0+j0, b.o0+j1)
 	}
+}
+
+// share is part u of n things cut into parts alike, at multiples of step.
+func share(n, step, u, parts int) (lo, hi int) {
+	steps := ceilDiv(n, step)
+	return u * steps / parts * step, min(n, (u+1)*steps/parts*step)
 }
 
 // multiplyBlock computes rows [i0, i1) and columns [j0, j1) of C over the

@@ -44,11 +44,9 @@ func (o *outerProduct) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
 	shape := tileSets[impl].outer
-	strips := ceilDiv(o.n, shape.rows)
 	for ; lo < hi; lo++ {
-		g, j := lo%o.rowGroups, lo/o.rowGroups*shape.cols
-		i0, i1 := g*strips/o.rowGroups*shape.rows, min(o.n, (g+1)*strips/o.rowGroups*shape.rows)
-		o.panel(ws, shape, i0, i1, j)
+		i0, i1 := share(o.n, shape.rows, lo%o.rowGroups, o.rowGroups)
+		o.panel(ws, shape, i0, i1, lo/o.rowGroups*shape.cols)
 	}
 }
 
