@@ -108,15 +108,17 @@ func vecNormDotGeneric(dy, x, w []float32, off float32) float32 {
 	return float32(sum)
 }
 
-// vecNormBackGeneric: dx = keep·dx + r·dy∘(w + off) − k·x, where keep is 0 (dx
-// is not read) or 1.
-func vecNormBackGeneric(dx, dy, x, w []float32, r, k, off, keep float32) {
+// vecNormBackGeneric: dx = r·dy∘(w + off) − k·x.
+func vecNormBackGeneric(dx, dy, x, w []float32, r, k, off float32) {
 	for i := range dx {
-		g := r*dy[i]*(w[i]+off) - k*x[i]
-		if keep != 0 {
-			g += dx[i]
-		}
-		dx[i] = g
+		dx[i] = r*dy[i]*(w[i]+off) - k*x[i]
+	}
+}
+
+// vecNormBackAddGeneric: dx += r·dy∘(w + off) − k·x.
+func vecNormBackAddGeneric(dx, dy, x, w []float32, r, k, off float32) {
+	for i := range dx {
+		dx[i] += r*dy[i]*(w[i]+off) - k*x[i]
 	}
 }
 

@@ -48,7 +48,8 @@ func RMSNorm(y, x, w []float32, rows, c int, eps float32, rstd []float32, wOffse
 type normBackTask struct {
 	dx, dy, x, w, rstd []float32
 	c                  int
-	offset, keep       float32
+	offset             float32
+	acc                bool
 }
 
 var normBackTasks freeList[normBackTask]
@@ -57,7 +58,11 @@ func (t *normBackTask) Run(lo, hi int) {
 	for i := lo; i < hi; i++ {
 		dy, x, r := t.dy[i*t.c:(i+1)*t.c], t.x[i*t.c:(i+1)*t.c], t.rstd[i]
 		k := r * r * r * vecNormDot(dy, x, t.w, t.offset) / float32(t.c)
-		vecNormBack(t.dx[i*t.c:(i+1)*t.c], dy, x, t.w, r, k, t.offset, t.keep)
+		if dx := t.dx[i*t.c : (i+1)*t.c]; t.acc {
+			vecNormBackAdd(dx, dy, x, t.w, r, k, t.offset)
+		} else {
+			vecNormBack(dx, dy, x, t.w, r, k, t.offset)
+		}
 	}
 }
 
@@ -96,10 +101,7 @@ func RMSNormBackward(dx, dy, x, w, rstd []float32, rows, c int, wOffset float32,
 		normGainTasks.put(t)
 	}
 	t := normBackTasks.get()
-	*t = normBackTask{dx, dy, x, w, rstd, c, wOffset, 0}
-	if acc {
-		t.keep = 1
-	}
+	*t = normBackTask{dx, dy, x, w, rstd, c, wOffset, acc}
 	Parallel(rows, rowGrain(c), t)
 	*t = normBackTask{}
 	normBackTasks.put(t)
