@@ -1,0 +1,307 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// attentionRef is attention and its gradient in float64, by definition.
+type attentionRef struct {
+	AttentionSpec
+	seq        []int32
+	q, k, v    []float64
+	out, lse   []float64
+	dq, dk, dv []float64
+}
+
+func widen(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}
+
+func narrow(x []float64) []float32 {
+	y := make([]float32, len(x))
+	for i, v := range x {
+		y[i] = float32(v)
+	}
+	return y
+}
+
+// each calls f for every query row and head with the key rows it sees.
+func (r *attentionRef) each(f func(i, h, lo, hi int)) {
+	for s := range len(r.seq) - 1 {
+		for i := int(r.seq[s]); i < int(r.seq[s+1]); i++ {
+			lo := int(r.seq[s])
+			if r.Window > 0 {
+				lo = max(lo, i-r.Window+1)
+			}
+			for h := range r.Heads {
+				f(i, h, lo, i+1)
+			}
+		}
+	}
+}
+
+// probabilities are the softmax weights of query i of head h.
+func (r *attentionRef) probabilities(i, h, lo, hi int) (p []float64, lse float64) {
+	d, g := r.HeadDim, h/(r.Heads/r.KVHeads)
+	m := math.Inf(-1)
+	for j := lo; j < hi; j++ {
+		s := 0.0
+		for x := range d {
+			s += r.q[(i*r.Heads+h)*d+x] * r.k[(j*r.KVHeads+g)*d+x]
+		}
+		p = append(p, s*float64(r.Scale))
+		m = max(m, p[len(p)-1])
+	}
+	sum := 0.0
+	for _, s := range p {
+		sum += math.Exp(s - m)
+	}
+	lse = m + math.Log(sum)
+	for j := range p {
+		p[j] = math.Exp(p[j] - lse)
+	}
+	return p, lse
+}
+
+func (r *attentionRef) forward() {
+	rows := int(r.seq[len(r.seq)-1])
+	r.out, r.lse = make([]float64, len(r.q)), make([]float64, rows*r.Heads)
+	r.each(func(i, h, lo, hi int) {
+		p, lse := r.probabilities(i, h, lo, hi)
+		r.lse[h*rows+i] = lse
+		for j := lo; j < hi; j++ {
+			for x := range r.HeadDim {
+				r.out[(i*r.Heads+h)*r.HeadDim+x] += p[j-lo] * r.v[(j*r.KVHeads+h/(r.Heads/r.KVHeads))*r.HeadDim+x]
+			}
+		}
+	})
+}
+
+func (r *attentionRef) backward(dout []float64) {
+	d := r.HeadDim
+	r.dq, r.dk, r.dv = make([]float64, len(r.q)), make([]float64, len(r.k)), make([]float64, len(r.v))
+	r.each(func(i, h, lo, hi int) {
+		p, _ := r.probabilities(i, h, lo, hi)
+		at, g := (i*r.Heads+h)*d, h/(r.Heads/r.KVHeads)
+		dp, mean := make([]float64, len(p)), 0.0
+		for j := range p {
+			kv := ((lo+j)*r.KVHeads + g) * d
+			for x := range d {
+				dp[j] += dout[at+x] * r.v[kv+x]
+				r.dv[kv+x] += p[j] * dout[at+x]
+			}
+			mean += p[j] * dp[j]
+		}
+		for j := range p {
+			kv, ds := ((lo+j)*r.KVHeads+g)*d, p[j]*(dp[j]-mean)*float64(r.Scale)
+			for x := range d {
+				r.dq[at+x] += ds * r.k[kv+x]
+				r.dk[kv+x] += ds * r.q[at+x]
+			}
+		}
+	})
+}
+
+// TestAttentionReference: the reference's gradient is that of its own forward.
+func TestAttentionReference(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	spec := AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 3, Scale: 0.7, Window: 4}
+	r := attentionRef{AttentionSpec: spec, seq: []int32{0, 6, 6, 9}}
+	r.q, r.k, r.v = widen(randoms(rng, 9*12, 1)), widen(randoms(rng, 9*6, 1)), widen(randoms(rng, 9*6, 1))
+	dout := widen(randoms(rng, 9*12, 1))
+	r.backward(dout)
+	value := func() float64 {
+		r.forward()
+		s := 0.0
+		for i := range dout {
+			s += dout[i] * r.out[i]
+		}
+		return s
+	}
+	for name, pair := range map[string][2][]float64{"q": {r.q, r.dq}, "k": {r.k, r.dk}, "v": {r.v, r.dv}} {
+		for i := range pair[0] {
+			const h = 1e-5
+			old := pair[0][i]
+			pair[0][i] = old + h
+			up := value()
+			pair[0][i] = old - h
+			down := value()
+			pair[0][i] = old
+			if d := (up - down) / (2 * h); math.Abs(d-pair[1][i]) > 1e-8 {
+				t.Fatalf("d%s[%d] = %v, finite difference %v", name, i, pair[1][i], d)
+			}
+		}
+	}
+}
+
+// TestAttention compares forward and backward with the reference over shapes
+// that cross every tile edge, with guard bands around every output.
+func TestAttention(t *testing.T) {
+	cases := []struct {
+		spec    AttentionSpec
+		lengths []int
+	}{
+		{AttentionSpec{1, 1, 1, 1, 0}, []int{1, 2, 0, 3}},
+		{AttentionSpec{4, 2, 8, 0.5, 0}, []int{47, 48, 49}},
+		{AttentionSpec{3, 1, 64, 0.125, 0}, []int{97, 1, 150}},
+		{AttentionSpec{2, 2, 20, 0.3, 0}, []int{5, 193}},
+		{AttentionSpec{2, 1, 80, 0.1, 30}, []int{200, 29, 31}},
+		{AttentionSpec{2, 1, 16, 0.3, 1}, []int{120}},
+		{AttentionSpec{2, 1, 128, 0.1, 97}, []int{230}},
+		{AttentionSpec{6, 2, 7, 0.4, 0}, []int{6, 12, 95, 96}},
+	}
+	forEachImpl(t, func(t *testing.T) {
+		for i, c := range cases {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(2, uint64(i)))
+				seq := []int32{0}
+				for _, n := range c.lengths {
+					seq = append(seq, seq[len(seq)-1]+int32(n))
+				}
+				rows := int(seq[len(seq)-1])
+				nq, nk := rows*c.spec.Heads*c.spec.HeadDim, rows*c.spec.KVHeads*c.spec.HeadDim
+				q, k, v, dout := randoms(rng, nq, 2), randoms(rng, nk, 1), randoms(rng, nk, 1), randoms(rng, nq, 1)
+				r := attentionRef{AttentionSpec: c.spec, seq: seq, q: widen(q), k: widen(k), v: widen(v)}
+				r.forward()
+				r.backward(widen(dout))
+				var outs [5][]float32
+				for j, n := range [...]int{nq, rows * c.spec.Heads, nq, nk, nk} {
+					var check func()
+					outs[j], check = guarded(t, n, j)
+					defer check()
+				}
+				Attention(outs[0], outs[1], q, k, v, seq, c.spec)
+				AttentionBackward(outs[2], outs[3], outs[4], dout, q, k, v, outs[0], outs[1], seq, c.spec)
+				near(t, "out", outs[0], narrow(r.out), 2e-6)
+				near(t, "lse", outs[1], narrow(r.lse), 2e-6)
+				near(t, "dq", outs[2], narrow(r.dq), 1e-5)
+				near(t, "dk", outs[3], narrow(r.dk), 1e-5)
+				near(t, "dv", outs[4], narrow(r.dv), 1e-5)
+				inPlace := append([]float32(nil), q...)
+				Attention(inPlace, nil, inPlace, k, v, seq, c.spec)
+				near(t, "in place", inPlace, outs[0], 0)
+			})
+		}
+	})
+}
+
+// TestAttentionGolden compares with PyTorch's scaled_dot_product_attention.
+func TestAttentionGolden(t *testing.T) {
+	cases := map[string]struct {
+		spec AttentionSpec
+		seq  []int32
+	}{
+		"packed": {AttentionSpec{4, 2, 8, 0.3, 0}, []int32{0, 5, 66, 67, 80}},
+		"window": {AttentionSpec{3, 1, 5, 0.3, 9}, []int32{0, 70}},
+	}
+	forEachImpl(t, func(t *testing.T) {
+		for name, c := range cases {
+			rows := int(c.seq[len(c.seq)-1])
+			nq, nk := rows*c.spec.Heads*c.spec.HeadDim, rows*c.spec.KVHeads*c.spec.HeadDim
+			q, k, v, dout := values(1, nq), values(2, nk), values(3, nk), values(4, nq)
+			for _, x := range [][]float32{q, k, v} {
+				Scale(x, x, 3)
+			}
+			out, lse := make([]float32, nq), make([]float32, rows*c.spec.Heads)
+			dq, dk, dv := make([]float32, nq), make([]float32, nk), make([]float32, nk)
+			Attention(out, lse, q, k, v, c.seq, c.spec)
+			AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, c.seq, c.spec)
+			for part, got := range map[string][]float32{"out": out, "dq": dq, "dk": dk, "dv": dv} {
+				near(t, name+" "+part, got, golden(t, "attention/"+name+"/"+part), 2e-6)
+			}
+		}
+	})
+}
+
+// TestAttentionCached: new rows against a cache give what the whole sequence
+// gives at once, for chunks of every path.
+func TestAttentionCached(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		for _, window := range []int{0, 1, 33} {
+			rng := rand.New(rand.NewPCG(3, 3))
+			const rows, capacity = 230, 250
+			spec := AttentionSpec{Heads: 6, KVHeads: 2, HeadDim: 24, Scale: 0.2, Window: window}
+			q, k, v := randoms(rng, rows*144, 1), randoms(rng, rows*48, 1), randoms(rng, rows*48, 1)
+			want := make([]float32, len(q))
+			Attention(want, nil, q, k, v, []int32{0, rows}, spec)
+			kc, vc := make([]float32, 2*capacity*24), make([]float32, 2*capacity*24)
+			for i := range kc {
+				kc[i], vc[i] = canary, canary // unused rows must not matter
+			}
+			for r := range rows {
+				for h := range 2 {
+					copy(kc[(h*capacity+r)*24:][:24], k[r*48+h*24:])
+					copy(vc[(h*capacity+r)*24:][:24], v[r*48+h*24:])
+				}
+			}
+			past := 0
+			for _, n := range []int{1, 3, 60, 1, 7, 8, 100, 50} {
+				out, check := guarded(t, n*144, 1)
+				AttentionCached(out, q[past*144:(past+n)*144], kc, vc, n, past, capacity, spec)
+				check()
+				near(t, fmt.Sprintf("window %d, %d rows after %d", window, n, past), out, want[past*144:(past+n)*144], 2e-6)
+				past += n
+			}
+			if past != rows {
+				t.Fatal("rows left over")
+			}
+		}
+	})
+}
+
+// TestAttentionNaN: a NaN reaches the queries that see it and no others.
+func TestAttentionNaN(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		const rows, at = 130, 50
+		rng := rand.New(rand.NewPCG(4, 4))
+		spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 16, Scale: 0.25}
+		q, k, v, out := randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), make([]float32, rows*16)
+		k[at*16+3] = float32(math.NaN())
+		Attention(out, nil, q, k, v, []int32{0, 120, rows}, spec)
+		for i := range rows {
+			bad := out[i*16] != out[i*16]
+			if want := i >= at && i < 120; bad != want {
+				t.Fatalf("row %d: NaN %v, want %v", i, bad, want)
+			}
+		}
+	})
+}
+
+// benchmarkAttention is a layer of SmolLM2-135M on 4 sequences of 256.
+func benchmarkAttention(b *testing.B, backward bool) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	spec := AttentionSpec{Heads: 9, KVHeads: 3, HeadDim: 64, Scale: 0.125}
+	seq := []int32{0, 256, 512, 768, 1024}
+	q, k, v := randoms(rng, 1024*576, 1), randoms(rng, 1024*192, 1), randoms(rng, 1024*192, 1)
+	out, lse := make([]float32, len(q)), make([]float32, 1024*9)
+	dq, dk, dv := make([]float32, len(q)), make([]float32, len(k)), make([]float32, len(k))
+	Attention(out, lse, q, k, v, seq, spec)
+	for b.Loop() {
+		if backward {
+			AttentionBackward(dq, dk, dv, q, q, k, v, out, lse, seq, spec)
+		} else {
+			Attention(out, lse, q, k, v, seq, spec)
+		}
+	}
+}
+
+func BenchmarkAttention(b *testing.B)         { benchmarkAttention(b, false) }
+func BenchmarkAttentionBackward(b *testing.B) { benchmarkAttention(b, true) }
+
+// BenchmarkAttentionCached is one token after 1024.
+func BenchmarkAttentionCached(b *testing.B) {
+	spec := AttentionSpec{Heads: 9, KVHeads: 3, HeadDim: 64, Scale: 0.125}
+	rng := rand.New(rand.NewPCG(6, 6))
+	q, out := randoms(rng, 576, 1), make([]float32, 576)
+	k, v := randoms(rng, 3*2048*64, 1), randoms(rng, 3*2048*64, 1)
+	for b.Loop() {
+		AttentionCached(out, q, k, v, 1, 1024, 2048, spec)
+	}
+}
