@@ -1,0 +1,154 @@
+package kernel
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// lossRef is the loss of each row, its logits' gradient with coefficient coef,
+// and from it dh and dhead, in float64.
+func lossRef(h, head []float32, targets []int32, coef []float32, c, vocab int) (loss, dh, dhead []float64) {
+	dh, dhead = make([]float64, len(h)), make([]float64, len(head))
+	for i, target := range targets {
+		x, m := make([]float64, vocab), math.Inf(-1)
+		for v := range x {
+			for j := range c {
+				x[v] += float64(h[i*c+j]) * float64(head[v*c+j])
+			}
+			m = max(m, x[v])
+		}
+		sum := 0.0
+		for _, s := range x {
+			sum += math.Exp(s - m)
+		}
+		loss = append(loss, m+math.Log(sum)-x[target])
+		for v := range x {
+			g := math.Exp(x[v]-m) / sum
+			if v == int(target) {
+				g--
+			}
+			for j := range c {
+				dh[i*c+j] += float64(coef[i]) * g * float64(head[v*c+j])
+				dhead[v*c+j] += float64(coef[i]) * g * float64(h[i*c+j])
+			}
+		}
+	}
+	return loss, dh, dhead
+}
+
+// TestCrossEntropy compares with float64 over row counts around the chunk, for
+// a dense and a decoded head, with and without weights and gradients.
+func TestCrossEntropy(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		for _, p := range []int{0, 1, 3, lossRows - 1, lossRows, 2*lossRows + 5} {
+			const c, vocab, scale = 24, 1100, 0.25
+			rng := rand.New(rand.NewPCG(1, uint64(p)))
+			h, w, weight := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), randoms(rng, p, 1)
+			targets, coef := make([]int32, p), make([]float32, p)
+			for i := range targets {
+				targets[i] = int32(rng.IntN(vocab))
+				coef[i] = weight[i] * scale
+			}
+			wantLoss, wantDh, wantDhead := lossRef(h, w, targets, coef, c, vocab)
+			dense := &Matrix{N: vocab, K: c, F32: w}
+			decoded := &Matrix{N: vocab, K: c, Decode: func(dst []float32, lo, hi int) { copy(dst, w[lo*c:hi*c]) }}
+			for _, head := range []*Matrix{dense, decoded} {
+				loss, checkLoss := guarded(t, p, 1)
+				dh, checkDh := guarded(t, p*c, 2)
+				dhead := make([]float32, vocab*c)
+				CrossEntropy(loss, nil, nil, h, head, targets, weight, LossSpec{})
+				near(t, "loss alone", loss, narrow(wantLoss), 2e-6)
+				CrossEntropy(loss, dh, dhead, h, head, targets, weight, LossSpec{GradScale: scale})
+				near(t, "loss", loss, narrow(wantLoss), 2e-6)
+				near(t, "dh", dh, narrow(wantDh), 2e-6)
+				near(t, "dhead", dhead, narrow(wantDhead), 5e-6)
+				clear(dh)
+				CrossEntropyBackward(dh, dhead, h, head, targets, coef)
+				near(t, "dh in two passes", dh, narrow(wantDh), 2e-6)
+				for i := range wantDhead {
+					wantDhead[i] *= 2 // it is added to
+				}
+				near(t, "dhead in two passes", dhead, narrow(wantDhead), 5e-6)
+				for i := range wantDhead {
+					wantDhead[i] /= 2
+				}
+				checkLoss()
+				checkDh()
+			}
+		}
+	})
+}
+
+// TestCrossEntropyDifference: dh is the slope of the float64 loss.
+func TestCrossEntropyDifference(t *testing.T) {
+	const p, c, vocab, step = 3, 5, 40, 1e-3
+	rng := rand.New(rand.NewPCG(2, 2))
+	h, w, ones := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), []float32{1, 1, 1}
+	targets := []int32{7, 0, 39}
+	dh, loss := make([]float32, p*c), make([]float32, p)
+	CrossEntropy(loss, dh, nil, h, &Matrix{N: vocab, K: c, F32: w}, targets, nil, LossSpec{GradScale: 1})
+	for i := range h {
+		at := func(v float32) float64 {
+			old := h[i]
+			h[i] = v
+			defer func() { h[i] = old }()
+			l, _, _ := lossRef(h, w, targets, ones, c, vocab)
+			return l[i/c]
+		}
+		up, down := h[i]+step, h[i]-step
+		if d := (at(up) - at(down)) / float64(up-down); math.Abs(d-float64(dh[i])) > 1e-5 {
+			t.Fatalf("dh[%d] = %v, finite difference %v", i, dh[i], d)
+		}
+	}
+}
+
+// TestCrossEntropyExtremes: huge logits give finite losses, and a NaN stays in
+// its row.
+func TestCrossEntropyExtremes(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		const vocab = 70
+		head := &Matrix{N: vocab, K: 1, F32: make([]float32, vocab)}
+		for i := range head.F32 {
+			head.F32[i] = float32(i)
+		}
+		h, loss, dh := []float32{1e6, float32(math.NaN()), -1e30}, make([]float32, 3), make([]float32, 3)
+		CrossEntropy(loss, dh, nil, h, head, []int32{vocab - 1, 0, 0}, nil, LossSpec{GradScale: 1})
+		if loss[0] != 0 || dh[0] != 0 || loss[1] == loss[1] || dh[1] == dh[1] || loss[2] != 0 || dh[2] != 0 {
+			t.Fatalf("loss %v, dh %v", loss, dh)
+		}
+	})
+}
+
+// TestCrossEntropyGolden compares with PyTorch.
+func TestCrossEntropyGolden(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		h, w, weight, targets := values(11, 9*16), values(12, 310*16), values(13, 9), make([]int32, 9)
+		Scale(w, w, 4)
+		for i := range targets {
+			targets[i] = int32(i * 167 % 310)
+		}
+		loss, dh, dhead := make([]float32, 9), make([]float32, 9*16), make([]float32, 310*16)
+		CrossEntropy(loss, dh, dhead, h, &Matrix{N: 310, K: 16, F32: w}, targets, weight, LossSpec{GradScale: 0.125})
+		near(t, "nll", loss, golden(t, "loss/nll"), 1e-6)
+		near(t, "dh", dh, golden(t, "loss/dh"), 1e-6)
+		near(t, "dhead", dhead, golden(t, "loss/dhead"), 1e-6)
+	})
+}
+
+// BenchmarkSoftmaxLoss is what the loss adds to its products: 128 rows of
+// SmolLM2's vocabulary from logits to their gradient.
+func BenchmarkSoftmaxLoss(b *testing.B) {
+	const vocab = 49152
+	rng := rand.New(rand.NewPCG(3, 3))
+	logits, row := make([]float32, lossRows*vocab), randoms(rng, vocab, 3)
+	for i := range lossRows {
+		copy(logits[i*vocab:], row)
+	}
+	t := &lossTask{logits: logits, vocab: vocab, loss: make([]float32, lossRows), targets: make([]int32, lossRows), grad: true}
+	b.SetBytes(lossRows * vocab * 4)
+	for b.Loop() {
+		t.spec.GradScale = 1
+		Parallel(lossRows, 1, t)
+	}
+}
