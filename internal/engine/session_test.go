@@ -81,6 +81,40 @@ func TestDPOEqualsTRL(t *testing.T) {
 	t.Logf("largest relative difference of a gradient: %.2g", checkGradients(t, g, s))
 }
 
+// TestWeights: a weight of 2 is the token twice, 0 is no target.
+func TestWeights(t *testing.T) {
+	m := named(t, "llama")
+	s := newSession(t, m, 0, 4)
+	for _, p := range s.Params() {
+		copy(p.Value, testmodel.Weights(p.Name, model.KindLinear, len(p.Value)))
+	}
+	grads := func(b Batch) (out []float32, sum, weight float64) {
+		s.ZeroGrad()
+		sum, weight, err := s.Loss(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Backward(1)
+		for _, p := range s.Params() {
+			out = append(out, p.Grad...)
+		}
+		return out, sum, weight
+	}
+	one := someBatch(m, 6)
+	one.Weights = []float32{2, 0, 2, 0, 2, 0}
+	two := someBatch(m, 6)
+	two.Tokens, two.Seq = append(two.Tokens, two.Tokens...), []int32{0, 6, 12}
+	two.Targets = append(two.Targets, two.Targets...)
+	for i := 1; i < 12; i += 2 {
+		two.Targets[i] = -1
+	}
+	got, sum, n := grads(one)
+	want, wantSum, wantN := grads(two)
+	if d := apart(got, want); !(d < 1e-6) || math.Abs(sum-wantSum) > 1e-5 || n != 6 || wantN != 6 {
+		t.Errorf("weights: loss %v over %v, want %v over %v; gradients differ by %v", sum, n, wantSum, wantN, d)
+	}
+}
+
 // trainStep is one step of plain gradient descent on all parameters.
 func trainStep(t *testing.T, s *Session, b Batch) float64 {
 	t.Helper()
@@ -353,6 +387,18 @@ func TestSessionRefuses(t *testing.T) {
 	} {
 		if _, _, err := s.Loss(b); !errors.Is(err, ErrBatch) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A batch without targets is no mistake: it adds nothing.
+	s.ZeroGrad()
+	sum, n, err := s.Loss(Batch{Tokens: []int32{1, 2}, Seq: []int32{0, 2}, Targets: []int32{-1, -1}})
+	if err != nil || sum != 0 || n != 0 {
+		t.Errorf("no targets: loss %v over %v, %v", sum, n, err)
+	}
+	s.Backward(1)
+	for _, p := range s.Params() {
+		if kernel.SumSquares(p.Grad) != 0 {
+			t.Errorf("no targets: gradient of %s", p.Name)
 		}
 	}
 	// 4-bit weights are not trained.

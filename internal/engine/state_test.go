@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/graftml/graft/internal/testmodel"
@@ -220,6 +221,67 @@ func TestSampler(t *testing.T) {
 	if _, err := (&Sampler{}).Pick([]float32{float32(math.NaN())}); !errors.Is(err, ErrModel) {
 		t.Errorf("logits that are not numbers: %v", err)
 	}
+}
+
+// TestStatesRunTogether runs states with different adapters at the same time, while adapters come
+// and go: each computes what it would alone.
+func TestStatesRunTogether(t *testing.T) {
+	g := readGolden(t, "lora")
+	m := g.load(t)
+	a := g.adapter(t, m)
+	if err := m.AddAdapter("a", a); err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for i := range 4 {
+		key, uses := "logits.base", []Use(nil)
+		if i%2 == 0 {
+			key, uses = "logits.adapter", []Use{{Name: "a"}}
+		}
+		wait.Go(func() {
+			s := m.NewState()
+			for range 3 {
+				if err := s.Use(uses...); err != nil {
+					t.Error(err)
+					return
+				}
+				checkLogits(t, s, g, key)
+			}
+		})
+	}
+	for range 20 {
+		if err := m.AddAdapter("b", a.Scaled(2)); err != nil {
+			t.Error(err)
+		}
+		if got := m.Adapters(); !slices.Equal(got, []string{"a", "b"}) {
+			t.Errorf("adapters %q", got)
+		}
+		if err := m.RemoveAdapter("b"); err != nil {
+			t.Error(err)
+		}
+	}
+	wait.Wait()
+}
+
+// TestReplacedAdapter: a state keeps what it chose until it chooses again.
+func TestReplacedAdapter(t *testing.T) {
+	g := readGolden(t, "lora")
+	m := g.load(t)
+	s := m.NewState()
+	if err := m.AddAdapter("a", g.adapter(t, m)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Use(Use{Name: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.AddAdapter("a", g.adapter(t, m).Scaled(0)); err != nil {
+		t.Fatal(err)
+	}
+	checkLogits(t, s, g, "logits.adapter")
+	if err := s.Use(Use{Name: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	checkLogits(t, s, g, "logits.base")
 }
 
 func TestEvalRefuses(t *testing.T) {
