@@ -1,0 +1,37 @@
+package adapters_test
+
+import (
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/graftml/graft/adapters"
+)
+
+func Example() {
+	dir, err := os.MkdirTemp("", "adapter")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	// A rank-1 adapter of one product of three features to two.
+	a := &adapters.Adapter{
+		Config: adapters.Config{R: 1, Alpha: 2, TaskType: "CAUSAL_LM"},
+		Pairs: []adapters.Pair{{
+			Module: "model.layers.0.self_attn.q_proj", R: 1, In: 3, Out: 2, Scale: 2,
+			A: []float32{1, 2, 3}, B: []float32{10, 20},
+		}},
+	}
+	if err := adapters.WritePEFT(dir, a); err != nil { // PEFT loads this folder
+		log.Fatal(err)
+	}
+	b, err := adapters.Open(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	row := []float32{0.5, 0.5, 0.5} // row 1 of the base's weight
+	b.AddRows("model.layers.0.self_attn.q_proj.weight", 1, 2, row)
+	fmt.Println(b.Config.R, b.Pairs[0].Scale, row)
+	// Output: 1 2 [40.5 80.5 120.5]
+}
