@@ -141,12 +141,18 @@ func packT(dst, src []float32, row, n, d int) {
 }
 
 // packRows copies src (n, d), rows at stride row, times scale to dst, rows at
-// stride padded, and fills each row with zeros.
+// stride padded, and fills each row up to padded with zeros.
 func packRows(dst []float32, padded int, src []float32, row, n, d int, scale float32) {
 	for i := range n {
-		to := dst[i*padded : (i+1)*padded]
-		vecScale(to[:d], src[i*row:i*row+d], scale)
-		clear(to[d:])
+		to, from := dst[i*padded:(i+1)*padded], src[i*row:i*row+d]
+		if scale == 1 {
+			copy(to, from)
+		} else {
+			vecScale(to[:d], from, scale)
+		}
+		if d < padded {
+			clear(to[d:])
+		}
 	}
 }
 
@@ -189,6 +195,25 @@ func (b *block) visible(i, first, window int) (lo, hi int) {
 func (b *block) rowsEnd(i, first int) int {
 	_, hi := b.visible(min(i+tileRows, b.n)-1, first, 0)
 	return max(hi, 0)
+}
+
+// load packs the block's rows of src into dst (qTile, padded), and zeros into
+// the rows that fill up its last group.
+func (b *block) load(dst []float32, padded int, src []float32, row, d int, scale float32) {
+	packRows(dst, padded, src, row, b.n, d, scale)
+	clear(dst[b.n*padded : roundUp(b.n, tileRows)*padded])
+}
+
+// hide sets to zero what the tile products read of a row of weights besides
+// the visible keys [lo, hi): those before the window, and those that the last
+// group of rows (weigh) or of keys (transposed) reaches past hi.
+func hide(row []float32, lo, hi int) {
+	if hi <= lo {
+		clear(row)
+		return
+	}
+	clear(row[:lo])
+	clear(row[hi:min(hi+tileRows, kTile)])
 }
 
 // scores computes s (qTile, kTile) = q·kt where any query of the group of rows
@@ -284,8 +309,7 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
-	clear(sc.q)
-	packRows(sc.q, t.padded, t.q[at:], width, b.n, d, t.spec.Scale)
+	b.load(sc.q, t.padded, t.q[at:], width, d, t.spec.Scale)
 	clear(sc.o)
 	for i := range b.n {
 		sc.max[i], sc.sum[i] = float32(math.Inf(-1)), 0
@@ -313,8 +337,8 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 func (t *forwardTask) softmaxRow(sc *forwardScratch, b *block, i, first int) {
 	lo, hi := b.visible(i, first, t.spec.Window)
 	row := sc.s[i*kTile : (i+1)*kTile]
+	hide(row, lo, hi)
 	if hi <= lo {
-		clear(row)
 		return
 	}
 	if m := vecMax(row[lo:hi]); m > sc.max[i] {
@@ -327,6 +351,4 @@ func (t *forwardTask) softmaxRow(sc *forwardScratch, b *block, i, first int) {
 		sc.max[i] = m
 	}
 	sc.sum[i] += vecExpSum(row[lo:hi], row[lo:hi], sc.max[i])
-	clear(row[:lo])
-	clear(row[hi:])
 }

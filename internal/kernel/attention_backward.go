@@ -87,11 +87,9 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
-	clear(sc.q)
-	clear(sc.dout)
 	clear(sc.dq)
-	packRows(sc.q, t.padded, t.q[at:], width, b.n, d, t.spec.Scale)
-	packRows(sc.dout, t.padded, t.dout[at:], width, b.n, d, 1)
+	b.load(sc.q, t.padded, t.q[at:], width, d, t.spec.Scale)
+	b.load(sc.dout, t.padded, t.dout[at:], width, d, 1)
 	for i := range b.n {
 		// Σⱼ pᵢⱼ·(dp)ᵢⱼ = doutᵢ·outᵢ: the softmax's gradient needs no second pass.
 		sc.delta[i] = vecDot(t.dout[at+i*width:][:d], t.out[at+i*width:][:d])
@@ -105,13 +103,10 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
-			if hi <= lo {
-				clear(row)
-				continue
+			hide(row, lo, hi)
+			if lo < hi {
+				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
 			}
-			vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
-			clear(row[:lo])
-			clear(row[hi:])
 		}
 		part := t.part(b.span, tile, head)
 		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first)

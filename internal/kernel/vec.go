@@ -5,6 +5,8 @@ import (
 	"math"
 )
 
+//go:generate go run ./_asm/vec .
+
 // This file holds the elementwise operations and the reductions over a whole
 // vector. All take slices of equal length and panic on others. dst may be the
 // same slice as an input, never one shifted against it.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -449,4 +450,19 @@ func TestTranspose(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestVecGenerated: the tree holds what _asm/vec writes.
+func TestVecGenerated(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("go", "run", "./_asm/vec", dir).CombinedOutput(); err != nil {
+		t.Fatalf("go run ./_asm/vec: %v\n%s", err, out)
+	}
+	for _, name := range []string{"vec_amd64.s", "vec_amd64.go", "vec_other.go"} {
+		want, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		compareFile(t, name, want)
+	}
 }
