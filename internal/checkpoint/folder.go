@@ -66,7 +66,11 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 		if data == nil {
 			return nil, fmt.Errorf("%w: the folder has no tokenizer.json", ErrNoTokenizer)
 		}
-		return tokenizer.ParseJSON(data)
+		t, err := tokenizer.ParseJSON(data)
+		if err != nil || meta.Files["tokenizer_config.json"] == nil {
+			return t, err
+		}
+		return t.WithConfig(meta.Files["tokenizer_config.json"])
 	})
 	return c, nil
 }

@@ -134,9 +134,8 @@ func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
 	if v.Tokens == nil {
 		return nil, nil
 	}
-	// Families whose flag is on when the key is absent, as llama.cpp has it.
-	if _, ok := f.Get("tokenizer.ggml.add_bos_token"); !ok && v.Pre == "llama-bpe" {
-		v.AddBOS = true
+	if _, ok := f.Get("tokenizer.ggml.add_bos_token"); !ok {
+		v.AddBOS = tokenizer.DefaultAddBOS(v.Pre)
 	}
 	return v, nil
 }

@@ -131,6 +131,11 @@ func (w *writing) plan() error {
 	if err != nil {
 		return err
 	}
+	if t := strings.ToUpper(w.o.Type); t != "" && t != "NF4" && t != "FP4" {
+		if _, err := quantize.LookupEncoder(t); err != nil {
+			return err
+		}
+	}
 	kinds := map[string]model.Kind{}
 	for _, p := range params {
 		kinds[p.Name] = p.Kind

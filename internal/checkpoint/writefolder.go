@@ -174,7 +174,7 @@ func (c *Checkpoint) tokenizerFiles(files map[string][]byte) error {
 	config := map[string]any{"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false, "model_max_length": m.Context}
 	generation := map[string]any{"_from_model_config": true}
 	special := map[string]any{}
-	for key, id := range map[string]int{"bos": m.BOS, "pad": m.PAD, "eos": first(m.EOS), "unk": tok.UNK()} {
+	for key, id := range map[string]int{"bos": m.BOS, "pad": m.PAD, "eos": first(m.EOS), "unk": int(tok.UNK())} {
 		if id < 0 {
 			continue
 		}

@@ -164,15 +164,15 @@ func (w *writing) applySpecials(v *tokenizer.Vocab) error {
 	return nil
 }
 
-// Token types of tokenizer.ggml.token_type.
-const tokenUnused = 5
-
 // vocabKeys writes a vocabulary's keys, padded to the rows of the embedding table as llama.cpp
 // requires.
 func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
 	tokens, types := slices.Clone(v.Tokens), slices.Clone(v.Types)
+	if types == nil {
+		types = slices.Repeat([]int32{tokenizer.TypeNormal}, len(tokens))
+	}
 	for id := len(tokens); id < rows; id++ {
-		tokens, types = append(tokens, fmt.Sprintf("[PAD%d]", id)), append(types, tokenUnused)
+		tokens, types = append(tokens, fmt.Sprintf("[PAD%d]", id)), append(types, tokenizer.TypeUnused)
 	}
 	keys := []gguf.KV{
 		gguf.Entry("tokenizer.ggml.model", v.Model),

@@ -141,8 +141,8 @@ func (r *ggufReader) str(key, otherwise string) string {
 }
 
 // scalingFromDivisors finds the llama3 parameters behind a rope_freqs.weight: a GGUF file keeps only
-// the result. The factor is the largest divisor; the rest are the published ones, and the divisors
-// they make must be the stored ones.
+// the result. Several sets of parameters make the same divisors; the one with the published bounds
+// (1 and 4) is preferred.
 func scalingFromDivisors(c *Config, divisors []float32) (*RopeScaling, error) {
 	if len(divisors) != c.HeadDim/2 {
 		return nil, fmt.Errorf("model: reading GGUF metadata: rope_freqs.weight has %d values where a head of %d features needs %d", len(divisors), c.HeadDim, c.HeadDim/2)
@@ -151,9 +151,9 @@ func scalingFromDivisors(c *Config, divisors []float32) (*RopeScaling, error) {
 	for _, d := range divisors {
 		factor = max(factor, d)
 	}
-	for _, original := range []int{8192, 4096, 16384, 32768, 2048} {
-		for _, low := range []float64{1, 2} {
-			s := &RopeScaling{"llama3", shortest(factor), low, 4, original}
+	for _, bounds := range [][2]float64{{1, 4}, {1, 2}, {1, 8}, {2, 4}, {2, 8}} {
+		for original := 32; original <= 1<<20; original *= 2 {
+			s := &RopeScaling{"llama3", shortest(factor), bounds[0], bounds[1], original}
 			probe := *c
 			probe.RopeScaling = s
 			if s.validate() == nil && near(probe.RopeDivisors(), divisors) {
@@ -161,7 +161,7 @@ func scalingFromDivisors(c *Config, divisors []float32) (*RopeScaling, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("model: reading GGUF metadata: rope_freqs.weight is no llama3 scaling of a published model: %w", ErrUnsupported)
+	return nil, fmt.Errorf("model: reading GGUF metadata: rope_freqs.weight is no llama3 scaling this version recognises: %w", ErrUnsupported)
 }
 
 func near(a, b []float32) bool {

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/internal/testmodel"
+	"github.com/graftml/graft/onnx/ort"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"graft": main})
+}
+
+// TestScripts runs the scenarios in testdata. Each begins with a folder "model" (a tiny llama with a
+// tokenizer) and the quickstart's rows in "rows.jsonl".
+func TestScripts(t *testing.T) {
+	rows, err := os.ReadFile("../../testdata/quickstart/pirate.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, noORT := ort.FindLibrary("")
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GRAFT_ORT_LIB", os.Getenv("GRAFT_ORT_LIB"))
+			m, err := testmodel.Named("llama")
+			if err != nil {
+				return err
+			}
+			dir := filepath.Join(e.WorkDir, "model")
+			if err := os.Mkdir(dir, 0o777); err != nil {
+				return err
+			}
+			if err := m.WriteFolder(dir); err != nil {
+				return err
+			}
+			for name, data := range testmodel.TokenizerFiles() {
+				if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+					return err
+				}
+			}
+			return os.WriteFile(filepath.Join(e.WorkDir, "rows.jsonl"), []byte(strings.Join(strings.SplitAfter(string(rows), "\n")[:20], "")), 0o666)
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "ort" { // ONNX Runtime is there; "make test" fetches it
+				return noORT == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			// damage FILE: changes one byte in the second half of a file
+			"damage": func(ts *testscript.TestScript, _ bool, args []string) {
+				path := ts.MkAbs(args[0])
+				data, err := os.ReadFile(path)
+				ts.Check(err)
+				data[len(data)*3/4+1] ^= 0x41
+				ts.Check(os.WriteFile(path, data, 0o666))
+			},
+			// truncate FILE: cuts the last tenth off
+			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
+				path := ts.MkAbs(args[0])
+				info, err := os.Stat(path)
+				ts.Check(err)
+				ts.Check(os.Truncate(path, info.Size()*9/10))
+			},
+		},
+	})
+}
+
+// Every command says what it does, what it takes, and gives an example.
+func TestHelp(t *testing.T) {
+	var visit func(c *cli.Command, path string)
+	visit = func(c *cli.Command, path string) {
+		if c.Usage == "" {
+			t.Errorf("%s has no usage line", path)
+		}
+		if !strings.Contains(c.Description, "  graft ") && len(c.Commands) == 0 {
+			t.Errorf("%s has no example in its help", path)
+		}
+		for _, sub := range c.Commands {
+			visit(sub, path+" "+sub.Name)
+		}
+	}
+	visit(rootCommand(), "graft")
+}
+
+// The exit code tells wrong usage from failure.
+func TestUsageExitCode(t *testing.T) {
+	for _, args := range [][]string{{"graft", "frobnicate"}, {"graft", "inspect"}, {"graft", "inspect", "--frob", "x"}, {"graft", "convert", "x"}, {"graft", "train", "--set", "learning_rat=1"}} {
+		if code := run(args); code != exitUsage {
+			t.Errorf("%v: exit %d, want %d", args, code, exitUsage)
+		}
+	}
+	if code := run([]string{"graft", "inspect", filepath.Join(t.TempDir(), "absent")}); code != exitFailed {
+		t.Errorf("a missing file: exit %d, want %d", code, exitFailed)
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/train"
+)
+
+func trainCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "train",
+		Usage:     "train an adapter",
+		ArgsUsage: "[RECIPE.yaml]",
+		Description: `A recipe is a flat YAML file; flags and --set change it. Rows are JSON, JSONL (also .gz, .zst) or text:
+messages, instruction/input/output, prompt/completion, text, conversations; chosen and rejected for
+dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+
+  graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
+  graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
+  graft train --objective dpo --method qlora --model model-hf --data pairs.json -o preferred
+  graft train recipe.yaml --resume`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
+			&cli.StringFlag{Name: "objective", Usage: "sft or dpo"},
+			&cli.StringFlag{Name: "method", Usage: "lora or qlora"},
+			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
+			&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
+			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
+			&cli.BoolFlag{Name: "resume", Usage: "continue from the state in the output folder"},
+			forceFlag(),
+			jsonFlag(),
+		},
+		Action: trainAction,
+	}
+}
+
+// overrides turns flags into the recipe's keys.
+func overrides(c *cli.Command) []string {
+	sets := c.StringSlice("set")
+	for _, f := range []struct{ flag, key string }{{"objective", "objective"}, {"method", "method"}, {"model", "model"}, {"init-adapter", "init_adapter"}, {"out", "out"}} {
+		if c.IsSet(f.flag) {
+			sets = append(sets, f.key+"="+c.String(f.flag))
+		}
+	}
+	if files := c.StringSlice("data"); len(files) == 1 {
+		sets = append(sets, "data="+files[0])
+	} else if len(files) > 1 {
+		sets = append(sets, "data=["+strings.Join(files, ", ")+"]")
+	}
+	return sets
+}
+
+func trainAction(ctx context.Context, c *cli.Command) error {
+	args, err := arguments(c, 0, 1)
+	if err != nil {
+		return err
+	}
+	path := ""
+	if len(args) == 1 {
+		path = args[0]
+	}
+	recipe, err := train.LoadRecipe(path, overrides(c)...)
+	if err == nil {
+		err = recipe.Validate()
+	}
+	if errors.Is(err, train.ErrRecipe) {
+		return usagef("%v; see \"graft train --help\"", err)
+	}
+	if err != nil {
+		return err
+	}
+	show := &trainProgress{}
+	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event})
+	show.clear()
+	if err != nil {
+		if ctx.Err() != nil && result != nil && result.Steps > 0 {
+			return fmt.Errorf("stopped after step %d, whose state is kept; the same command with --resume goes on: %w", result.Steps, err)
+		}
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(result)
+	}
+	t := newTable()
+	t.row("adapter", recipe.Out)
+	t.row("steps", result.Steps)
+	t.row("loss of the last step", fmt.Sprintf("%.4f", result.Loss))
+	if result.Evaluated {
+		t.row("held-out loss before", fmt.Sprintf("%.4f (perplexity %.3f)", result.EvalLossBefore, math.Exp(result.EvalLossBefore)))
+		t.row("held-out loss after", fmt.Sprintf("%.4f (perplexity %.3f)", result.EvalLoss, math.Exp(result.EvalLoss)))
+	}
+	t.row("tokens a second", fmt.Sprintf("%.0f", result.TokensPerSecond))
+	t.flush()
+	return nil
+}
+
+// trainProgress shows a run: a bar on a terminal, else a line now and then.
+type trainProgress struct {
+	bar  *progressbar.ProgressBar
+	last time.Time
+}
+
+func (p *trainProgress) clear() {
+	if p.bar != nil {
+		_ = p.bar.Clear() // drawing is not worth failing for
+	}
+}
+
+func (p *trainProgress) event(e train.Event) {
+	if e.Message != "" {
+		p.clear()
+		say("%s", e.Message)
+		return
+	}
+	line := fmt.Sprintf("step %d of %d, loss %.4f, %.0f tokens/s, %s left", e.Step, e.Steps, e.Loss, e.TokensPerSecond, e.Left.Round(time.Second))
+	if e.EvalLoss != nil {
+		p.clear()
+		say("step %d of %d, held-out loss %.4f, perplexity %.3f", e.Step, e.Steps, *e.EvalLoss, math.Exp(*e.EvalLoss))
+	}
+	if onTerminal() {
+		if p.bar == nil {
+			p.bar = progressbar.NewOptions(e.Steps, progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
+		}
+		p.bar.Describe("graft: " + line)
+		_ = p.bar.Set(e.Step)
+		return
+	}
+	if e.Step == 1 || e.Step == e.Steps || time.Since(p.last) >= lineEvery {
+		p.last = time.Now()
+		say("%s", line)
+	}
+}
