@@ -1,10 +1,10 @@
 package dataset
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // This file makes tokens of rows and finds those that carry a loss.
@@ -14,8 +14,9 @@ type Tokenizer interface {
 	// Encode returns the ids of a text, in which spellings of special tokens are those tokens. With
 	// special, what the tokenizer adds by itself is added (a beginning-of-sequence token for some).
 	Encode(text string, special bool) ([]int32, error)
-	// Bytes returns the bytes of the text that an id stands for.
-	Bytes(id int32) []byte
+	// Pieces divides the text that ids stand for: what each adds to it. A token that ends inside a
+	// character adds none of it; the one that completes the character does.
+	Pieces(ids []int32) []string
 	// EOS is the end-of-sequence id, or false where there is none.
 	EOS() (int32, bool)
 }
@@ -293,50 +294,50 @@ var errNoTemplate = fmt.Errorf("%w: a conversation needs a chat template, and th
 // mark finds the tokens of spans of the text. A token that only partly lies in one belongs to it, as
 // transformers' assistant masks have it.
 func (e *Encoder) mark(x *Example, text string, spans [][2]int) error {
-	ends, ok := e.ends(x.Tokens, text)
+	places, ok := e.places(x.Tokens, text)
 	if !ok {
-		ends, ok = e.endsByPrefix(x.Tokens, text, spans)
+		places, ok = e.placesByPrefix(x.Tokens, text, spans)
 	}
 	if !ok {
 		return fmt.Errorf("%w: the tokens of the rendered conversation cannot be told apart at the assistant's turns; use train_on all", ErrFormat)
 	}
-	at, begin := 0, 0
-	for i, end := range ends {
-		for at < len(spans) && spans[at][1] <= begin {
+	at := 0
+	for i, p := range places {
+		for at < len(spans) && spans[at][1] <= p[0] {
 			at++
 		}
-		x.Loss[i] = at < len(spans) && spans[at][0] < end
-		begin = end
+		x.Loss[i] = at < len(spans) && spans[at][0] < p[1]
 	}
 	return nil
 }
 
-// ends returns where in the text each token ends. It fails where the tokens' bytes are not the text,
-// which is so for tokenizers that change it first.
-func (e *Encoder) ends(ids []int32, text string) ([]int, bool) {
-	ends, rest := make([]int, len(ids)), []byte(text)
-	for i, id := range ids {
-		var ok bool
-		if rest, ok = bytes.CutPrefix(rest, e.Tokenizer.Bytes(id)); !ok {
+// places returns which bytes of the text each token stands for, up to whole characters. It fails
+// where the tokens' text is not the one encoded, which is so for tokenizers that change it first.
+func (e *Encoder) places(ids []int32, text string) ([][2]int, bool) {
+	places, at := make([][2]int, len(ids)), 0
+	for i, piece := range e.Tokenizer.Pieces(ids) {
+		if !strings.HasPrefix(text[at:], piece) {
 			return nil, false
 		}
-		ends[i] = len(text) - len(rest)
+		places[i] = [2]int{at, at + max(1, len(piece))} // a part of a character lies where that does
+		at += len(piece)
 	}
-	return ends, len(rest) == 0
+	return places, at == len(text)
 }
 
-// endsByPrefix finds the tokens at the borders of spans by encoding what is before each border: that
-// tells where it is only if those ids are the first of the whole text's.
-func (e *Encoder) endsByPrefix(ids []int32, text string, spans [][2]int) ([]int, bool) {
-	ends, done := make([]int, len(ids)), 0
+// placesByPrefix tells only between which borders of spans each token lies, by encoding what is before
+// each border: that tells it if those ids are the first of the whole text's.
+func (e *Encoder) placesByPrefix(ids []int32, text string, spans [][2]int) ([][2]int, bool) {
+	places, done, before := make([][2]int, len(ids)), 0, 0
 	fill := func(border int) bool {
 		head, err := e.Tokenizer.Encode(text[:border], false)
 		if err != nil || len(head) < done || len(head) > len(ids) || !slices.Equal(head, ids[:len(head)]) {
 			return false
 		}
 		for ; done < len(head); done++ {
-			ends[done] = border
+			places[done] = [2]int{before, border}
 		}
+		before = border
 		return true
 	}
 	for _, s := range spans {
@@ -344,7 +345,7 @@ func (e *Encoder) endsByPrefix(ids []int32, text string, spans [][2]int) ([]int,
 			return nil, false
 		}
 	}
-	return ends, fill(len(text))
+	return places, fill(len(text)) && done == len(ids)
 }
 
 // string encodes a text that is no conversation.

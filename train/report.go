@@ -1,0 +1,120 @@
+package train
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// This file writes what people read: the curve of the loss and the model card.
+
+const (
+	plotFile = "loss.svg"
+	cardFile = "README.md"
+)
+
+// plot draws the losses of metrics.jsonl over the steps.
+func (r *run) plot() error {
+	var losses, evals plotter.XYs
+	err := eachMetrics(r.recipe.Out, func(m *metrics, _ []byte) {
+		if m.Loss != nil {
+			losses = append(losses, plotter.XY{X: float64(m.Step), Y: *m.Loss})
+		}
+		if m.EvalLoss != nil {
+			evals = append(evals, plotter.XY{X: float64(m.Step), Y: *m.EvalLoss})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	p := plot.New()
+	p.X.Label.Text, p.Y.Label.Text = "step", "loss"
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	for _, c := range []struct {
+		name   string
+		points plotter.XYs
+		color  color.RGBA
+	}{{"training", losses, color.RGBA{0x1f, 0x77, 0xb4, 0xff}}, {"held out", evals, color.RGBA{0xd6, 0x27, 0x28, 0xff}}} {
+		if len(c.points) == 0 {
+			continue
+		}
+		line, dots, err := plotter.NewLinePoints(c.points)
+		if err != nil {
+			return fmt.Errorf("train: drawing %s: %w", plotFile, err)
+		}
+		line.Color, dots.Color = c.color, c.color
+		line.Width, dots.Radius, dots.Shape = vg.Points(1.5), vg.Points(1.5), draw.CircleGlyph{}
+		p.Add(line)
+		if len(c.points) <= 50 {
+			p.Add(dots)
+		}
+		p.Legend.Add(c.name, line)
+	}
+	canvas := vgsvg.NewWith(vgsvg.UseWH(7*vg.Inch, 4*vg.Inch))
+	p.Draw(draw.New(canvas))
+	var b bytes.Buffer
+	if _, err := canvas.WriteTo(&b); err != nil {
+		return fmt.Errorf("train: drawing %s: %w", plotFile, err)
+	}
+	return r.writeFile(plotFile, b.Bytes())
+}
+
+func (r *run) writeFile(name string, data []byte) error {
+	if err := renameio.WriteFile(filepath.Join(r.recipe.Out, name), data, 0o666); err != nil {
+		return fmt.Errorf("train: writing %s: %w", name, err)
+	}
+	return nil
+}
+
+// card writes the model card.
+func (r *run) card(result *Result) error {
+	var b bytes.Buffer
+	recipe := r.recipe
+	fmt.Fprintf(&b, "---\nbase_model: %s\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, %s, graft]\n", quoteYAML(recipe.Model), recipe.Objective)
+	if r.base.Meta.License != "" {
+		fmt.Fprintf(&b, "license: %s\n", quoteYAML(r.base.Meta.License))
+	}
+	fmt.Fprintf(&b, "---\n\n# %s\n\nA LoRA adapter of `%s`, trained by Graft.\n\n", filepath.Base(filepath.Clean(recipe.Out)), filepath.Base(recipe.Model))
+	row := func(name string, format string, v ...any) {
+		fmt.Fprintf(&b, "| %s | "+format+" |\n", append([]any{name}, v...)...)
+	}
+	b.WriteString("| | |\n|---|---|\n")
+	row("objective", "%s", recipe.Objective)
+	row("method", "%s, rank %d, alpha %v, dropout %v", recipe.Method, recipe.R, recipe.LoraAlpha, recipe.LoraDropout)
+	if recipe.Method == "qlora" {
+		row("base in", "%s, double quantization %v", recipe.QuantType, recipe.DoubleQuant)
+	}
+	row("trained values", "%d", result.Trained)
+	row("data", "%s (%d examples)", strings.Join(baseNames(recipe.Data), ", "), len(r.train.lengths()))
+	row("steps", "%d of %d sequences, %d tokens in all", result.Steps, recipe.BatchSize*recipe.GradientAccumulationSteps, result.Tokens)
+	row("learning rate", "%v, %s, %d steps of warm-up", recipe.LearningRate, recipe.LRScheduler, recipe.WarmupSteps)
+	if result.Evaluated {
+		row("held-out loss before", "%.4f", result.FirstEval)
+		row("held-out loss after", "%.4f (step %d, the best)", result.BestEval, result.BestStep)
+	}
+	if result.Stopped {
+		row("ended by", "early stopping")
+	}
+	fmt.Fprintf(&b, "\n![loss](%s)\n\nThe exact recipe is in `%s`, every step's figures in `%s`.\n\n", plotFile, recipeFile, metricsFile)
+	b.WriteString("```sh\ngraft generate MODEL --adapter THIS_FOLDER -p \"...\"\ngraft merge MODEL THIS_FOLDER -o merged.gguf\n```\n\n")
+	b.WriteString("```python\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(base, \"THIS_FOLDER\")\n```\n")
+	return r.writeFile(cardFile, b.Bytes())
+}
+
+func baseNames(paths []string) []string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = "`" + filepath.Base(p) + "`"
+	}
+	return out
+}

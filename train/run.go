@@ -1,0 +1,499 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/train/dataset"
+)
+
+// This file is the one loop.
+
+// Options says how a run goes, where it is not the recipe's matter.
+type Options struct {
+	// Progress, unless nil, is told how the run goes, from the goroutine that called Run.
+	Progress func(Event)
+	// Resume goes on from the state in the recipe's out. Where a run was killed before it saved one,
+	// it starts from the beginning.
+	Resume bool
+	// Force replaces the results of an earlier run in out.
+	Force bool
+}
+
+// Kind is what an event tells of.
+type Kind string
+
+// The kinds of events.
+const (
+	Note      Kind = "note"      // Text is a line about the run
+	Step      Kind = "step"      // a step is done; every logging_steps
+	Evaluated Kind = "evaluated" // EvalLoss is known
+	Saved     Kind = "saved"     // the state is on disk
+)
+
+// Event is how a run goes.
+type Event struct {
+	Kind            Kind
+	Text            string
+	Step, Total     int // of optimizer steps
+	Epoch           float64
+	Loss            float64 // mean of the step
+	LR              float64
+	GradNorm        float64
+	Tokens          int // of the step's sequences
+	TokensPerSecond float64
+	Left            time.Duration // estimate until the last step
+	EvalLoss        float64
+	EvalPerplexity  float64 // of sft; 0 otherwise
+	Accuracy        float64 // of dpo: the part of pairs with the higher reward for the chosen answer
+}
+
+// Result is what a run came to.
+type Result struct {
+	Out       string
+	Steps     int
+	Tokens    int64 // of all sequences of all steps
+	Loss      float64
+	Stopped   bool          // early stopping ended it
+	Elapsed   time.Duration // of this process
+	Trained   int           // number of values
+	Evaluated bool          // whether the following are known
+	FirstEval float64       // loss before the first step
+	LastEval  float64       // loss after the last step
+	BestEval  float64       // lowest loss of an evaluation after the first step
+	BestStep  int           // its step, whose adapter was written
+}
+
+// run is a run under way.
+type run struct {
+	recipe    *Recipe
+	options   Options
+	base      *checkpoint.Checkpoint
+	adapter   *adapters.Adapter
+	session   *engine.Session
+	optimizer *optimizer
+	train     objective
+	eval      objective // nil: no evaluation
+	batches   *dataset.Batches
+	total     int
+
+	state       state
+	fingerprint string
+	metrics     *os.File
+	loss        float64 // of the last step
+	pace        float64 // seconds a step, smoothed
+}
+
+// Run does what a recipe says. It fails with ErrRecipe where that cannot be done, with ErrExists where
+// out holds something and neither Force nor Resume is set, with ErrState where Resume finds another
+// run's state, and with the context's error when that is cancelled, after saving a state.
+func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
+	began := time.Now()
+	recipe.resolve()
+	if err := recipe.Validate(); err != nil {
+		return nil, err
+	}
+	if err := recipe.checkPaths(); err != nil {
+		return nil, err
+	}
+	if err := checkOut(&recipe, o); err != nil {
+		return nil, err
+	}
+	if recipe.Threads > 0 {
+		defer kernel.SetThreads(kernel.Threads())
+		kernel.SetThreads(recipe.Threads)
+	}
+	r := &run{recipe: &recipe, options: o}
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	defer r.base.Close()
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	defer r.metrics.Close()
+	if err := r.loop(ctx); err != nil {
+		return nil, err
+	}
+	result := r.result()
+	result.Elapsed = time.Since(began)
+	return result, r.finish(result)
+}
+
+func (r *run) note(text string) {
+	r.tell(Event{Kind: Note, Text: text, Step: r.state.step, Total: r.total})
+}
+
+func (r *run) tell(e Event) {
+	if r.options.Progress != nil {
+		r.options.Progress(e)
+	}
+}
+
+// outputs are the files of a run.
+var outputs = []string{"adapter_config.json", "adapter_model.safetensors", recipeFile, metricsFile, plotFile, cardFile, stateDir}
+
+const recipeFile = "recipe.yaml"
+
+// checkOut reports an output that would be overwritten.
+func checkOut(r *Recipe, o Options) error {
+	entries, err := os.ReadDir(r.Out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("train: opening %q: %w", r.Out, err)
+	case len(entries) == 0 || o.Force && !o.Resume:
+		return nil
+	case !o.Resume:
+		return fmt.Errorf("train: writing %q: %w: resume the run in it, force it to be replaced, or choose another out", r.Out, ErrExists)
+	}
+	if _, err := os.Stat(filepath.Join(r.Out, recipeFile)); err != nil {
+		return fmt.Errorf("train: resuming: %w: %q holds no run (it has no %s)", ErrState, r.Out, recipeFile)
+	}
+	return nil
+}
+
+// prepare loads everything. It writes nothing.
+func (r *run) prepare(ctx context.Context) (err error) {
+	if r.base, err = checkpoint.Open(r.recipe.Model); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			r.base.Close()
+		}
+	}()
+	context := r.base.Config().Context
+	if !r.recipe.given["max_length"] {
+		r.recipe.MaxLength = min(r.recipe.MaxLength, context)
+	}
+	if r.recipe.MaxLength > context {
+		return fmt.Errorf("train: checking recipe: %w: max_length %d is more than the model's context of %d", ErrRecipe, r.recipe.MaxLength, context)
+	}
+	if err := r.prepareData(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	m, err := loadBase(r.recipe, r.base)
+	if err != nil {
+		return err
+	}
+	if r.adapter, err = newAdapter(r.recipe, m); err != nil {
+		return err
+	}
+	r.adapter.Config.Dropout = r.recipe.LoraDropout
+	r.adapter.Config.BaseModel = r.recipe.Model
+	r.adapter.Config.TaskType = "CAUSAL_LM"
+	if r.session, err = m.NewSession(engine.SessionOptions{Adapter: r.adapter, Dropout: r.recipe.LoraDropout, Seed: uint64(r.recipe.Seed)}); err != nil {
+		return err
+	}
+	r.optimizer = newOptimizer(r.session.Params())
+	r.state = state{first: math.NaN(), last: math.NaN(), bestLoss: math.NaN()}
+	if r.eval != nil {
+		r.state.pending = &metrics{} // of step 0
+	}
+	r.note(fmt.Sprintf("%d steps; training %d values in %d modules", r.total, r.adapter.Parameters(), len(r.adapter.Pairs)))
+	return nil
+}
+
+// prepareData reads, encodes and divides the data.
+func (r *run) prepareData() error {
+	e, err := newEncoder(r.recipe, r.base)
+	if err != nil {
+		return err
+	}
+	if r.train, err = load(r.recipe, e, r.recipe.Data, r.note); err != nil {
+		return err
+	}
+	switch {
+	case len(r.recipe.EvalData) > 0:
+		if r.eval, err = load(r.recipe, e, r.recipe.EvalData, r.note); err != nil {
+			return err
+		}
+	case r.recipe.Holdout > 0:
+		if r.train, r.eval, err = split(r.recipe, r.train); err != nil {
+			return err
+		}
+	}
+	r.fingerprint = fingerprint(r.train, r.eval)
+	if r.batches, err = dataset.NewBatches(r.train.lengths(), dataset.BatchOptions{Size: r.recipe.BatchSize, Pack: r.recipe.Packing == "examples",
+		MaxLength: r.recipe.MaxLength, Shuffle: r.recipe.Shuffle, Seed: uint64(r.recipe.Seed)}); err != nil {
+		return err
+	}
+	r.total = r.countSteps()
+	return nil
+}
+
+// countSteps returns the number of steps of the whole run.
+func (r *run) countSteps() int {
+	if r.recipe.MaxSteps > 0 {
+		return r.recipe.MaxSteps
+	}
+	accumulate := r.recipe.GradientAccumulationSteps
+	steps := func(epoch int) int { return (len(r.batches.Epoch(epoch)) + accumulate - 1) / accumulate }
+	whole, part := math.Modf(r.recipe.Epochs)
+	if r.recipe.Packing != "examples" || !r.recipe.Shuffle {
+		return max(1, int(math.Ceil(r.recipe.Epochs*float64(steps(0)))))
+	}
+	total := 0 // how well examples pack differs between epochs
+	for e := range int(whole) {
+		total += steps(e)
+	}
+	return max(1, total+int(math.Ceil(part*float64(steps(int(whole))))))
+}
+
+// open starts or resumes the run's folder.
+func (r *run) open() error {
+	resumed := false
+	if r.options.Resume {
+		var err error
+		if resumed, err = r.restore(); err != nil {
+			return err
+		}
+		if !resumed {
+			r.note("there is no state to resume from; starting from the beginning")
+		} else {
+			r.note(fmt.Sprintf("resuming after step %d of %d", r.state.step, r.total))
+		}
+	}
+	if !resumed {
+		for _, name := range outputs {
+			if err := os.RemoveAll(filepath.Join(r.recipe.Out, name)); err != nil {
+				return fmt.Errorf("train: replacing %q: %w", r.recipe.Out, err)
+			}
+		}
+		if err := os.MkdirAll(r.recipe.Out, 0o777); err != nil {
+			return fmt.Errorf("train: making %q: %w", r.recipe.Out, err)
+		}
+	}
+	if err := renameio.WriteFile(filepath.Join(r.recipe.Out, recipeFile), r.recipe.YAML(), 0o666); err != nil {
+		return fmt.Errorf("train: writing recipe: %w", err)
+	}
+	r.session.SetPass(r.state.pass)
+	written := r.state.step // the last step whose line is to be there
+	if r.state.pending != nil {
+		written--
+	}
+	var err error
+	r.metrics, err = openMetrics(r.recipe.Out, !resumed, written)
+	return err
+}
+
+// loop runs the steps that are left. A step is pending until its evaluation, where one is due, and
+// its line of metrics are done.
+func (r *run) loop(ctx context.Context) error {
+	s := &r.state
+	for {
+		if s.pending != nil {
+			if err := r.conclude(ctx); err != nil {
+				return r.interrupted(err)
+			}
+		}
+		if s.step >= r.total || s.stopped {
+			return nil
+		}
+		m, err := r.step(ctx)
+		if err != nil {
+			return r.interrupted(err)
+		}
+		s.pending = m
+	}
+}
+
+// conclude does what follows a step.
+func (r *run) conclude(ctx context.Context) error {
+	s := &r.state
+	last := s.step == r.total
+	every := func(n int) bool { return n > 0 && s.step%n == 0 }
+	if r.eval != nil && (s.step == 0 || last || every(r.recipe.EvalSteps)) {
+		if err := r.evaluate(ctx, s.pending); err != nil {
+			return err
+		}
+	}
+	if err := r.write(s.pending); err != nil {
+		return err
+	}
+	s.pending = nil
+	if last || s.stopped || every(r.recipe.SaveSteps) {
+		return r.save()
+	}
+	return nil
+}
+
+// interrupted saves the state where cancelling ended the run.
+func (r *run) interrupted(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if saveErr := r.save(); saveErr != nil {
+			return errors.Join(err, saveErr)
+		}
+	}
+	return err
+}
+
+// take returns the batches of the next step, which do not run over the end of an epoch.
+func (r *run) take() [][]int {
+	c := &r.state.cursor
+	if c.batches == nil {
+		c.batches = r.batches.Epoch(c.epoch)
+	}
+	if c.next >= len(c.batches) {
+		c.epoch, c.next = c.epoch+1, 0
+		c.batches = r.batches.Epoch(c.epoch)
+	}
+	group := c.batches[c.next:min(c.next+r.recipe.GradientAccumulationSteps, len(c.batches))]
+	c.next += len(group)
+	return group
+}
+
+// step does one update. A step that is cancelled leaves the state as it was, but for gradients.
+func (r *run) step(ctx context.Context) (*metrics, error) {
+	began, before := time.Now(), r.state.cursor
+	group := r.take()
+	total := 0.0
+	for _, batch := range group {
+		total += r.train.weight(batch)
+	}
+	r.session.ZeroGrad()
+	var f figures
+	for _, batch := range group {
+		err := ctx.Err()
+		if err == nil {
+			err = r.train.train(r.session, batch, total, &f)
+		}
+		if err != nil {
+			r.state.cursor = before
+			return nil, fmt.Errorf("train: step %d: %w", r.state.step+1, err)
+		}
+	}
+	rate, norm, loss := r.recipe.rate(r.state.step, r.total), r.optimizer.norm(), f.mean()
+	if math.IsNaN(loss+norm) || math.IsInf(loss+norm, 0) {
+		return nil, fmt.Errorf("train: step %d: %w: the loss is %v and the gradient's norm %v; lower learning_rate or set max_grad_norm", r.state.step+1, ErrDiverged, loss, norm)
+	}
+	r.optimizer.clip(norm, r.recipe.MaxGradNorm)
+	r.optimizer.update(r.recipe, rate, r.state.step+1)
+	r.state.step++
+	r.state.pass = r.session.Pass()
+	r.state.tokens += int64(f.tokens)
+	r.loss = loss
+
+	took := time.Since(began).Seconds()
+	speed := float64(f.tokens) / took
+	if r.pace == 0 {
+		r.pace = took
+	}
+	r.pace += 0.1 * (took - r.pace)
+	m := &metrics{Step: r.state.step, Epoch: r.epoch(), Loss: &loss, LR: &rate, GradNorm: &norm, Tokens: f.tokens,
+		TargetTokens: f.targets, TokensPerSecond: &speed, rewards: f.rewards()}
+	if r.state.step%r.recipe.LoggingSteps == 0 || r.state.step == r.total {
+		e := r.event(Step, m)
+		e.Left = time.Duration(float64(r.total-r.state.step) * r.pace * float64(time.Second))
+		r.tell(e)
+	}
+	return m, nil
+}
+
+// epoch is how many times the data has been seen.
+func (r *run) epoch() float64 {
+	c := &r.state.cursor
+	if len(c.batches) == 0 {
+		return float64(c.epoch)
+	}
+	return float64(c.epoch) + float64(c.next)/float64(len(c.batches))
+}
+
+func (r *run) event(kind Kind, m *metrics) Event {
+	value := func(p *float64) float64 {
+		if p == nil {
+			return 0
+		}
+		return *p
+	}
+	e := Event{Kind: kind, Step: m.Step, Total: r.total, Epoch: m.Epoch, Loss: value(m.Loss), LR: value(m.LR), GradNorm: value(m.GradNorm),
+		Tokens: m.Tokens, TokensPerSecond: value(m.TokensPerSecond), Accuracy: value(m.Accuracies)}
+	if kind == Evaluated {
+		e.EvalLoss, e.EvalPerplexity, e.Accuracy = value(m.EvalLoss), value(m.EvalPerplexity), value(m.EvalAccuracies)
+	}
+	return e
+}
+
+// evaluate measures on the data set aside, adds the figures to m, and keeps the best parameters.
+func (r *run) evaluate(ctx context.Context, m *metrics) error {
+	n := len(r.eval.lengths())
+	indexes := make([]int, n)
+	for i := range indexes {
+		indexes[i] = i
+	}
+	var f figures
+	for batch := range slices.Chunk(indexes, r.recipe.BatchSize) {
+		err := ctx.Err()
+		if err == nil {
+			err = r.eval.evaluate(r.session, batch, &f)
+		}
+		if err != nil {
+			return fmt.Errorf("train: evaluating after step %d: %w", r.state.step, err)
+		}
+	}
+	loss := f.mean()
+	m.EvalLoss = finite(loss)
+	if f.pairs == 0 {
+		m.EvalPerplexity = finite(math.Exp(loss))
+	} else {
+		w := f.rewards()
+		m.evalRewards = evalRewards{w.Chosen, w.Rejected, w.Accuracies, w.Margins}
+	}
+	s := &r.state
+	s.last = loss
+	switch {
+	case s.step == 0:
+		s.first = loss
+	case math.IsNaN(s.bestLoss) || loss < s.bestLoss:
+		s.bestLoss, s.bestStep, s.worse = loss, s.step, 0
+		s.best = s.best[:0]
+		for _, p := range r.optimizer.params {
+			s.best = append(s.best, slices.Clone(p.Value))
+		}
+	default:
+		s.worse++
+		s.stopped = r.recipe.EarlyStopping > 0 && s.worse >= r.recipe.EarlyStopping
+	}
+	r.tell(r.event(Evaluated, m))
+	return nil
+}
+
+func (r *run) result() *Result {
+	s := &r.state
+	return &Result{Out: r.recipe.Out, Steps: s.step, Tokens: s.tokens, Loss: r.loss, Stopped: s.stopped, Trained: r.adapter.Parameters(),
+		Evaluated: r.eval != nil, FirstEval: s.first, LastEval: s.last, BestEval: s.bestLoss, BestStep: s.bestStep}
+}
+
+// finish writes the results beside the state.
+func (r *run) finish(result *Result) error {
+	if r.state.best != nil {
+		for i, p := range r.optimizer.params {
+			copy(p.Value, r.state.best[i])
+		}
+	}
+	if err := r.plot(); err != nil {
+		return err
+	}
+	if err := r.card(result); err != nil {
+		return err
+	}
+	return adapters.WritePEFT(r.recipe.Out, r.adapter)
+}

@@ -1,0 +1,68 @@
+package train
+
+import (
+	"math"
+
+	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/kernel"
+)
+
+// This file is the update: learning rates, clipping and AdamW.
+
+// rate returns the learning rate of a step, counted from 0: transformers' schedules.
+func (r *Recipe) rate(step, total int) float64 {
+	if step < r.WarmupSteps {
+		return r.LearningRate * float64(step) / float64(max(1, r.WarmupSteps))
+	}
+	done := float64(step-r.WarmupSteps) / float64(max(1, total-r.WarmupSteps))
+	switch r.LRScheduler {
+	case "linear":
+		return r.LearningRate * max(0, 1-done)
+	case "cosine":
+		return r.LearningRate * max(0, 0.5*(1+math.Cos(math.Pi*done)))
+	}
+	return r.LearningRate
+}
+
+// optimizer is AdamW (Loshchilov and Hutter 2019) over everything a session trains.
+type optimizer struct {
+	params []engine.Param
+	m, v   [][]float32 // first and second moments, as long as the parameters
+}
+
+func newOptimizer(params []engine.Param) *optimizer {
+	o := &optimizer{params: params}
+	for _, p := range params {
+		o.m = append(o.m, make([]float32, len(p.Value)))
+		o.v = append(o.v, make([]float32, len(p.Value)))
+	}
+	return o
+}
+
+// norm is the L2 norm of all gradients together.
+func (o *optimizer) norm() float64 {
+	sum := 0.0
+	for _, p := range o.params {
+		sum += kernel.SumSquares(p.Grad)
+	}
+	return math.Sqrt(sum)
+}
+
+// clip scales the gradients, whose norm is given, down to the largest norm, as torch's
+// clip_grad_norm_ does.
+func (o *optimizer) clip(norm, largest float64) {
+	factor := largest / (norm + 1e-6)
+	if largest == 0 || factor >= 1 {
+		return
+	}
+	for _, p := range o.params {
+		kernel.Scale(p.Grad, p.Grad, float32(factor))
+	}
+}
+
+// update applies one step, counted from 1.
+func (o *optimizer) update(r *Recipe, rate float64, step int) {
+	for i, p := range o.params {
+		kernel.AdamW(p.Value, p.Grad, o.m[i], o.v[i], rate, r.AdamBeta1, r.AdamBeta2, r.AdamEpsilon, r.WeightDecay, step)
+	}
+}
