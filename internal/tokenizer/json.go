@@ -305,9 +305,9 @@ func (t *Tokenizer) setModel(doc *bpeDocument) error {
 func (t *Tokenizer) finish(ggml string, rawAdded bool) {
 	t.ggml = ggml
 	var early, late []*addedToken
-	isAdded := make(map[int32]bool, len(t.added))
+	added := make(map[int32]*addedToken, len(t.added))
 	for _, a := range t.added {
-		isAdded[a.ID] = true
+		added[a.ID] = a
 		if a.Normalized {
 			late = append(late, a)
 		} else {
@@ -315,17 +315,22 @@ func (t *Tokenizer) finish(ggml string, rawAdded bool) {
 		}
 	}
 	t.raw = newMatcher(early, func(a *addedToken) string { return a.Content })
-	t.normal = newMatcher(late, func(a *addedToken) string {
+	normalized := func(a *addedToken) string {
 		if t.normalize == nil {
 			return a.Content
 		}
 		return t.normalize(a.Content)
-	})
+	}
+	t.normal = newMatcher(late, normalized)
 	t.plain = make([][]byte, len(t.tokens))
 	var all []byte
 	for id, text := range t.tokens {
 		start := len(all)
-		if rawAdded && isAdded[int32(id)] {
+		a := added[int32(id)]
+		if a != nil && a.Normalized {
+			text = normalized(a)
+		}
+		if a != nil && rawAdded {
 			all = append(all, text...)
 		} else {
 			all, _ = appendBytes(all, text)

@@ -268,8 +268,8 @@ func (t *translator) quantifier(q string) error {
 	if t.pos < len(t.src) {
 		switch t.src[t.pos] {
 		case '?':
-			if q[0] == '{' {
-				return t.unsupported("a lazy interval")
+			if q[0] == '{' && !strings.Contains(q, ",") { // Ruby: an optional {n}
+				return t.unsupported("the quantifier " + q + "?")
 			}
 			t.out.WriteByte('?')
 			t.pos++
