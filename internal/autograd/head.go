@@ -62,7 +62,7 @@ func (o *headOp) forward(c *call) {
 	}
 	var grads []float32
 	m := len(t.targets)
-	if t.training {
+	if !t.lossOnly {
 		grads = c.own(targetGrads)[:m*w.K]
 	}
 	kernel.CrossEntropy(t.nll, grads, nil, rows[:m*w.K], w, t.targets, nil, kernel.LossSpec{GradScale: 1})

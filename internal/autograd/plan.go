@@ -106,12 +106,12 @@ func (p *plan) extend(buffer int) { p.segs[p.current[buffer]].last = len(p.steps
 func (p *plan) touchForward(t *Tape, ph phase, i int) {
 	p.steps = append(p.steps, step{phase: ph, op: i})
 	c := &p.calls[i]
-	inPlace := false
+	fresh := t.graph.ops[i].base().out != none // not for what is computed in place
 	for _, in := range c.ins {
 		p.extend(in.value)
-		inPlace = inPlace || in.value == c.out.value && t.graph.ops[i].base().out != none
+		fresh = fresh && in.value != c.out.value
 	}
-	if t.graph.ops[i].base().out != none && !inPlace {
+	if fresh {
 		p.begin(c.out.value, c.out.width)
 	}
 	for _, b := range c.private {
@@ -143,12 +143,8 @@ func (p *plan) planBackward(t *Tape) {
 		if b.out != none && !needs[b.out] || b.out == none && !needs[b.ins[0]] && !g.ops[i].trained(t) {
 			continue
 		}
-		any := b.joint && g.ops[i].trained(t)
-		for _, v := range b.ins {
-			any = any || b.joint && needs[v]
-		}
 		for k, v := range b.ins {
-			p.calls[i].ins[k].wants = needs[v] || any
+			p.calls[i].ins[k].wants = needs[v] || b.joint
 		}
 		reads := g.ops[i].reads(t)
 		for _, v := range reads {

@@ -34,7 +34,8 @@ type Tape struct {
 	batch     Batch
 	positions []int32
 	cache     *Cache
-	off       bool   // adapters are left out
+	off       bool // adapters are left out
+	lossOnly  bool
 	dropKey   uint64 // 0: no dropout
 	ran       bool   // a forward pass that backward may follow
 
@@ -60,7 +61,8 @@ func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
 
 // Mode says how a pass runs. The zero Mode is plain evaluation.
 type Mode struct {
-	NoAdapters bool // leave the adapters out: the reference model
+	NoAdapters bool // leave the adapters out: the reference model, which nothing is differentiated in
+	LossOnly   bool // no backward pass follows, so that the head need not prepare one
 	// DropKey chooses the dropout masks, which depend on it, the place and the element alone; 0
 	// drops nothing.
 	DropKey uint64
@@ -111,6 +113,7 @@ func (t *Tape) Forward(b Batch, m Mode) {
 	}
 	t.ensure(n)
 	t.batch, t.cache, t.off, t.dropKey = b, m.Cache, m.NoAdapters, m.DropKey
+	t.lossOnly = m.LossOnly || m.NoAdapters || !t.training
 	if cap(t.positions) < n {
 		t.positions = make([]int32, n)
 	}
@@ -128,7 +131,7 @@ func (t *Tape) Forward(b Batch, m Mode) {
 	if t.cache != nil {
 		t.cache.length += n
 	}
-	t.ran = t.training && b.Targets != nil && !m.NoAdapters
+	t.ran = b.Targets != nil && !t.lossOnly
 }
 
 func (t *Tape) run(steps []step) {

@@ -160,7 +160,7 @@ func (s *Session) Loss(b Batch) (sum, weight float64, err error) {
 
 // Evaluate is Loss without dropout and without a backward pass to follow.
 func (s *Session) Evaluate(b Batch) (sum, weight float64, err error) {
-	if err := s.forward(b, autograd.Mode{}); err != nil {
+	if err := s.forward(b, autograd.Mode{LossOnly: true}); err != nil {
 		return 0, 0, err
 	}
 	sum, weight = s.sum(b)
@@ -202,7 +202,7 @@ func (s *Session) ReferenceLogProbs(b Batch) ([]float32, error) {
 
 // EvaluateLogProbs is LogProbs without dropout and without a backward pass to follow.
 func (s *Session) EvaluateLogProbs(b Batch) ([]float32, error) {
-	return s.logProbs(b, autograd.Mode{})
+	return s.logProbs(b, autograd.Mode{LossOnly: true})
 }
 
 func (s *Session) logProbs(b Batch, mode autograd.Mode) ([]float32, error) {
