@@ -31,7 +31,7 @@ func init() {
 		"replace": replaceFilter, "reverse": reverseFilter, "round": roundFilter, "safe": safeFilter,
 		"select": selectFilter("select", false, true), "selectattr": selectFilter("selectattr", true, true),
 		"slice": sliceFilter, "sort": sortFilter, "string": stringFilter, "sum": sumFilter, "title": titleFilter, "tojson": toJSON,
-		"trim": trimFilter, "truncate": truncateFilter, "unique": uniqueFilter, "upper": textFilter(strings.ToUpper),
+		"trim": trimFilter, "truncate": truncateFilter, "unique": uniqueFilter, "upper": textFilter(upper),
 		"urlencode": urlEncodeFilter, "wordcount": wordCountFilter, "xmlattr": xmlAttrFilter,
 	}
 }
@@ -74,9 +74,9 @@ func titleFilter(r *renderer, v any, a args) any {
 	start := true
 	for _, c := range s {
 		if start {
-			b.WriteString(strings.ToUpper(string(c)))
+			b.WriteString(upper(string(c)))
 		} else {
-			b.WriteString(strings.ToLower(string(c)))
+			b.WriteString(lower(string(c)))
 		}
 		start = c == '-' || isSpace(c) || strings.ContainsRune("({[<", c)
 	}
@@ -173,12 +173,6 @@ func indentFilter(r *renderer, v any, a args) any {
 
 func truncateFilter(r *renderer, v any, a args) any {
 	p := r.bind("truncate", a, "length?", "killwords?", "end?", "leeway?")
-	s, ok := asText(v)
-	if !ok {
-		r.failUndefined(v)
-		r.fail("truncate needs a string, not '%s'", typeName(v))
-	}
-	_, same := r.softText(v)
 	limit, end := r.intArg(p[0], 255), r.textArg(p[2], "...")
 	leeway := int64(5)
 	if given := or(p[3], nil); given != nil {
@@ -188,9 +182,14 @@ func truncateFilter(r *renderer, v any, a args) any {
 	if keep < 0 || leeway < 0 {
 		r.fail("truncate needs a length of at least its end's, and no negative leeway")
 	}
-	if int64(runeLen(s)) <= limit+leeway {
-		return same(s)
+	if n, ok := length(v); ok && n <= limit+leeway {
+		return v
 	}
+	s, ok := asText(v)
+	if !ok {
+		r.fail("truncate needs a string, not '%s'", typeName(v))
+	}
+	_, same := r.softText(v)
 	s = runeSlice(s, 0, int(keep))
 	if !truth(or(p[1], false)) {
 		if i := strings.LastIndexByte(s, ' '); i >= 0 {
@@ -223,10 +222,11 @@ func urlEncodeFilter(r *renderer, v any, a args) any {
 	switch v := v.(type) {
 	case *Dict:
 		pairs = v.items()
-	case *seq, *generator, *dictView:
-		pairs = r.collect(v)
 	default:
-		return r.text(quote(v, true))
+		if _, isText := asText(v); isText || !isIterable(v) {
+			return r.text(quote(v, true))
+		}
+		pairs = r.collect(v)
 	}
 	var parts []string
 	for _, pair := range pairs {
@@ -303,6 +303,7 @@ func absFilter(r *renderer, v any, a args) any {
 func attrFilter(r *renderer, v any, a args) any {
 	p := r.bind("attr", a, "name")
 	name := r.textArg(p[0], "")
+	r.failUndefined(v)
 	if own, ok := r.ownAttribute(v, name); ok {
 		return own
 	}

@@ -101,14 +101,13 @@ func lastFilter(r *renderer, v any, a args) any {
 // reversed is reversed(v), for what has an order from the end.
 func (r *renderer) reversed(v any) *generator {
 	switch v.(type) {
-	case string, markup, *seq, *Dict, *dictView, *span:
+	case string, markup, *seq, *Dict, *dictView, *span, *undefined:
 		items := r.collect(v)
 		for i, j := 0, len(items)-1; i < j; i, j = i+1, j-1 {
 			items[i], items[j] = items[j], items[i]
 		}
 		return sliceIterator("list_reverseiterator", items)
 	}
-	r.failUndefined(v)
 	r.fail("'%s' object is not reversible", typeName(v))
 	return nil
 }
@@ -124,7 +123,7 @@ func reverseFilter(r *renderer, v any, a args) any {
 		return same(string(runes))
 	}
 	switch v.(type) {
-	case *seq, *Dict, *dictView, *span:
+	case *seq, *Dict, *dictView, *span, *undefined:
 		return r.reversed(v)
 	}
 	items := r.collect(v)

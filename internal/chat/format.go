@@ -36,6 +36,12 @@ func (r *renderer) percentFormat(format string, value any, escape bool) string {
 		values = []any{value}
 	}
 	mapping, isMapping := value.(*Dict)
+	// Python takes whatever can be subscripted for a mapping, and does not
+	// mind what of it is left over.
+	subscripts := isSequence(value) && !isTuple
+	if _, isText := asText(value); isText {
+		subscripts = false
+	}
 	used := 0
 	take := func() any {
 		if used >= len(values) {
@@ -81,7 +87,7 @@ func (r *renderer) percentFormat(format string, value any, escape bool) string {
 		}
 		r.appendBounded(&b, r.percentValue(spec, v, escape))
 	}
-	if used < len(values) && !isMapping && (isTuple || used == 0) {
+	if used < len(values) && !subscripts {
 		r.fail("not all arguments converted during string formatting")
 	}
 	return r.text(b.String())

@@ -159,7 +159,7 @@ var stringMethods map[string]method
 
 func init() {
 	stringMethods = map[string]method{
-		"upper":      noArgs(strings.ToUpper),
+		"upper":      noArgs(upper),
 		"lower":      noArgs(lower),
 		"casefold":   noArgs(lower),
 		"capitalize": noArgs(capitalize),
@@ -204,6 +204,8 @@ func init() {
 		"ljust":  padMethod("ljust", func(n int) int { return 0 }),
 		"rjust":  padMethod("rjust", func(n int) int { return n }),
 		"zfill":  zfillMethod,
+
+		"encode": unsupported("encode"), "maketrans": unsupported("maketrans"), "translate": unsupported("translate"),
 		"expandtabs": func(r *renderer, s string, a args) any {
 			return expandTabs(r, s, r.intArg(r.bind("expandtabs", a, "tabsize?")[0], 8))
 		},
@@ -227,57 +229,20 @@ func init() {
 
 func notPrintable(c rune) bool { return !isPrintable(c) }
 
+// unsupported is a method that exists, so that it hides an item of its name,
+// but that no chat template has a use for.
+func unsupported(name string) method {
+	return func(r *renderer, s string, a args) any {
+		r.fail("the string method %s is not supported", name)
+		return nil
+	}
+}
+
 func noArgs(f func(string) string) method {
 	return func(r *renderer, s string, a args) any {
 		r.bind("the method", a)
 		return f(s)
 	}
-}
-
-// lower is str.lower, with the final form of sigma.
-func lower(s string) string {
-	out := strings.ToLower(s)
-	if !strings.Contains(s, "Σ") {
-		return strings.ReplaceAll(out, "i̇", "i̇")
-	}
-	from := []rune(s)
-	to := []rune(out)
-	if len(from) != len(to) {
-		return out
-	}
-	for i, c := range from {
-		if c == 'Σ' && i > 0 && unicode.IsLetter(from[i-1]) && (i+1 == len(from) || !unicode.IsLetter(from[i+1])) {
-			to[i] = 'ς'
-		}
-	}
-	return string(to)
-}
-
-func capitalize(s string) string {
-	_, size := utf8.DecodeRuneInString(s)
-	return strings.ToTitle(s[:size]) + lower(s[size:])
-}
-
-// title is str.title: a capital after every character that is no letter.
-func title(s string) string {
-	inWord := false
-	return strings.Map(func(c rune) rune {
-		was := inWord
-		inWord = unicode.IsUpper(c) || unicode.IsLower(c) || unicode.IsTitle(c)
-		if was {
-			return unicode.ToLower(c)
-		}
-		return unicode.ToTitle(c)
-	}, s)
-}
-
-func swapcase(s string) string {
-	return strings.Map(func(c rune) rune {
-		if unicode.IsUpper(c) {
-			return unicode.ToLower(c)
-		}
-		return unicode.ToUpper(c)
-	}, s)
 }
 
 func trimMethod(left, right bool) method {

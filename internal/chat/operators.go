@@ -266,13 +266,27 @@ func (r *renderer) binary(op string, a, b any) any {
 	if isNumber(a) && isNumber(b) {
 		return r.arithmetic(op, a, b)
 	}
-	r.failUndefined(b)
+	if s, isText := asText(a); !isText || op != "%" {
+		r.failUndefined(b)
+	} else {
+		_, escape := a.(markup)
+		text := r.percentFormat(s, b, escape)
+		if escape {
+			return markup(text)
+		}
+		return text
+	}
 	switch op {
 	case "+":
 		if v, ok := r.join(a, b); ok {
 			return v
 		}
 	case "*":
+		for _, v := range []any{a, b} {
+			if _, huge := v.(*big.Int); huge {
+				r.fail("cannot fit 'int' into an index-sized integer")
+			}
+		}
 		if n, ok := asInt(b); ok {
 			if v, ok := r.repeat(a, n); ok {
 				return v
@@ -282,15 +296,6 @@ func (r *renderer) binary(op string, a, b any) any {
 			if v, ok := r.repeat(b, n); ok {
 				return v
 			}
-		}
-	case "%":
-		if s, ok := asText(a); ok {
-			_, escape := a.(markup)
-			text := r.percentFormat(s, b, escape)
-			if escape {
-				return markup(text)
-			}
-			return text
 		}
 	}
 	r.failUndefined(a)

@@ -34,9 +34,15 @@ func init() {
 		"callable":    kindTest("callable", isCallable),
 		"lower":       caseTest("lower", unicode.IsLower, unicode.IsUpper),
 		"upper":       caseTest("upper", unicode.IsUpper, unicode.IsLower),
-		"filter":      func(r *renderer, v any, a args) any { s, _ := asText(v); _, ok := filters[s]; return ok },
-		"test":        func(r *renderer, v any, a args) any { s, _ := asText(v); _, ok := tests[s]; return ok },
-		"sameas":      sameAsTest,
+		"filter": func(r *renderer, v any, a args) any {
+			name, _ := r.mustHash(v).(string)
+			return filters[name] != nil
+		},
+		"test": func(r *renderer, v any, a args) any {
+			name, _ := r.mustHash(v).(string)
+			return tests[name] != nil
+		},
+		"sameas": sameAsTest,
 		"in": func(r *renderer, v any, a args) any {
 			return r.contains(v, r.bind("in", a, "seq")[0])
 		},
@@ -100,7 +106,7 @@ func isInteger(v any) bool {
 // isSequence holds for what has a length and takes an index.
 func isSequence(v any) bool {
 	switch v.(type) {
-	case string, markup, *seq, *Dict, *span:
+	case string, markup, *seq, *Dict, *span, *undefined:
 		return true
 	}
 	return false
