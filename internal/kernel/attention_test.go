@@ -157,20 +157,20 @@ func TestAttention(t *testing.T) {
 		{AttentionSpec{2, 1, 128, 0.1, 97}, []int{230}},
 		{AttentionSpec{6, 2, 7, 0.4, 0}, []int{6, 12, 95, 96}},
 	}
-	forEachImpl(t, func(t *testing.T) {
-		for i, c := range cases {
-			t.Run(fmt.Sprint(i), func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(2, uint64(i)))
-				seq := []int32{0}
-				for _, n := range c.lengths {
-					seq = append(seq, seq[len(seq)-1]+int32(n))
-				}
-				rows := int(seq[len(seq)-1])
-				nq, nk := rows*c.spec.Heads*c.spec.HeadDim, rows*c.spec.KVHeads*c.spec.HeadDim
-				q, k, v, dout := randoms(rng, nq, 2), randoms(rng, nk, 1), randoms(rng, nk, 1), randoms(rng, nq, 1)
-				r := attentionRef{AttentionSpec: c.spec, seq: seq, q: widen(q), k: widen(k), v: widen(v)}
-				r.forward()
-				r.backward(widen(dout))
+	for i, c := range cases {
+		rng := rand.New(rand.NewPCG(2, uint64(i)))
+		seq := []int32{0}
+		for _, n := range c.lengths {
+			seq = append(seq, seq[len(seq)-1]+int32(n))
+		}
+		rows := int(seq[len(seq)-1])
+		nq, nk := rows*c.spec.Heads*c.spec.HeadDim, rows*c.spec.KVHeads*c.spec.HeadDim
+		q, k, v, dout := randoms(rng, nq, 2), randoms(rng, nk, 1), randoms(rng, nk, 1), randoms(rng, nq, 1)
+		r := attentionRef{AttentionSpec: c.spec, seq: seq, q: widen(q), k: widen(k), v: widen(v)}
+		r.forward()
+		r.backward(widen(dout))
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			forEachImpl(t, func(t *testing.T) {
 				var outs [5][]float32
 				for j, n := range [...]int{nq, rows * c.spec.Heads, nq, nk, nk} {
 					var check func()
@@ -188,8 +188,8 @@ func TestAttention(t *testing.T) {
 				Attention(inPlace, nil, inPlace, k, v, seq, c.spec)
 				near(t, "in place", inPlace, outs[0], 0)
 			})
-		}
-	})
+		})
+	}
 }
 
 // TestAttentionGolden compares with PyTorch's scaled_dot_product_attention.

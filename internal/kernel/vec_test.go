@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"math"
@@ -36,7 +35,7 @@ func golden(t *testing.T, name string) []float32 {
 	}
 	raw := all[name]
 	if len(raw) == 0 {
-		t.Fatalf("no golden %q (%d)", name, base64.StdEncoding.EncodedLen(len(raw)))
+		t.Fatalf("no golden %q", name)
 	}
 	out := make([]float32, len(raw)/4)
 	for i := range out {
