@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/internal/testmodel"
@@ -342,6 +343,76 @@ func TestLoadRefuses(t *testing.T) {
 		if !errors.Is(err, ErrModel) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
+	}
+}
+
+// packedSource holds the products of a test model in 4 bits, and may lie about a shape.
+type packedSource struct {
+	*testmodel.Model
+	lie string
+}
+
+func (s packedSource) Packed4(name string) (*quantize.Tensor4, error) {
+	if !strings.HasSuffix(name, "proj.weight") {
+		return nil, nil
+	}
+	for _, p := range s.Model.Tensors() {
+		if p.Name == name {
+			return quantize.Quantize4(s.Tensor(name), p.Shape, quantize.Options4{Type: "fp4", Double: true})
+		}
+	}
+	return nil, errors.New("no such tensor")
+}
+
+func (s packedSource) Tensors() []checkpoint.Tensor {
+	out := s.Model.Tensors()
+	for i := range out {
+		if out[i].Name == s.lie {
+			out[i].Shape = []int{out[i].Shape[0], out[i].Shape[1] + 1}
+		}
+	}
+	return out
+}
+
+// TestPackedSource: a checkpoint that is in 4 bits is taken as it is, and is what quantizing while
+// loading, piece by piece, makes of the original.
+func TestPackedSource(t *testing.T) {
+	c, err := testmodel.Config("llama")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Intermediate = 4224 // more than is quantized at a time
+	if c.Intermediate*c.Hidden <= quantizeChunk {
+		t.Fatal("the model is too small to be quantized in pieces")
+	}
+	src, err := testmodel.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logits := func(src checkpoint.Source, o Options) []float32 {
+		m, err := Load(src, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := m.NewState().Eval([]int32{5, 6, 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	packed := logits(packedSource{Model: src}, Options{})
+	if !slices.Equal(packed, logits(src, Options{Quant: &quantize.Options4{Type: "fp4", Double: true}})) {
+		t.Error("a stored 4-bit model and one quantized while loading differ")
+	}
+	if !slices.Equal(packed, logits(packedSource{Model: src}, Options{Quant: &quantize.Options4{Type: "nf4"}})) {
+		t.Error("a stored 4-bit model is quantized again")
+	}
+	if slices.Equal(packed, logits(src, Options{})) {
+		t.Error("4 bits change nothing")
+	}
+	lie := "model.layers.0.mlp.up_proj.weight"
+	if _, err := Load(packedSource{src, lie}, Options{}); !errors.Is(err, ErrModel) || !strings.Contains(err.Error(), lie) {
+		t.Errorf("another shape: %v", err)
 	}
 }
 
