@@ -118,7 +118,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 			return err
 		}
 	}
-	w := &dataWriter{ctx: ctx, weights: o.Weights, progress: o.Progress, total: total, sum: sha256.New()}
+	w := &dataWriter{ctx: ctx, weights: o.Weights, progress: o.Progress, total: total, sum: sha256.New(), piece: pieceBytes / 4}
 	if err := w.write(filepath.Join(dir, dataFile), b); err != nil {
 		return err
 	}
@@ -202,6 +202,7 @@ type dataWriter struct {
 	weights     Weights
 	progress    func(done, total int64)
 	done, total int64
+	piece       int       // values of a tensor that are in memory at a time
 	sum         hash.Hash // over the float32 values of all parameters, in the order of the file
 	file        *os.File
 	rows        []float32
@@ -238,7 +239,7 @@ func (w *dataWriter) write(path string, b *builder) (err error) {
 
 // parameter writes one parameter at offset off, piece by piece.
 func (w *dataWriter) parameter(off int64, l *load) error {
-	step := min(l.rows, max(1, pieceBytes/4/l.cols))
+	step := min(l.rows, max(1, w.piece/l.cols))
 	for lo := 0; lo < l.rows; lo += step {
 		if err := w.ctx.Err(); err != nil {
 			return err
