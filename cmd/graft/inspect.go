@@ -190,7 +190,11 @@ func describeBundle(path string) (*description, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &description{Kind: "bundle", Path: path, Form: "onnx", Adapters: b.Adapters(), Default: b.Default()}, nil
+	d := &description{Kind: "bundle", Path: path, Form: "onnx", Default: b.Default()}
+	for _, e := range b.Adapters() {
+		d.Adapters = append(d.Adapters, e.Name)
+	}
+	return d, nil
 }
 
 func (d *description) print() {

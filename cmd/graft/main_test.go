@@ -25,6 +25,12 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var short []string // rows that fit the tiny model's context
+	for line := range strings.Lines(string(rows)) {
+		if len(line) < 170 && len(short) < 20 {
+			short = append(short, line)
+		}
+	}
 	_, noORT := ort.FindLibrary("")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -46,7 +52,7 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
-			return os.WriteFile(filepath.Join(e.WorkDir, "rows.jsonl"), []byte(strings.Join(strings.SplitAfter(string(rows), "\n")[:20], "")), 0o666)
+			return os.WriteFile(filepath.Join(e.WorkDir, "rows.jsonl"), []byte(strings.Join(short, "")), 0o666)
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "ort" { // ONNX Runtime is there; "make test" fetches it

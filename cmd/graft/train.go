@@ -82,31 +82,64 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event})
 	show.clear()
 	if err != nil {
-		if ctx.Err() != nil && result != nil && result.Steps > 0 {
-			return fmt.Errorf("stopped after step %d, whose state is kept; the same command with --resume goes on: %w", result.Steps, err)
+		if ctx.Err() != nil {
+			return fmt.Errorf("stopped after step %d, whose state is kept; the same command with --resume goes on: %w", show.step, err)
 		}
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(result)
+		return printJSON(summaryOf(result))
 	}
 	t := newTable()
-	t.row("adapter", recipe.Out)
+	t.row("adapter", result.Out)
 	t.row("steps", result.Steps)
+	t.row("trained values", count(int64(result.Trained)))
 	t.row("loss of the last step", fmt.Sprintf("%.4f", result.Loss))
 	if result.Evaluated {
-		t.row("held-out loss before", fmt.Sprintf("%.4f (perplexity %.3f)", result.EvalLossBefore, math.Exp(result.EvalLossBefore)))
-		t.row("held-out loss after", fmt.Sprintf("%.4f (perplexity %.3f)", result.EvalLoss, math.Exp(result.EvalLoss)))
+		t.row("held-out loss before", held(recipe, result.FirstEval))
+		t.row("held-out loss after", held(recipe, result.LastEval))
+		t.row("kept", fmt.Sprintf("the adapter of step %d, held-out loss %.4f", result.BestStep, result.BestEval))
 	}
-	t.row("tokens a second", fmt.Sprintf("%.0f", result.TokensPerSecond))
+	t.row("tokens", fmt.Sprintf("%d in %s, %.0f a second", result.Tokens, result.Elapsed.Round(time.Second), float64(result.Tokens)/result.Elapsed.Seconds()))
 	t.flush()
 	return nil
+}
+
+// held writes a held-out loss, with the perplexity where it is one.
+func held(r train.Recipe, loss float64) string {
+	if r.Objective != "sft" {
+		return fmt.Sprintf("%.4f", loss)
+	}
+	return fmt.Sprintf("%.4f (perplexity %.3f)", loss, math.Exp(loss))
+}
+
+// summary is a finished run for a script to read.
+type summary struct {
+	Out       string   `json:"out"`
+	Steps     int      `json:"steps"`
+	Tokens    int64    `json:"tokens"`
+	Seconds   float64  `json:"seconds"`
+	Loss      float64  `json:"loss"`
+	Stopped   bool     `json:"stopped_early"`
+	FirstEval *float64 `json:"eval_loss_before,omitempty"`
+	LastEval  *float64 `json:"eval_loss,omitempty"`
+	BestEval  *float64 `json:"best_eval_loss,omitempty"`
+	BestStep  int      `json:"best_step,omitempty"`
+}
+
+func summaryOf(r *train.Result) summary {
+	s := summary{Out: r.Out, Steps: r.Steps, Tokens: r.Tokens, Seconds: r.Elapsed.Seconds(), Loss: r.Loss, Stopped: r.Stopped}
+	if r.Evaluated {
+		s.FirstEval, s.LastEval, s.BestEval, s.BestStep = &r.FirstEval, &r.LastEval, &r.BestEval, r.BestStep
+	}
+	return s
 }
 
 // trainProgress shows a run: a bar on a terminal, else a line now and then.
 type trainProgress struct {
 	bar  *progressbar.ProgressBar
 	last time.Time
+	step int
 }
 
 func (p *trainProgress) clear() {
@@ -116,25 +149,34 @@ func (p *trainProgress) clear() {
 }
 
 func (p *trainProgress) event(e train.Event) {
-	if e.Message != "" {
+	switch e.Kind {
+	case train.Note:
 		p.clear()
-		say("%s", e.Message)
-		return
-	}
-	line := fmt.Sprintf("step %d of %d, loss %.4f, %.0f tokens/s, %s left", e.Step, e.Steps, e.Loss, e.TokensPerSecond, e.Left.Round(time.Second))
-	if e.EvalLoss != nil {
+		say("%s", e.Text)
+	case train.Evaluated:
 		p.clear()
-		say("step %d of %d, held-out loss %.4f, perplexity %.3f", e.Step, e.Steps, *e.EvalLoss, math.Exp(*e.EvalLoss))
+		line := fmt.Sprintf("step %d of %d: held-out loss %.4f", e.Step, e.Total, e.EvalLoss)
+		if e.EvalPerplexity > 0 {
+			line += fmt.Sprintf(", perplexity %.3f", e.EvalPerplexity)
+		}
+		say("%s", line)
+	case train.Step:
+		p.step = e.Step
+		p.show(e)
 	}
+}
+
+func (p *trainProgress) show(e train.Event) {
+	line := fmt.Sprintf("step %d of %d, loss %.4f, %.0f tokens/s, %s left", e.Step, e.Total, e.Loss, e.TokensPerSecond, e.Left.Round(time.Second))
 	if onTerminal() {
 		if p.bar == nil {
-			p.bar = progressbar.NewOptions(e.Steps, progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
+			p.bar = progressbar.NewOptions(e.Total, progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
 		}
 		p.bar.Describe("graft: " + line)
 		_ = p.bar.Set(e.Step)
 		return
 	}
-	if e.Step == 1 || e.Step == e.Steps || time.Since(p.last) >= lineEvery {
+	if e.Step == 1 || e.Step == e.Total || time.Since(p.last) >= lineEvery {
 		p.last = time.Now()
 		say("%s", line)
 	}

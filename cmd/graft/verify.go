@@ -23,7 +23,7 @@ func verifyCommand() *cli.Command {
 how often both hold the same token for the most likely, and the mean negative log likelihood of each.
 Exit 1 where the divergence passes --max-kl, where token ids differ, or where a file is not the one
 its manifest describes. Without --max-kl the limit follows from the number types: 1e-4 where both
-hold the same, 0.01 for half precision, 0.02 for q8_0, 0.5 for 4 and 5 bits.
+hold the same, 0.01 for half precision, 0.02 for q8_0, 1 for 4 and 5 bits.
 
   graft verify model.gguf model-hf
   graft verify model.gguf bundle --adapter out/pirate --b-adapter pirate --text notes.txt`,
@@ -248,7 +248,7 @@ func codecLimit(codec string) float64 {
 	case "Q8_0":
 		return 0.02
 	}
-	return 0.5
+	return 1
 }
 
 // codecs returns the type of each weight matrix of a model. A bundle holds float32.
