@@ -91,7 +91,7 @@ func (r *renderer) step(n int) {
 }
 
 // charge counts the work of handling n bytes.
-func (r *renderer) charge(n int) { r.step(1 + n/32) }
+func (r *renderer) charge(n int) { r.step(1 + n/16) }
 
 // text charges for a new string, and bounds it.
 func (r *renderer) text(s string) string {

@@ -24,9 +24,10 @@ type Span struct{ Start, End int }
 // separates turns, comes after the model has stopped, and is not in it.
 //
 // Some templates render a message differently when others follow, as those
-// do that drop earlier reasoning. Such a turn is found again by the parts of
-// it that the whole text shares, if that leaves no doubt; otherwise the
-// error is [ErrSpans] and names the turn.
+// do that drop earlier reasoning, or end the last turn with another token.
+// Such a turn's end is found by rendering the conversation with other
+// contents in its place or after it. Where that fails too, the error is [ErrSpans] and
+// names the turn.
 func (t *Template) RenderSpans(in Input) (string, []Span, error) {
 	context, err := in.context()
 	if err != nil {
@@ -103,23 +104,24 @@ func (d *deriver) turn(i, from int) (Span, error) {
 			return fail("the messages up to it do not render by themselves (%v)", err)
 		}
 	}
-	start, ok := d.start(i, before, upTo)
+	start, ok := d.start(i, before)
 	if !ok || start < from {
 		return fail("the template renders the messages before it differently once it follows")
 	}
 	end := 0
-	if strings.HasPrefix(d.text, upTo) {
+	if len(upTo) >= start && strings.HasPrefix(d.text, upTo) {
 		end = len(upTo)
-	} else if end, ok = d.realign(i, start, upTo); !ok {
+	} else if end, ok = d.probedEnd(i, start, upTo); !ok {
 		return fail("the template renders it differently once other messages follow")
 	}
 	return Span{start, d.trimSeparator(i, start, end)}, nil
 }
 
 // start is where message i begins: after the generation prompt where the
-// template writes the prompt in front of answers too, else after what the
-// prompt and the message share.
-func (d *deriver) start(i int, before, upTo string) (int, bool) {
+// template writes the prompt in front of recorded answers too. A prompt may
+// go on where they do not, such as one that opens a <think> block; the answer
+// then starts where the two part.
+func (d *deriver) start(i int, before string) (int, bool) {
 	if strings.HasPrefix(d.text, before) {
 		return len(before), true
 	}
@@ -127,47 +129,101 @@ func (d *deriver) start(i int, before, upTo string) (int, bool) {
 	if err != nil || !strings.HasPrefix(d.text, bare) || !strings.HasPrefix(before, bare) {
 		return 0, false
 	}
-	// A prompt that goes on where a recorded answer does not, such as one
-	// that opens a <think> block: the answer starts where they part, or at
-	// the last line they share.
-	shared := commonPrefix(d.text, before)
-	if shared < len(before) && shared > len(bare) {
-		if nl := strings.LastIndexByte(d.text[len(bare):shared], '\n'); nl >= 0 {
-			shared = len(bare) + nl + 1
-		}
-	}
-	return shared, shared > len(bare)
+	header := wholeTokens(before[len(bare) : len(bare)+commonPrefix(d.text[len(bare):], before[len(bare):])])
+	return len(bare) + len(header), header != ""
 }
 
-// realign finds the end of message i in the whole text when its rendering as
-// the last message is not how it is rendered there. The end is that of the
-// longest ending of upTo that starts the text's next message: the text up
-// to where the rendering of the following messages begins.
-func (d *deriver) realign(i, start int, upTo string) (int, bool) {
-	// What follows the message in the conversation renders the same with
-	// the message's own reasoning gone, so the rest of the whole text is an
-	// ending shared by the rendering of the messages up to the next
-	// assistant turn and its prompt.
-	next := i + 1
-	for next < len(d.in.Messages) && d.in.Messages[next].Role == "assistant" {
-		next++
+// wholeTokens cuts off the end of s what could be the first half of a
+// special token such as <|im_end|> or [/INST].
+func wholeTokens(s string) string {
+	for _, pair := range []string{"<>", "[]"} {
+		if open := strings.LastIndexByte(s, pair[0]); open > strings.LastIndexByte(s, pair[1]) {
+			s = s[:open]
+		}
 	}
-	if next >= len(d.in.Messages) {
+	return s
+}
+
+// probe renders the conversation twice, with the content of message i
+// replaced by one letter and by another, and its other fields kept or not.
+func (d *deriver) probe(i int, keep bool) (one, other string, ok bool) {
+	all, _ := d.context.lookup("messages")
+	var texts [2]string
+	for n, content := range []string{"A", "B"} {
+		items := append([]any(nil), all.(*seq).items...)
+		message := &Dict{}
+		for key, v := range items[i].(*Dict).All() {
+			if keep || key == "role" {
+				message.Set(key, v)
+			}
+		}
+		message.Set("content", content)
+		items[i] = message
+		s := &scope{outer: d.context}
+		s.set("messages", newList(items))
+		text, _, err := d.t.run(d.in, s)
+		if err != nil {
+			return "", "", false
+		}
+		texts[n] = text
+	}
+	return texts[0], texts[1], true
+}
+
+// probedEnd finds the end of message i where its rendering as the last
+// message, upTo, is not how the whole text has it.
+func (d *deriver) probedEnd(i, start int, upTo string) (int, bool) {
+	calls, _ := d.in.Messages[i].Extra.Lookup("tool_calls")
+	if calls == nil {
+		// What endings with different answers share is what follows the
+		// answer, of which the end-of-turn token is the first.
+		one, other, ok := d.probe(i, false)
+		if !ok {
+			return 0, false
+		}
+		rest := one[len(one)-commonSuffix(one, other):]
+		end := len(d.text) - len(rest)
+		if end < start || !strings.HasSuffix(d.text, rest) {
+			return 0, false
+		}
+		return end + len(leadingToken(rest)), true
+	}
+	// Calls stand between the answer and its end. The turn lies before the
+	// content of the next message, and ends with the same token as upTo.
+	if i+1 >= len(d.in.Messages) {
 		return 0, false
 	}
-	content := strings.TrimSpace(d.in.Messages[i].Content)
-	if content == "" || d.in.Messages[next].Content == "" {
+	one, other, ok := d.probe(i+1, true)
+	if !ok {
 		return 0, false
 	}
-	tail := upTo[strings.LastIndex(upTo, content)+max(len(content), 0):]
-	if strings.LastIndex(upTo, content) < 0 {
+	next := min(commonPrefix(one, other), commonPrefix(one, d.text))
+	token := trailingToken(strings.TrimRightFunc(upTo, isSpace))
+	if next < start || token == "" {
 		return 0, false
 	}
-	at := strings.Index(d.text[start:], content+tail)
-	if at < 0 || strings.Contains(d.text[start:start+at], strings.TrimSpace(d.in.Messages[next].Content)) {
-		return 0, false
+	at := strings.LastIndex(d.text[start:next], token)
+	return start + at + len(token), at >= 0
+}
+
+// trailingToken is the special token that s ends with, or "".
+func trailingToken(s string) string {
+	for _, pair := range []string{"<>", "[]"} {
+		if open := strings.LastIndexByte(s, pair[0]); open >= 0 && s[len(s)-1] == pair[1] {
+			return s[open:]
+		}
 	}
-	return start + at + len(content) + len(tail), true
+	return ""
+}
+
+// leadingToken is the special token that s begins with, or "".
+func leadingToken(s string) string {
+	for _, pair := range []string{"<>", "[]"} {
+		if close := strings.IndexByte(s, pair[1]); close > 0 && s[0] == pair[0] {
+			return s[:close+1]
+		}
+	}
+	return ""
 }
 
 // trimSeparator takes whitespace off the end of a span that the template put
@@ -187,6 +243,16 @@ func (d *deriver) trimSeparator(i, start, end int) int {
 
 // lastWord is the last 16 bytes of s, enough to tell content from a token.
 func lastWord(s string) string { return s[max(0, len(s)-16):] }
+
+func commonSuffix(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[len(a)-1-i] != b[len(b)-1-i] {
+			return i
+		}
+	}
+	return n
+}
 
 func commonPrefix(a, b string) int {
 	n := min(len(a), len(b))

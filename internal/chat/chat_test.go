@@ -1,0 +1,192 @@
+package chat
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func mustParse(t *testing.T, source string) *Template {
+	t.Helper()
+	tmpl, err := Parse(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tmpl
+}
+
+func render(source string) (string, error) {
+	tmpl, err := Parse(source)
+	if err != nil {
+		return "", err
+	}
+	return tmpl.Render(Input{})
+}
+
+func TestErrorsNameTheirPlace(t *testing.T) {
+	for _, c := range []struct {
+		source       string
+		line, column int
+		kind         error
+		says         string
+	}{
+		{"a\n{{ x.y }}", 2, 6, nil, "'x' is undefined"},
+		{"{{ 1 +\n  'a' }}", 1, 6, nil, "unsupported operand"},
+		{"é{{ raise_exception('no ' ~ 1) }}", 1, 20, ErrRaised, "no 1"},
+		{"{% if x %}\n{{ y", 2, 1, ErrSyntax, "never closed"},
+		{"\n\n  {% for x in y %}", 3, 6, ErrSyntax, "{% for %} is never closed"},
+		{"{% include 'x' %}", 1, 4, ErrSyntax, "include"},
+		{"{{ x|nope }}", 1, 5, ErrSyntax, "nope"},
+		{"{{ range(200000) }}", 1, 9, ErrLimit, "range"},
+	} {
+		_, err := render(c.source)
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Errorf("%q: %v, want an *Error", c.source, err)
+			continue
+		}
+		if e.Line != c.line || e.Column != c.column || !strings.Contains(e.Msg, c.says) {
+			t.Errorf("%q: %v, want line %d, column %d and %q", c.source, err, c.line, c.column, c.says)
+		}
+		if e.Unwrap() != c.kind {
+			t.Errorf("%q: kind %v, want %v", c.source, e.Unwrap(), c.kind)
+		}
+	}
+}
+
+// TestLimits has templates that would loop for ever, or grow without bound.
+func TestLimits(t *testing.T) {
+	loops := strings.Repeat("{% for a in range(99999) %}", 4) + strings.Repeat("{% endfor %}", 4)
+	double := "{% set ns = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(99) %}{% set ns.x = EXPR %}{% endfor %}{{ ns.x|length }}"
+	with := func(e string) string { return strings.ReplaceAll(double, "EXPR", e) }
+	for name, source := range map[string]string{
+		"loops":             loops,
+		"output":            "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
+		"concat":            with("ns.x ~ ns.x"),
+		"add":               with("ns.x + ns.x"),
+		"multiply":          with("ns.x * 1000"),
+		"replace":           with("ns.x.replace('a', 'aaaaaaaaaa')"),
+		"replace filter":    with("ns.x|replace('', ns.x)"),
+		"join":              with("ns.x.join([ns.x, ns.x])"),
+		"join filter":       with("[ns.x, ns.x]|join(ns.x)"),
+		"format":            with("'%s%s' % (ns.x, ns.x)"),
+		"format method":     with("'{0}{0}'.format(ns.x)"),
+		"width":             "{{ '%*d' % (999999999, 1) }}",
+		"format width":      "{{ '{:999999999}'.format(1) }}",
+		"center":            "{{ 'a'.center(999999999) }}",
+		"indent":            "{{ ('a\n' * 1000)|indent(999999) }}",
+		"json indent":       with("[[ns.x]]|tojson(indent=999)"),
+		"list":              with("[ns.x, ns.x]") + "{{ ns.x }}",
+		"shared list":       "{% set ns = namespace(x=1, y=1) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
+		"shared json":       with("{'a': ns.x, 'b': ns.x}") + "{{ ns.x|tojson }}",
+		"shared hash":       with("(ns.x, ns.x)") + "{{ {ns.x: 1} }}",
+		"list growth":       with("[1] * 99999 + [ns.x] * 99999"),
+		"nested namespaces": "{% set a = namespace() %}{% set a.a = a %}{{ a }}",
+		"recursion":         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+		"recursive loop":    "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+		"caller recursion":  "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}",
+		"power":             "{{ 9 ** 99999 }}",
+		"big integers":      "{% set ns = namespace(x=99) %}{% for i in range(999) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
+		"shifting tabs":     "{{ ('\t' * 1000000).expandtabs(1000) }}",
+		"batch":             "{{ [1]|batch(999999999, 0)|list|length }}",
+		"slice":             "{{ [1]|slice(999999999)|list|length }}",
+		"set block":         with("ns.x") + "{% set ns.x %}{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}{% endset %}",
+	} {
+		start := time.Now()
+		text, err := render(source)
+		if !errors.Is(err, ErrLimit) {
+			t.Errorf("%s: %d bytes, %v, want ErrLimit", name, len(text), err)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("%s: stopped only after %v", name, took)
+		}
+	}
+	for name, source := range map[string]string{
+		"parentheses": "{{ " + strings.Repeat("(", 9999) + "1" + strings.Repeat(")", 9999) + " }}",
+		"lists":       "{{ " + strings.Repeat("[", 9999),
+		"nots":        "{{ " + strings.Repeat("not ", 99999) + "1 }}",
+		"minuses":     "{{ " + strings.Repeat("-", 99999) + "1 }}",
+		"sums":        "{{ 1" + strings.Repeat(" + 1", 99999) + " }}",
+		"attributes":  "{{ a" + strings.Repeat(".b", 99999) + " }}",
+		"filters":     "{{ 1" + strings.Repeat("|string", 9999) + " }}",
+		"ifs":         strings.Repeat("{% if 1 %}", 9999),
+		"conditions":  "{{ 1" + strings.Repeat(" if 1 else 1", 9999) + " }}",
+		"targets":     "{% set " + strings.Repeat("(", 9999) + "a",
+		"big literal": "{{ " + strings.Repeat("9", 5000) + " }}",
+		"length":      strings.Repeat("x", maxSource+1),
+	} {
+		if _, err := Parse(source); !errors.Is(err, ErrSyntax) {
+			t.Errorf("%s: %v, want ErrSyntax", name, err)
+		}
+	}
+}
+
+func TestMessageJSON(t *testing.T) {
+	for _, c := range []struct{ row, want string }{
+		{`{"role":"user","content":"Hi"}`, `{"role": "user", "content": "Hi"}`},
+		{`{"content":"Hi","role":"user"}`, `{"content": "Hi", "role": "user"}`},
+		{`{"role":"user","name":"x","content":"Hi","z":1,"a":[1.5,null,true,{"k":12345678901234567890}]}`,
+			`{"role": "user", "name": "x", "content": "Hi", "z": 1, "a": [1.5, null, true, {"k": 12345678901234567890}]}`},
+		{`{"role":"assistant","content":null}`, `{"role": "assistant", "content": null}`},
+		{`{"role":"assistant"}`, `{"role": "assistant", "content": ""}`},
+		{`{"role":"assistant","content":"","reasoning":"r"}`,
+			`{"thinking": "r", "role": "assistant", "content": "", "reasoning": "r", "reasoning_content": "r"}`},
+	} {
+		var m Message
+		if err := json.Unmarshal([]byte(c.row), &m); err != nil {
+			t.Fatal(err)
+		}
+		got, err := mustParse(t, "{{ messages[0]|tojson }}").Render(Input{Messages: []Message{m}})
+		if err != nil || got != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.row, got, err, c.want)
+		}
+	}
+	for _, row := range []string{`[]`, `{}`, `{"content":"x"}`, `"x"`, `{"role":"user"`} {
+		var m Message
+		if err := json.Unmarshal([]byte(row), &m); err == nil {
+			t.Errorf("%s: no error", row)
+		}
+	}
+	if _, err := ParseJSON([]byte(strings.Repeat("[", 1000) + strings.Repeat("]", 1000))); err == nil {
+		t.Error("deep JSON: no error")
+	}
+	if _, err := ParseJSON([]byte(`{} {}`)); err == nil {
+		t.Error("text after the value: no error")
+	}
+}
+
+func TestInput(t *testing.T) {
+	tmpl := mustParse(t, "{{ bos_token is defined }} {{ tools }} {{ documents }} {{ add_generation_prompt }} {{ x }} {{ y }} {{ strftime_now('%Y') }}")
+	got, err := tmpl.Render(Input{Vars: map[string]any{"x": map[string]any{"b": 1, "a": []any{1.0, "é"}}, "y": []string{"z"}},
+		Now: time.Date(2001, 2, 3, 0, 0, 0, 0, time.UTC)})
+	if want := "False None None False {'a': [1.0, 'é'], 'b': 1} ['z'] 2001"; err != nil || got != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if _, err := tmpl.Render(Input{Vars: map[string]any{"x": struct{}{}}}); err == nil || !strings.Contains(err.Error(), `"x"`) {
+		t.Errorf("a struct as a variable: %v", err)
+	}
+}
+
+// TestTemplatesAreShared renders one template from several goroutines.
+func TestTemplatesAreShared(t *testing.T) {
+	tmpl, _ := Builtin("chatml")
+	in := Input{Messages: []Message{{Role: "user", Content: "Hi"}, {Role: "assistant", Content: "Yo"}}}
+	want, err := tmpl.Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan string)
+	for range 8 {
+		go func() {
+			got, _ := tmpl.Render(in)
+			done <- got
+		}()
+	}
+	for range 8 {
+		if got := <-done; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
