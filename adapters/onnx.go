@@ -33,8 +33,8 @@ type Tensor struct {
 
 // ONNXTensors returns the adapter as the tensors that a graph with MatMul(MatMul(x, A), B) takes:
 // for each pair, A transposed to (In, R), and B transposed to (R, Out) and multiplied by the scale.
-// slot gives the names of the two graph inputs of a module, and false where the graph has none for it, which is an error
-// that wraps [ErrMismatch].
+// slot gives the names of the two graph inputs of a module, and false where the graph has none for
+// it, which is an error that wraps [ErrMismatch].
 func (a *Adapter) ONNXTensors(slot func(module string) (nameA, nameB string, ok bool)) ([]Tensor, error) {
 	tensors := make([]Tensor, 0, 2*len(a.Pairs))
 	for i := range a.Pairs {
@@ -95,7 +95,8 @@ func ReadONNX(path string) ([]Tensor, error) {
 	return tensors, nil
 }
 
-// The two kinds of tables have the same vtable: its own length, the table's length, and where the four fields lie in the table.
+// Both kinds of tables have the same vtable: its own length, the table's length, and where the four
+// fields lie in the table.
 var onnxVtable = [6]uint16{12, 20, 4, 8, 12, 16}
 
 // EncodeONNX returns the bytes of an .onnx_adapter file of the tensors.
@@ -158,7 +159,8 @@ func EncodeONNX(tensors []Tensor) ([]byte, error) {
 	return b, nil
 }
 
-// alignVector pads so that what follows the next four bytes, a vector's length, begins at a multiple of eight.
+// alignVector pads so that what follows the next four bytes, a vector's length, begins at a multiple
+// of eight.
 func alignVector(b []byte) []byte {
 	for len(b)%8 != 4 {
 		b = append(b, 0)

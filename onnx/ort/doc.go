@@ -22,4 +22,7 @@
 // ONNX Runtime is a shared library (libonnxruntime, 1.24 or later) that is loaded when first needed:
 // [FindLibrary] says where it is looked for. A program loads one for its whole life. Without cgo
 // every call fails with an error that says so; the rest of the program works.
+//
+// The runtime's threads wait for each other after every operation, and they wait awake: on a machine
+// that is busy with other work one thread ([Options.Threads]) can be faster than one a core.
 package ort
