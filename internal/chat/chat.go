@@ -83,46 +83,42 @@ func (t *Template) Source() string { return t.source }
 // itself, with {% generation %} blocks.
 func (t *Template) HasGeneration() bool { return t.generates }
 
-// Message is one turn of a conversation. The zero value of a field leaves
-// it out only in Extra: role and content are always there.
+// Message is one turn of a conversation.
 type Message struct {
 	Role    string // system, user, assistant, tool, …
 	Content string
 
 	// Extra holds every other field in order: tool_calls, name,
-	// reasoning_content, … A "role" or "content" in it counts before the
-	// field above, and is how content is null or a list of parts.
+	// reasoning_content, … A "content" in it counts before the field above,
+	// and is how content is null or a list of parts. One with a "role" is
+	// the whole message, and the fields above only repeat it: so rows keep
+	// their order, and may lack content.
 	Extra *Dict
 }
 
 // NewMessage makes a message of a data set's row, as [ParseJSON] gives it.
 func NewMessage(row *Dict) (Message, error) {
-	if row.Len() == 0 {
-		return Message{}, fmt.Errorf("chat: a message is an object with at least a role, this one is empty")
-	}
-	m := Message{Extra: &Dict{}}
-	for key, v := range row.All() {
-		text, isText := v.(string)
-		switch {
-		// Only a row that starts with role and content needs no record of
-		// where they stand.
-		case key == "role" && isText && m.Extra.Len() == 0 && m.Content == "":
-			m.Role = text
-		case key == "content" && isText && m.Extra.Len() == 0 && m.Role != "":
-			m.Content = text
-		default:
-			m.Extra.Set(key, v)
-		}
-	}
-	_, hasRole := row.Lookup("role")
-	if !hasRole {
+	role, ok := row.Lookup("role")
+	if !ok {
 		return Message{}, fmt.Errorf("chat: a message has no \"role\"")
 	}
-	if role, ok := m.Extra.Lookup("role"); ok {
-		m.Role, _ = role.(string)
-	}
-	if content, ok := m.Extra.Lookup("content"); ok {
-		m.Content, _ = content.(string)
+	m := Message{Extra: row}
+	m.Role, _ = role.(string)
+	content, _ := row.Lookup("content")
+	m.Content, _ = content.(string)
+	_, textRole := role.(string)
+	_, textContent := content.(string)
+	if textRole && textContent && row.keys[0] == "role" && row.keys[1] == "content" {
+		m.Extra = nil // the plain message, whose order needs no record
+		for key, v := range row.All() {
+			if key == "role" || key == "content" {
+				continue
+			}
+			if m.Extra == nil {
+				m.Extra = &Dict{}
+			}
+			m.Extra.Set(key, v)
+		}
 	}
 	return m, nil
 }
@@ -148,12 +144,8 @@ var _ json.Unmarshaler = (*Message)(nil)
 // transformers hands it over.
 func (m Message) dict() (*Dict, error) {
 	row := &Dict{}
-	_, ownRole := m.Extra.Lookup("role")
-	_, ownContent := m.Extra.Lookup("content")
-	if !ownRole {
+	if _, whole := m.Extra.Lookup("role"); !whole {
 		row.Set("role", m.Role)
-	}
-	if !ownContent {
 		row.Set("content", m.Content)
 	}
 	for k, v := range m.Extra.All() {

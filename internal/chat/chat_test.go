@@ -130,7 +130,8 @@ func TestMessageJSON(t *testing.T) {
 		{`{"role":"user","name":"x","content":"Hi","z":1,"a":[1.5,null,true,{"k":12345678901234567890}]}`,
 			`{"role": "user", "name": "x", "content": "Hi", "z": 1, "a": [1.5, null, true, {"k": 12345678901234567890}]}`},
 		{`{"role":"assistant","content":null}`, `{"role": "assistant", "content": null}`},
-		{`{"role":"assistant"}`, `{"role": "assistant", "content": ""}`},
+		{`{"role":"assistant"}`, `{"role": "assistant"}`},
+		{`{"role":"user","content":[{"type":"text","text":"x"}]}`, `{"role": "user", "content": [{"type": "text", "text": "x"}]}`},
 		{`{"role":"assistant","content":"","reasoning":"r"}`,
 			`{"thinking": "r", "role": "assistant", "content": "", "reasoning": "r", "reasoning_content": "r"}`},
 	} {

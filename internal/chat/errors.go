@@ -26,7 +26,7 @@ var (
 const (
 	maxSource    = 1 << 20  // bytes of template source
 	maxOutput    = 16 << 20 // bytes of any one string, the rendered text too
-	maxSteps     = 8 << 20 // units of work: one a node, one for every 16 bytes copied
+	maxSteps     = 8 << 20  // units of work: one a node, one for every 16 bytes copied
 	maxDepth     = 200      // nesting of source, of macro calls, of printed values
 	maxEvalDepth = 5000     // Go frames of evaluation, below any stack's end
 	maxIntDigits = 4300     // decimal digits of an integer, as in Python

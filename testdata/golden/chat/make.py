@@ -92,6 +92,7 @@ CONVERSATIONS = {
     "dothink": dict(messages=[msg("user", "2+2?")], add_generation_prompt=True, vars=dict(enable_thinking=True, thinking=True)),
     "parts": dict(messages=[msg("user", [{"type": "text", "text": "Look "}, {"type": "image"}, {"type": "text", "text": "here"}]),
                             msg("assistant", [{"type": "text", "text": "I see"}])]),
+    "absent": dict(messages=[msg("user", "Hi"), {"role": "assistant", "tool_calls": [CALL9]}, {"content": "ok", "role": "tool", "name": "noop"}]),
     "twice": dict(messages=[msg("user", "a"), msg("user", "b"), msg("assistant", "c"), msg("assistant", "d")]),
     "assistantfirst": dict(messages=[msg("assistant", "hello"), msg("user", "b")]),
     "lone": dict(messages=[msg("system", "only")]),
