@@ -86,15 +86,6 @@ func (c *Cache) Len() int { return c.length }
 // Truncate forgets all tokens but the first n.
 func (c *Cache) Truncate(n int) { c.length = min(n, c.length) }
 
-// Bytes returns the memory that the cache takes for tokens tokens.
-func (c *Cache) Bytes(tokens int) int64 {
-	var n int64
-	for _, l := range c.layers {
-		n += 2 * 4 * int64(l.heads) * int64(l.dim) * int64(tokens)
-	}
-	return n
-}
-
 // grow makes room for n more tokens and returns the number held.
 func (c *Cache) grow(n int) int {
 	if need := c.length + n; need > c.capacity {

@@ -103,13 +103,6 @@ func (g *Graph) add(o op) Var {
 // Width returns the number of features of a value.
 func (g *Graph) Width(v Var) int { return g.values[v].width }
 
-// Products returns the number of Linear operations recorded: adapters stand at places 0, 1, … in
-// the order of recording.
-func (g *Graph) Products() int { return g.products }
-
-// Layers returns the number of Attention operations recorded.
-func (g *Graph) Layers() int { return g.layers }
-
 func (g *Graph) want(op string, v Var, width int) {
 	if w := g.values[v].width; w != width {
 		panic(fmt.Sprintf("autograd: %s of %d features, but its operand has %d", op, width, w))

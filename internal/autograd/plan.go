@@ -74,7 +74,7 @@ func (p *plan) number(t *Tape) {
 	p.buffers = 2 * n
 	for i, o := range g.ops {
 		c := &p.calls[i]
-		c.tape, c.op, c.index = t, o, i
+		c.tape, c.op = t, o
 		b := o.base()
 		for _, v := range b.ins {
 			c.ins = append(c.ins, operand{value: g.values[v].store, grad: n + int(v), width: g.values[v].width})

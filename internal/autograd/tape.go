@@ -159,7 +159,6 @@ func (t *Tape) data(buffer, width int) []float32 {
 type call struct {
 	tape    *Tape
 	op      op
-	index   int
 	ins     []operand
 	out     operand
 	private []slot
