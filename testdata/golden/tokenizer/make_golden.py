@@ -10,7 +10,7 @@
         for a real model, by tokenizers from DIR/tokenizer.json and by llama.cpp
         from the GGUF file, with the GGUF's vocabulary: what TestPeers reads.
 
-Needs: tokenizers==0.23.3; for "lines" also gguf==0.17.1 and llama-cpp-python==0.3.36.
+Needs: tokenizers==0.23.3; for "lines" also gguf==0.19.0 and llama-cpp-python==0.3.36.
 """
 
 import base64

@@ -1,0 +1,394 @@
+package tokenizer
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// goldenTokenizer reads the tokenizer of one golden file.
+func goldenTokenizer(t testing.TB, name string) *Tokenizer {
+	t.Helper()
+	g := readGolden(t, filepath.Join("../../testdata/golden/tokenizer", name+".json.gz"))
+	tok, err := ParseJSON(g.Tokenizer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// TestVocabRoundTrip goes tokenizer.json → GGUF vocabulary → tokenizer.json and
+// wants the same ids at every step.
+func TestVocabRoundTrip(t *testing.T) {
+	for name, pre := range map[string]string{"gpt2": "gpt-2", "smollm": "smollm", "llama3": "llama-bpe"} {
+		t.Run(name, func(t *testing.T) {
+			tok := goldenTokenizer(t, name)
+			vocab, err := tok.Vocab()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if vocab.Pre != pre || vocab.Model != "gpt2" || vocab.AddBOS != (name == "llama3") || vocab.AddEOS {
+				t.Errorf("Vocab = model %q, pre %q, add_bos %v, add_eos %v", vocab.Model, vocab.Pre, vocab.AddBOS, vocab.AddEOS)
+			}
+			ggml, err := FromVocab(vocab)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := reparse(t, ggml)
+			g := readGolden(t, filepath.Join("../../testdata/golden/tokenizer", name+".json.gz"))
+			for _, c := range g.Cases {
+				for _, tok := range []*Tokenizer{ggml, again} {
+					checkIDs(t, tok, c.Text, Options{ParseSpecial: true}, c.IDs)
+					checkIDs(t, tok, c.Text, Options{ParseSpecial: true, AddSpecial: true}, or(c.WithSpecial, c.IDs))
+					checkIDs(t, tok, c.Text, Options{}, or(c.Plain, c.IDs))
+				}
+			}
+			back, err := again.WithSpecial(ggml.Special())
+			if err != nil {
+				t.Fatal(err)
+			}
+			vocab2, err := back.Vocab()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(vocab, vocab2) {
+				t.Error("the vocabulary changed on its way through tokenizer.json")
+			}
+		})
+	}
+}
+
+func TestVocabTypes(t *testing.T) {
+	tok, err := ParseJSON([]byte(tinyJSON(
+		`"a":0,"b":1,"ab":2,"<|x|>":5`, `["a","b"]`,
+		`{"id":5,"content":"<|x|>","special":false},{"id":6,"content":"▁u","special":false},{"id":7,"content":"s","special":true}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := tok.Vocab()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Pad(9)
+	tokens := []string{"a", "b", "ab", "[PAD3]", "[PAD4]", "<|x|>", " u", "s", "[PAD8]"}
+	types := []int32{TypeNormal, TypeNormal, TypeNormal, TypeUnused, TypeUnused, TypeControl, TypeUserDefined, TypeControl, TypeUnused}
+	if !slices.Equal(v.Tokens, tokens) || !slices.Equal(v.Types, types) || !slices.Equal(v.Merges, []string{"a b"}) {
+		t.Errorf("Vocab = %q %v %q", v.Tokens, v.Types, v.Merges)
+	}
+	if _, err := goldenTokenizer(t, "o200k").Vocab(); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("Vocab of a pre-tokenizer without a name: %v", err)
+	}
+	if _, err := goldenTokenizer(t, "prefix").Vocab(); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("Vocab of Digits by runs: %v", err)
+	}
+}
+
+func TestFromVocabErrors(t *testing.T) {
+	good := Vocab{Model: "gpt2", Pre: "gpt-2", Tokens: []string{"a", "b", "ab"}, Merges: []string{"a b"}, BOS: -1, EOS: -1, UNK: -1, PAD: -1}
+	if _, err := FromVocab(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(v *Vocab)
+		want   error
+		part   string
+	}{
+		"model":      {func(v *Vocab) { v.Model = "llama" }, ErrUnsupported, `"llama"`},
+		"pre":        {func(v *Vocab) { v.Pre = "tekken" }, ErrUnsupported, `"tekken"`},
+		"types":      {func(v *Vocab) { v.Types = []int32{1} }, ErrFormat, "1 token types for 3"},
+		"bos":        {func(v *Vocab) { v.BOS = 3 }, ErrFormat, "bos_token_id is 3"},
+		"eos":        {func(v *Vocab) { v.EOS = -7 }, ErrFormat, "eos_token_id is -7"},
+		"duplicate":  {func(v *Vocab) { v.Tokens = []string{"a", "b", "a"} }, ErrFormat, "ids 0 and 2"},
+		"merge":      {func(v *Vocab) { v.Merges = []string{"ab"} }, ErrFormat, "merge 0"},
+		"empty":      {func(v *Vocab) { v.Merges = []string{""} }, ErrFormat, "merge 0"},
+		"piece":      {func(v *Vocab) { v.Merges = []string{"a c"} }, ErrFormat, `"c"`},
+		"whole":      {func(v *Vocab) { v.Merges = []string{"b a"} }, ErrFormat, `"ba"`},
+		"two spaces": {func(v *Vocab) { v.Merges = []string{"a b c"} }, ErrFormat, `"b c"`},
+	} {
+		v := good
+		c.change(&v)
+		checkError(t, name, second(FromVocab(v)), c.want, c.part)
+	}
+	good.Tokens = []string{"a", "", "b"}
+	good.Merges = nil
+	tok, err := FromVocab(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := tok.Token(1); s != "[EMPTY_1]" || good.Tokens[1] != "" {
+		t.Errorf("empty token became %q, the caller's %q", s, good.Tokens[1])
+	}
+}
+
+func second(_ *Tokenizer, err error) error { return err }
+
+func checkError(t *testing.T, name string, err, want error, part string) {
+	t.Helper()
+	if !errors.Is(err, want) || !strings.Contains(fmt.Sprint(err), part) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%s: error %q, want %v naming %q", name, err, want, part)
+	}
+}
+
+// tinyJSON is a tokenizer.json with the given insides of vocab, merges and added_tokens.
+func tinyJSON(vocab, merges, added string) string {
+	return `{"version":"1.0","added_tokens":[` + added + `],"normalizer":null,"pre_tokenizer":{"type":"ByteLevel"},` +
+		`"post_processor":null,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{` + vocab + `},"merges":[` + merges + `]}}`
+}
+
+func TestParseJSONErrors(t *testing.T) {
+	good := tinyJSON(`"a":0,"b":1,"ab":2`, `"a b"`, "")
+	if _, err := ParseJSON([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	set := func(old, new string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("no %s", old)
+		}
+		return strings.Replace(good, old, new, 1)
+	}
+	pre := func(pattern string) string {
+		p, _ := json.Marshal(pattern)
+		return set(`{"type":"ByteLevel"}`, `{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":`+string(p)+
+			`},"behavior":"Isolated"},{"type":"ByteLevel","use_regex":false}]}`)
+	}
+	for name, c := range map[string]struct {
+		data string
+		want error
+		part string
+	}{
+		"empty":                 {"", ErrFormat, ""},
+		"cut":                   {good[:len(good)-9], ErrFormat, ""},
+		"no model":              {"{}", ErrFormat, "no model"},
+		"array":                 {"[]", ErrFormat, ""},
+		"invalid UTF-8":         {set(`"ab":2`, "\"\xff\":2"), ErrFormat, "UTF-8"},
+		"unigram":               {set(`"BPE"`, `"Unigram"`), ErrUnsupported, `"Unigram"`},
+		"dropout":               {set(`"type":"BPE"`, `"type":"BPE","dropout":0.1`), ErrUnsupported, "dropout"},
+		"suffix":                {set(`"type":"BPE"`, `"type":"BPE","end_of_word_suffix":"</w>"`), ErrUnsupported, "end_of_word_suffix"},
+		"prefix":                {set(`"type":"BPE"`, `"type":"BPE","continuing_subword_prefix":"##"`), ErrUnsupported, "continuing_subword_prefix"},
+		"unk":                   {set(`"type":"BPE"`, `"type":"BPE","unk_token":"<unk>"`), ErrFormat, `"<unk>"`},
+		"negative id":           {set(`"ab":2`, `"ab":-2`), ErrFormat, "id -2"},
+		"huge id":               {set(`"ab":2`, `"ab":4000000000`), ErrFormat, "id 4000000000"},
+		"monstrous id":          {set(`"ab":2`, `"ab":1e40`), ErrFormat, ""},
+		"same id":               {set(`"ab":2`, `"ab":1`), ErrFormat, `id 1 is of both "ab" and "b"`},
+		"same piece":            {set(`"ab":2`, `"ab":2,"ab":3`), ErrFormat, "duplicate"},
+		"merge of one":          {set(`"a b"`, `"ab"`), ErrFormat, "two pieces"},
+		"merge of three":        {set(`"a b"`, `["a","b","c"]`), ErrFormat, "merge of 3"},
+		"unknown piece":         {set(`"a b"`, `"a c"`), ErrFormat, `needs "c"`},
+		"unknown product":       {set(`"a b"`, `"b a"`), ErrFormat, `needs "ba"`},
+		"added id taken":        {set(`"added_tokens":[`, `"added_tokens":[{"id":1,"content":"x"}`), ErrFormat, `both "b" and "x"`},
+		"added with other id":   {set(`"added_tokens":[`, `"added_tokens":[{"id":1,"content":"a"}`), ErrFormat, "ids 0 and 1"},
+		"added huge id":         {set(`"added_tokens":[`, `"added_tokens":[{"id":2000000000,"content":"x"}`), ErrFormat, "id 2000000000"},
+		"normalizer":            {set(`"normalizer":null`, `"normalizer":{"type":"Lowercase"}`), ErrUnsupported, `"Lowercase"`},
+		"pre-tokenizer":         {set(`{"type":"ByteLevel"}`, `{"type":"Metaspace"}`), ErrUnsupported, `"Metaspace"`},
+		"no pre-tokenizer":      {set(`{"type":"ByteLevel"}`, `null`), ErrUnsupported, "ByteLevel"},
+		"decoder":               {set(`"decoder":{"type":"ByteLevel"}`, `"decoder":{"type":"WordPiece"}`), ErrUnsupported, `"WordPiece"`},
+		"no decoder":            {set(`"decoder":{"type":"ByteLevel"}`, `"decoder":null`), ErrUnsupported, "decoder"},
+		"post-processor":        {set(`"post_processor":null`, `"post_processor":{"type":"BertProcessing"}`), ErrUnsupported, `"BertProcessing"`},
+		"template token":        {set(`"post_processor":null`, `"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],"special_tokens":{}}`), ErrFormat, `"<s>"`},
+		"template id":           {set(`"post_processor":null`, `"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[9]}}}`), ErrFormat, "id 9"},
+		"template sans text":    {set(`"post_processor":null`, `"post_processor":{"type":"TemplateProcessing","single":[]}`), ErrUnsupported, "0 times"},
+		"look-ahead":            {pre(`a(?=b)`), ErrUnsupported, "look-around"},
+		"look-behind":           {pre(`(?<!a)b`), ErrUnsupported, "look-around"},
+		"possessive":            {pre(`a++b`), ErrUnsupported, "possessive"},
+		"back-reference":        {pre(`(a)\1`), ErrUnsupported, `\\1`},
+		"anchor":                {pre(`^a`), ErrUnsupported, "^"},
+		"open class":            {pre(`[a`), ErrFormat, "class"},
+		"open group":            {pre(`(a`), ErrFormat, "parenthesis"},
+		"unmatched group":       {pre(`a)`), ErrFormat, "unmatched"},
+		"property":              {pre(`\p{Nonsense}`), ErrUnsupported, "Nonsense"},
+		"repetition":            {pre(`a{100000}`), ErrUnsupported, "a{100000}"},
+		"nested repetition":     {pre(`((a{1000}){1000}){1000}`), ErrUnsupported, "repe"},
+		"long pattern":          {pre(strings.Repeat("a", 5000)), ErrUnsupported, "5000 bytes"},
+		"deep pattern":          {pre(strings.Repeat("(", 2000)), ErrUnsupported, "nesting"},
+		"deep class":            {pre(strings.Repeat("[", 2000)), ErrUnsupported, "nesting"},
+		"dangling backslash":    {pre(`a\`), ErrFormat, "backslash"},
+		"inverted range":        {pre(`[z-a]`), ErrFormat, "range"},
+		"not a character":       {pre(`\x{110000}`), ErrFormat, "no character"},
+		"deep pre-tokenizer":    {set(`{"type":"ByteLevel"}`, strings.Repeat(`{"type":"Sequence","pretokenizers":[`, 50)+strings.Repeat("]}", 50)), ErrFormat, "nested"},
+		"after byte level":      {set(`{"type":"ByteLevel"}`, `{"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"Digits"}]}`), ErrUnsupported, `"Digits"`},
+		"behavior":              {strings.Replace(pre("a"), "Isolated", "Chopped", 1), ErrFormat, "Chopped"},
+		"split without pattern": {strings.Replace(pre("a"), "Regex", "Other", 1), ErrFormat, "pattern"},
+	} {
+		checkError(t, name, second(ParseJSON([]byte(c.data))), c.want, c.part)
+	}
+}
+
+// TestCatastrophicPattern encodes with expressions that take a backtracking
+// engine time exponential in the text.
+func TestCatastrophicPattern(t *testing.T) {
+	for _, pattern := range []string{`(a+)+b`, `(a|aa)+$b`, `(a*)*c|\s+(?!\S)`, `(?:a?){40}a{40}b`} {
+		p, err := newPatternSplitter(pattern, false, isolated, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		p.split(nil, strings.Repeat("a", 2000))
+		if d := time.Since(start); d > 10*time.Second {
+			t.Errorf("%s took %v", pattern, d)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	tok := goldenTokenizer(t, "smollm")
+	if got := tok.Special(); got != noSpecials {
+		t.Errorf("special ids without a config: %v", got)
+	}
+	id := func(s string) int32 {
+		id, ok := tok.ID(s)
+		if !ok {
+			t.Fatalf("no %q", s)
+		}
+		return id
+	}
+	if got, want := tok.EOG(), []int32{id("<|end|>"), id("<|endoftext|>"), id("<|im_end|>")}; !slices.Equal(got, want) {
+		t.Errorf("EOG = %v, want %v", got, want)
+	}
+	with, err := tok.WithConfig([]byte(`{"bos_token":"<|im_start|>","eos_token":{"content":"<|begin|>"},"pad_token":null,"other":[1]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if with.BOS() != id("<|im_start|>") || with.EOS() != id("<|begin|>") || with.PAD() != -1 || with.UNK() != -1 {
+		t.Errorf("special ids %v", with.Special())
+	}
+	if !slices.Contains(with.EOG(), id("<|begin|>")) || slices.Contains(tok.EOG(), id("<|begin|>")) {
+		t.Errorf("EOG %v, before %v", with.EOG(), tok.EOG())
+	}
+	if !tok.IsSpecial(id("<|begin|>")) || tok.IsSpecial(id("a")) {
+		t.Error("IsSpecial")
+	}
+	checkError(t, "unknown token", second(tok.WithConfig([]byte(`{"eos_token":"</s>"}`))), ErrFormat, `"</s>"`)
+	checkError(t, "wrong type", second(tok.WithConfig([]byte(`{"eos_token":7}`))), ErrFormat, "eos_token")
+	checkError(t, "cut", second(tok.WithConfig([]byte(`{"eos_token":`))), ErrFormat, "")
+	checkError(t, "id", second(tok.WithSpecial(SpecialIDs{BOS: 1 << 20, EOS: -1, UNK: -1, PAD: -1})), ErrFormat, "1048576")
+
+	llama := goldenTokenizer(t, "llama3")
+	if begin, _ := llama.ID("<|begin|>"); llama.BOS() != begin {
+		t.Errorf("BOS from the template: %d, want %d", llama.BOS(), begin)
+	}
+	for _, id := range []int32{-1, int32(tok.Size()), 1 << 30} {
+		if s, ok := tok.Token(id); ok || tok.Decode([]int32{id}, false) != "" {
+			t.Errorf("token %d is %q", id, s)
+		}
+	}
+}
+
+func TestJSONIsTheOriginal(t *testing.T) {
+	data := []byte(tinyJSON(`"a":0 , "b":1`, "", ""))
+	tok, err := ParseJSON(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tok.JSON()
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("JSON = %s, %v", got, err)
+	}
+}
+
+// TestStream never lets a piece cut a character, whatever the tokens.
+func TestStream(t *testing.T) {
+	tok := goldenTokenizer(t, "llama3")
+	text := "é 👩‍👩‍👧 中文 \U000105c0 x"
+	ids := tok.Encode(text, Options{})
+	s := tok.NewStream(true)
+	var got string
+	for _, id := range ids {
+		piece := s.Push(id)
+		if !utf8.ValidString(piece) || strings.ContainsRune(piece, utf8.RuneError) {
+			t.Errorf("piece %q", piece)
+		}
+		got += piece
+	}
+	if got != text || s.Flush() != "" {
+		t.Errorf("streamed %q, want %q", got, text)
+	}
+	first, _ := tok.ID(spell("\xf0"))
+	if got := s.Push(first) + "|" + s.Flush() + "|" + s.Flush(); got != "|\ufffd|" {
+		t.Errorf("an unfinished character gives %q", got)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	tok := goldenTokenizer(t, "qwen2")
+	texts := readGolden(t, "../../testdata/golden/tokenizer/qwen2.json.gz").Cases
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range texts {
+				c := texts[(i*7+g*13)%len(texts)]
+				if got := tok.Encode(c.Text, Options{ParseSpecial: true}); !slices.Equal(got, c.IDs) {
+					t.Errorf("Encode(%q) = %v, want %v", c.Text, got, c.IDs)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestLongWord encodes one pre-token of a megabyte, which takes forever unless
+// merging is near linear.
+func TestLongWord(t *testing.T) {
+	tok := goldenTokenizer(t, "gpt2")
+	text := strings.Repeat("abcdefgh", 1<<17)
+	start := time.Now()
+	ids := tok.Encode(text, Options{})
+	if d := time.Since(start); d > 30*time.Second {
+		t.Errorf("took %v", d)
+	}
+	if tok.Decode(ids, false) != text {
+		t.Error("does not decode to itself")
+	}
+}
+
+func TestAppendEncode(t *testing.T) {
+	tok := goldenTokenizer(t, "smollm")
+	text := "Hello 12 worlds"
+	want := append([]int32{-5}, tok.Encode(text, Options{})...)
+	buf := append(make([]int32, 0, 64), -5)
+	got := tok.AppendEncode(buf, text, Options{})
+	if !slices.Equal(got, want) || &got[0] != &buf[0] {
+		t.Errorf("AppendEncode = %v, want %v in place", got, want)
+	}
+}
+
+func Example() {
+	data, err := os.ReadFile("testdata/tiny.json")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	tok, err := ParseJSON(data)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ids := tok.Encode("low lower<|end|>", Options{ParseSpecial: true})
+	fmt.Println(ids)
+	second, _ := tok.Token(ids[1])
+	fmt.Printf("%q\n", second)
+	fmt.Println(tok.Decode(ids, true))
+	// Output:
+	// [7 9 8 10]
+	// "Ġlow"
+	// low lower
+}
+
+func BenchmarkEncode(b *testing.B) {
+	tok := goldenTokenizer(b, "smollm")
+	text := strings.Repeat("The quick brown fox, aged 12, doesn't jump over the lazy dog's tail.\n", 200)
+	b.SetBytes(int64(len(text)))
+	var ids []int32
+	for b.Loop() {
+		ids = tok.AppendEncode(ids[:0], text, Options{ParseSpecial: true})
+	}
+}
