@@ -32,10 +32,11 @@ type state struct {
 	best     [][]float32 // parameters at the best evaluation, nil before the first
 	bestLoss float64
 	bestStep int
-	worse    int     // evaluations since the best
-	first    float64 // the first evaluation's loss, NaN where there was none
-	last     float64 // the last evaluation's loss
-	stopped  bool    // early stopping has ended the run
+	worse    int      // evaluations since the best
+	first    float64  // the first evaluation's loss, NaN where there was none
+	last     float64  // the last evaluation's loss
+	stopped  bool     // early stopping has ended the run
+	pending  *metrics // of the last step, whose evaluation and line of metrics are to be done
 }
 
 // saved is the part of a state that is not tensors.
