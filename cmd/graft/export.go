@@ -93,6 +93,9 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		return err
 	}
 	say("wrote %s: a bundle with %d adapters", out, len(list))
+	if err := (&manifest{Version: 1, From: filepath.Base(filepath.Clean(m.Path))}).write(out); err != nil {
+		return err
+	}
 	if c.Bool("no-verify") {
 		return nil
 	}

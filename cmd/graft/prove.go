@@ -24,7 +24,7 @@ type manifest struct {
 	Version  int               `json:"graft_manifest"`
 	From     string            `json:"from"`
 	Adapters []string          `json:"adapters,omitempty"`
-	Types    map[string]int    `json:"types"` // tensors by number type
+	Types    map[string]int    `json:"types,omitempty"` // tensors by number type
 	SHA256   map[string]string `json:"sha256"`
 	Verified *onnx.Figures     `json:"verified,omitempty"`
 }
@@ -72,6 +72,14 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 			}
 		}
 	}
+	if err := m.write(out); err != nil {
+		return err
+	}
+	return failed
+}
+
+// write hashes a model's files and leaves the manifest with them.
+func (m *manifest) write(out string) error {
 	var err error
 	if m.SHA256, err = hashes(out); err != nil {
 		return err
@@ -87,7 +95,7 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 	if err := os.Rename(path+".tmp", path); err != nil {
 		return fmt.Errorf("writing manifest: %w", err)
 	}
-	return failed
+	return nil
 }
 
 // hashes returns the SHA-256 of the files that hold a model's tensors.
@@ -96,8 +104,13 @@ func hashes(out string) (map[string]string, error) {
 	if info, err := os.Stat(out); err != nil {
 		return nil, err
 	} else if info.IsDir() {
-		if files, err = filepath.Glob(filepath.Join(out, "*.safetensors")); err != nil {
-			return nil, err
+		files = nil
+		for _, pattern := range []string{"*.safetensors", "model.onnx", "model.onnx.data"} {
+			found, err := filepath.Glob(filepath.Join(out, pattern))
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, found...)
 		}
 	}
 	sums := map[string]string{}

@@ -22,8 +22,9 @@ func verifyCommand() *cli.Command {
 		Description: `B is measured against A: the largest difference of a logit, the mean divergence KL(A‖B) in nats a token,
 how often both hold the same token for the most likely, and the mean negative log likelihood of each.
 Exit 1 where the divergence passes --max-kl, where token ids differ, or where a file is not the one
-its manifest describes. Without --max-kl the limit follows from the number types: 1e-4 where both
-hold the same, 0.01 for half precision, 0.02 for q8_0, 1 for 4 and 5 bits.
+its manifest describes. Without --max-kl B is taken to be made from A, and the limit is what rounding
+to B's number types explains: 1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for bf16, 0.02 for
+q8_0, 1 for 4 and 5 bits.
 
   graft verify model.gguf model-hf
   graft verify model.gguf bundle --adapter out/pirate --b-adapter pirate --text notes.txt`,
@@ -217,7 +218,8 @@ func (r *comparison) failure(a, b string) error {
 	return fmt.Errorf("verifying %q against %q: mean divergence %.3g nats a token is past the limit of %.3g", b, a, r.MeanKL, r.MaxKL)
 }
 
-// limitFor chooses a limit by the number types of two models: what their rounding can explain.
+// limitFor chooses a limit for b, taken to be made from a: what rounding to b's number types, where
+// they are not a's, can explain.
 func limitFor(a, b string) (float64, error) {
 	ca, err := codecs(a)
 	if err != nil {
@@ -228,9 +230,9 @@ func limitFor(a, b string) (float64, error) {
 		return 0, err
 	}
 	limit := sameLimit
-	for name, codec := range ca {
-		if cb[name] != codec {
-			limit = max(limit, codecLimit(codec), codecLimit(cb[name]))
+	for name, codec := range cb {
+		if ca[name] != codec {
+			limit = max(limit, codecLimit(codec))
 		}
 	}
 	return limit, nil
@@ -243,7 +245,9 @@ func codecLimit(codec string) float64 {
 	switch codec {
 	case "F32", "F64", "":
 		return sameLimit
-	case "F16", "BF16":
+	case "F16":
+		return 1e-3
+	case "BF16":
 		return 0.01
 	case "Q8_0":
 		return 0.02
