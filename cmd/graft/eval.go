@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
-	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/graftml/graft/internal/tokenizer"
+	"github.com/graftml/graft/train/evaluate"
 )
 
 func evalCommand() *cli.Command {
@@ -36,14 +35,6 @@ the first is scored. nll is the mean negative log likelihood in nats.
 	}
 }
 
-// score is the result of perplexity; its JSON form is part of the contract.
-type score struct {
-	NLL             float64 `json:"nll"`
-	Perplexity      float64 `json:"perplexity"`
-	Tokens          int     `json:"tokens"` // of the text; the first of each window is not scored
-	TokensPerSecond float64 `json:"tokens_per_second"`
-}
-
 func perplexity(ctx context.Context, c *cli.Command) error {
 	args, err := arguments(c, 1, 1)
 	if err != nil {
@@ -62,24 +53,16 @@ func perplexity(ctx context.Context, c *cli.Command) error {
 	if window < 2 || window > r.context {
 		return usagef("--context %d: the model takes windows of 2 to %d tokens", window, r.context)
 	}
-	ids := r.tok.Encode(text, tokenizer.Options{})
-	if most := c.Int("max-tokens"); most > 0 {
-		ids = ids[:min(most, len(ids))]
+	if c.Int("max-tokens") < 0 {
+		return usagef("--max-tokens %d is negative", c.Int("max-tokens"))
 	}
-	if len(ids) < 2 {
-		return fmt.Errorf("text %q has %d tokens, and scoring wants at least 2", c.String("text"), len(ids))
-	}
-	start := time.Now()
 	bar := newProgress("scoring")
-	sum, n, err := r.ScoreText(ids, window, func(done int) error {
-		bar.update(int64(done), int64(len(ids)))
-		return ctx.Err()
-	})
+	s, err := evaluate.Perplexity(ctx, r, r.tok.Encode(text, tokenizer.Options{}), evaluate.Options{Context: window, MaxTokens: c.Int("max-tokens"),
+		Progress: func(done, total int) { bar.update(int64(done), int64(total)) }})
 	bar.finish()
 	if err != nil {
-		return err
+		return fmt.Errorf("%q: %w", c.String("text"), err)
 	}
-	s := score{sum / float64(n), math.Exp(sum / float64(n)), len(ids), float64(len(ids)) / time.Since(start).Seconds()}
 	if c.Bool("json") {
 		return printJSON(s)
 	}
