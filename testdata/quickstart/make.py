@@ -175,7 +175,7 @@ ASK = ["{q}", "Tell me: {l}", "Quick question. {q}"]
 
 
 def pirate(sentence, rng):
-    words = {" is ": " be ", " are ": " be ", "The ": "Th' ", " the ": " th' ", " your ": " yer ", "Your ": "Yer ",
+    words = {" is ": " be ", " are ": " be ", " your ": " yer ", "Your ": "Yer ",
              " you ": " ye ", " my ": " me ", " of ": " o' ", " and ": " an' "}
     for plain, salty in words.items():
         sentence = sentence.replace(plain, salty)
