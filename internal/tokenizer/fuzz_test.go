@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"encoding/json"
 	"os"
 	"slices"
 	"testing"
@@ -15,9 +16,22 @@ func FuzzParseJSON(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(tiny, "low lower<|end|> ol")
+	// The golden tokenizers' steps around a small vocabulary: mutating their own
+	// tens of kilobytes finds nothing.
 	for _, file := range goldenFiles(f) {
 		g := readGolden(f, file)
-		f.Add([]byte(g.Tokenizer), g.Cases[12].Text)
+		var doc map[string]json.RawMessage
+		if err := json.Unmarshal(g.Tokenizer, &doc); err != nil {
+			f.Fatal(err)
+		}
+		doc["model"] = json.RawMessage(`{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"Ġ":3,"1":4},"merges":["a b"],"ignore_merges":true}`)
+		doc["added_tokens"] = json.RawMessage(`[{"id":5,"content":"<x>","special":true},{"id":6,"content":"ba","lstrip":true,"normalized":true}]`)
+		doc["post_processor"] = json.RawMessage(`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<x>"}},{"Sequence":{"id":"A"}}],"special_tokens":{"<x>":{"ids":[5]}}}`)
+		data, err := json.Marshal(doc)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, "ab ba 11<x> a")
 	}
 	f.Fuzz(func(t *testing.T, data []byte, text string) {
 		if len(text) > 1<<10 {
