@@ -30,7 +30,9 @@
 // to ss.
 //
 // The character classes are those of tokenizers 0.23.3 (Unicode 16.0, for Digits
-// 17.0), its NFC that of Unicode 9; \p{Han} and other scripts are Go's.
+// 17.0), its NFC that of Unicode 9; \p{Han} and other scripts are Go's. They serve
+// GGUF vocabularies too, where llama.cpp has older tables and no case folding of
+// U+017F: it splits next to digits and letters of Unicode 16 and later elsewhere.
 //
 // Decoding a tokenizer.json's added token treats its text as byte-level, as the
 // reference does, so an added "é" decodes to U+FFFD. For a GGUF vocabulary added
