@@ -11,7 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 // This file writes metrics.jsonl.
@@ -76,7 +76,7 @@ func openMetrics(dir string, fresh bool, step int) (*os.File, error) {
 			return nil, err
 		}
 	}
-	if err := renameio.WriteFile(path, keep.Bytes(), 0o666); err != nil {
+	if err := wholefile.WriteFile(path, keep.Bytes()); err != nil {
 		return nil, fmt.Errorf("train: writing metrics: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o666)

@@ -7,12 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 // This file writes what people read: the curve of the loss and the model card.
@@ -70,7 +71,7 @@ func (r *run) plot() error {
 }
 
 func (r *run) writeFile(name string, data []byte) error {
-	if err := renameio.WriteFile(filepath.Join(r.recipe.Out, name), data, 0o666); err != nil {
+	if err := wholefile.WriteFile(filepath.Join(r.recipe.Out, name), data); err != nil {
 		return fmt.Errorf("train: writing %s: %w", name, err)
 	}
 	return nil

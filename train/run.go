@@ -9,14 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
-
-	"github.com/google/renameio/v2"
 
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/train/dataset"
 )
 
@@ -282,7 +282,9 @@ func (r *run) open() error {
 			return fmt.Errorf("train: making %q: %w", r.recipe.Out, err)
 		}
 	}
-	if err := renameio.WriteFile(filepath.Join(r.recipe.Out, recipeFile), r.recipe.YAML(), 0o666); err != nil {
+	tidy(r.recipe.Out)
+	tidy(filepath.Join(r.recipe.Out, stateDir))
+	if err := wholefile.WriteFile(filepath.Join(r.recipe.Out, recipeFile), r.recipe.YAML()); err != nil {
 		return fmt.Errorf("train: writing recipe: %w", err)
 	}
 	r.session.SetPass(r.state.pass)
@@ -293,6 +295,18 @@ func (r *run) open() error {
 	var err error
 	r.metrics, err = openMetrics(r.recipe.Out, !resumed, written)
 	return err
+}
+
+// tidy removes what a run that was killed has left of files it was writing: they have the name of an
+// output behind a point, and more behind it.
+func tidy(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		unfinished := func(name string) bool { return strings.HasPrefix(e.Name(), "."+name) }
+		if e.Type().IsRegular() && (slices.ContainsFunc(outputs, unfinished) || unfinished(stateFile)) {
+			os.Remove(filepath.Join(dir, e.Name())) // if not, it is only in the way
+		}
+	}
 }
 
 // loop runs the steps that are left. A step is pending until its evaluation, where one is due, and

@@ -357,6 +357,31 @@ func TestKilled(t *testing.T) {
 		t.Errorf("killed %d times, the adapter is another", deaths)
 	}
 	sameMetrics(t, killed, whole)
+	for _, dir := range []string{killed, filepath.Join(killed, stateDir)} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") {
+				t.Errorf("%s is left", e.Name())
+			}
+		}
+	}
+}
+
+func TestTidy(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".state.safetensors-1", ".metrics.jsonl77", ".keep", "metrics.jsonl"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tidy(dir)
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 2 || left[0].Name() != ".keep" || left[1].Name() != "metrics.jsonl" {
+		t.Errorf("left %v, %v", left, err)
+	}
 }
 
 // sameMetrics compares all figures but the speed.
