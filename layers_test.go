@@ -19,28 +19,30 @@ const module = "github.com/graftml/graft/"
 // layers lists, for every package, the packages of this module it may import. A leaf may import
 // none. The commands may import everything, and nobody imports them.
 var layers = map[string][]string{
-	"safetensors":        {},
-	"gguf":               {},
+	"internal/wholefile": {}, // below the leaves that touch files: the standard library only
+
+	"safetensors":        {"internal/wholefile"},
+	"gguf":               {"internal/wholefile"},
 	"internal/kernel":    {},
 	"internal/model":     {},
 	"internal/tokenizer": {},
 	"internal/chat":      {},
 
 	"quantize":            {"internal/kernel"},
-	"adapters":            {"safetensors", "gguf", "internal/kernel"},
+	"adapters":            {"safetensors", "gguf", "internal/kernel", "internal/wholefile"},
 	"internal/autograd":   {"internal/kernel"},
-	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/model", "internal/tokenizer"},
+	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/model", "internal/tokenizer", "internal/wholefile"},
 	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
 		"internal/checkpoint", "adapters"},
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
 
-	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize"},
+	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
 	"onnx/ort": {"onnx", "adapters", "internal/model"},
 
 	"train/dataset":  {"internal/tokenizer", "internal/chat"},
 	"train/evaluate": {"internal/engine", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
 	"train": {"train/dataset", "train/evaluate", "internal/engine", "internal/autograd", "internal/checkpoint",
-		"internal/chat", "internal/tokenizer", "internal/model", "internal/kernel", "adapters", "quantize", "safetensors"},
+		"internal/chat", "internal/tokenizer", "internal/model", "internal/kernel", "internal/wholefile", "adapters", "quantize", "safetensors"},
 }
 
 // tests may also use what makes test models.

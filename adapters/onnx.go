@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"unicode/utf8"
 
-	"github.com/google/renameio/v2"
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 const (
@@ -73,7 +73,7 @@ func transpose(x []float32, rows, cols int) []float32 {
 func WriteONNX(path string, tensors []Tensor) error {
 	data, err := EncodeONNX(tensors)
 	if err == nil {
-		err = renameio.WriteFile(path, data, 0o666)
+		err = wholefile.WriteFile(path, data)
 	}
 	if err != nil {
 		return fmt.Errorf("adapters: writing %q: %w", path, err)
@@ -84,7 +84,7 @@ func WriteONNX(path string, tensors []Tensor) error {
 // ReadONNX reads the .onnx_adapter file at path. The error wraps [ErrFormat] where the file is
 // damaged and [ErrUnsupported] where its tensors are not float32.
 func ReadONNX(path string) ([]Tensor, error) {
-	data, err := readCapped(path, maxONNX)
+	data, err := wholefile.ReadFile(path, maxONNX, ErrFormat)
 	if err != nil {
 		return nil, fmt.Errorf("adapters: reading %q: %w", path, err)
 	}

@@ -13,9 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/safetensors"
 )
 
@@ -79,7 +78,7 @@ func ReadPEFT(dir string) (*Adapter, error) {
 }
 
 func readPEFT(dir string) (*Adapter, error) {
-	data, err := readCapped(filepath.Join(dir, configFile), maxConfig)
+	data, err := wholefile.ReadFile(filepath.Join(dir, configFile), maxConfig, ErrFormat)
 	if err != nil {
 		return nil, err
 	}
@@ -96,23 +95,6 @@ func readPEFT(dir string) (*Adapter, error) {
 	}
 	defer f.Close()
 	return assemble(config, f)
-}
-
-// readCapped reads a file of at most limit bytes.
-func readCapped(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrFormat, filepath.Base(path), limit)
-	}
-	return data, nil
 }
 
 // factor is where the two tensors of a module are, while they are being gathered.
@@ -292,7 +274,7 @@ func writePEFT(dir string, a *Adapter) error {
 	if err := safetensors.Write(filepath.Join(dir, weightsFile), tensors, map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, configFile), config, 0o666)
+	return wholefile.WriteFile(filepath.Join(dir, configFile), config)
 }
 
 func tensorData(name string, v []float32, shape ...int) safetensors.TensorData {

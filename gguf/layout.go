@@ -5,7 +5,6 @@ package gguf
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 )
@@ -194,12 +193,4 @@ func (l *Layout) Offset(name string) int64 {
 		return -1
 	}
 	return int64(len(l.Header)) + t.Offset
-}
-
-// WriteHeader writes the header to the beginning of w.
-func (l *Layout) WriteHeader(w io.WriterAt) error {
-	if _, err := w.WriteAt(l.Header, 0); err != nil {
-		return fmt.Errorf("gguf: writing a header: %w", err)
-	}
-	return nil
 }

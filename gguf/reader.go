@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
+
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 // File is an opened GGUF file. Its methods may be called from several goroutines
@@ -29,18 +30,11 @@ type File struct {
 // bytes are not touched. The error wraps [ErrFormat] or [ErrUnsupported] when the
 // file cannot be read as one.
 func Open(path string) (*File, error) {
-	osFile, err := os.Open(path)
+	osFile, size, err := wholefile.Open(path, ErrFormat)
 	if err != nil {
 		return nil, fmt.Errorf("gguf: opening a file: %w", err)
 	}
-	info, err := osFile.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%w: not a regular file", ErrFormat)
-	}
-	var f *File
-	if err == nil {
-		f, err = parse(osFile, info.Size())
-	}
+	f, err := parse(osFile, size)
 	if err != nil {
 		osFile.Close()
 		return nil, fmt.Errorf("gguf: opening %q: %w", path, err)
@@ -263,14 +257,10 @@ func (f *File) ReadAt(t Tensor, p []byte, off int64) error {
 	if off < 0 || off > t.Size || int64(len(p)) > t.Size-off {
 		return fmt.Errorf("gguf: reading %q: %w: bytes %d to %d of a tensor of %d", t.Name, ErrLayout, off, off+int64(len(p)), t.Size)
 	}
-	n, err := f.r.ReadAt(p, f.data+t.Offset+off)
-	if n == len(p) {
-		return nil
+	if err := wholefile.ReadAt(f.r, p, f.data+t.Offset+off, ErrFormat); err != nil {
+		return fmt.Errorf("gguf: reading %q from %s: %w", t.Name, f, err)
 	}
-	if err == io.EOF || err == nil {
-		err = fmt.Errorf("%w: the file ended at byte %d", ErrFormat, f.data+t.Offset+off+int64(n))
-	}
-	return fmt.Errorf("gguf: reading %q from %s: %w", t.Name, f, err)
+	return nil
 }
 
 // String names the file in messages.

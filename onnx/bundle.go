@@ -3,13 +3,11 @@ package onnx
 // The adapters of a bundle: its manifest, and the changes to it.
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,9 +19,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 
 	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 const (
@@ -117,7 +115,7 @@ func (m *manifest) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, manifestFile), data, 0o666)
+	return wholefile.WriteFile(filepath.Join(dir, manifestFile), data)
 }
 
 // Bundle is an exported model with its adapters. Its methods may be called from several goroutines
@@ -163,7 +161,7 @@ func (b *Bundle) reload() (bool, error) {
 	if b.fi != nil && os.SameFile(b.fi, fi) && b.fi.ModTime().Equal(fi.ModTime()) && b.fi.Size() == fi.Size() {
 		return false, nil
 	}
-	data, err := readAll(f, maxManifest)
+	data, err := wholefile.ReadAll(f, maxManifest, ErrFormat)
 	if err == nil {
 		var m *manifest
 		if m, err = parseManifest(data); err == nil {
@@ -172,15 +170,6 @@ func (b *Bundle) reload() (bool, error) {
 		}
 	}
 	return false, fmt.Errorf("onnx: opening bundle %q: %w", b.dir, err)
-}
-
-// readAll reads at most limit bytes.
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%w: more than %d bytes", ErrFormat, limit)
-	}
-	return data, err
 }
 
 // Dir returns the bundle's folder.
@@ -304,7 +293,7 @@ func (b *Bundle) Add(name string, a *adapters.Adapter) error {
 		if err := os.MkdirAll(filepath.Join(b.dir, adapterDir), 0o777); err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(filepath.Join(b.dir, fileOf(name)), data, 0o666); err != nil {
+		if err := wholefile.WriteFile(filepath.Join(b.dir, fileOf(name)), data); err != nil {
 			return err
 		}
 		sum := sha256.Sum256(data)
@@ -404,7 +393,7 @@ func (b *Bundle) tensors(name string) ([]adapters.Tensor, error) {
 		if err != nil {
 			return nil, err
 		}
-		data, err = readFile(filepath.Join(b.dir, fileOf(name)), maxAdapterFile)
+		data, err = wholefile.ReadFile(filepath.Join(b.dir, fileOf(name)), maxAdapterFile, ErrFormat)
 		if err == nil {
 			if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) == m.Adapters[i].SHA256 {
 				break
@@ -476,25 +465,4 @@ func (b *Bundle) Adapter(name string) (*adapters.Adapter, error) {
 	}
 	adapters.SortPairs(a.Pairs)
 	return a, nil
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	var buf bytes.Buffer
-	buf.Grow(int(min(fi.Size(), limit)) + bytes.MinRead)
-	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
-		return nil, err
-	}
-	if int64(buf.Len()) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrFormat, limit)
-	}
-	return buf.Bytes(), nil
 }

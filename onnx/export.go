@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 var (
@@ -73,19 +74,13 @@ func Export(ctx context.Context, dir string, o Options) error {
 		}
 		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
 	}
-	dir = filepath.Clean(dir)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o777); err != nil {
-		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
-	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*.tmp")
+	temp, err := wholefile.TempFolder(dir)
 	if err != nil {
 		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
 	}
 	defer os.RemoveAll(temp) // gone already where the rename worked
 	if err = export(ctx, temp, &o); err == nil {
-		if err = os.Chmod(temp, 0o755); err == nil {
-			err = os.Rename(temp, dir)
-		}
+		err = wholefile.RenameFolder(temp, dir, false)
 	}
 	if err != nil {
 		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
@@ -114,7 +109,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 		if !plainName(name) || slices.Contains([]string{modelFile, dataFile, genaiFile, manifestFile, lockFile, adapterDir}, name) {
 			return fmt.Errorf("file %q: not a name that a file beside the model can have", name)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+		if err := wholefile.WriteFile(filepath.Join(dir, name), data); err != nil {
 			return err
 		}
 	}
@@ -126,14 +121,14 @@ func export(ctx context.Context, dir string, o *Options) error {
 	if len(encoded) > math.MaxInt32 {
 		return fmt.Errorf("the graph alone takes %d bytes, more than ONNX allows: %w", len(encoded), ErrUnsupported)
 	}
-	if err := writeFileSync(filepath.Join(dir, modelFile), encoded); err != nil {
+	if err := wholefile.WriteFile(filepath.Join(dir, modelFile), encoded); err != nil {
 		return err
 	}
 	genai, err := genaiConfig(c)
 	if err != nil {
 		return err
 	}
-	if err := writeFileSync(filepath.Join(dir, genaiFile), genai); err != nil {
+	if err := wholefile.WriteFile(filepath.Join(dir, genaiFile), genai); err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(dir, adapterDir), 0o777); err != nil {
@@ -204,14 +199,14 @@ type dataWriter struct {
 	done, total int64
 	piece       int       // values of a tensor that are in memory at a time
 	sum         hash.Hash // over the float32 values of all parameters, in the order of the file
-	file        *os.File
+	file        *wholefile.File
 	rows        []float32
 	turned      []float32
 	raw         []byte
 }
 
 func (w *dataWriter) write(path string, b *builder) (err error) {
-	if w.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666); err != nil {
+	if w.file, err = wholefile.Create(path); err != nil {
 		return err
 	}
 	defer w.file.Close()
@@ -231,10 +226,7 @@ func (w *dataWriter) write(path string, b *builder) (err error) {
 		}
 		loads = loads[1:]
 	}
-	if err := w.file.Sync(); err != nil {
-		return err
-	}
-	return w.file.Close()
+	return w.file.Commit()
 }
 
 // parameter writes one parameter at offset off, piece by piece.
@@ -343,19 +335,6 @@ func grow[T any](x []T, n int) []T {
 // plainName reports whether a name is one of a file in the same folder, on any system.
 func plainName(name string) bool {
 	return name != "" && !strings.HasPrefix(name, ".") && !strings.ContainsAny(name, "/\\:\x00") && filepath.IsLocal(name)
-}
-
-// writeFileSync writes a new file durably.
-func writeFileSync(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -155,12 +154,4 @@ func (l *Layout) Offset(name string) int64 {
 		return -1
 	}
 	return int64(len(l.Header)) + t.Begin
-}
-
-// WriteHeader writes the header to the beginning of w.
-func (l *Layout) WriteHeader(w io.WriterAt) error {
-	if _, err := w.WriteAt(l.Header, 0); err != nil {
-		return fmt.Errorf("safetensors: writing a header: %w", err)
-	}
-	return nil
 }

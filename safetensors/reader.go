@@ -9,12 +9,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 // File is an opened safetensors file. Its methods may be called from several
@@ -33,18 +34,11 @@ type File struct {
 // tensors' bytes are not touched. The error wraps [ErrFormat] when the file is not
 // a valid one.
 func Open(path string) (*File, error) {
-	osFile, err := os.Open(path)
+	osFile, size, err := wholefile.Open(path, ErrFormat)
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: opening a file: %w", err)
 	}
-	info, err := osFile.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%w: not a regular file", ErrFormat)
-	}
-	var f *File
-	if err == nil {
-		f, err = parse(osFile, info.Size())
-	}
+	f, err := parse(osFile, size)
 	if err != nil {
 		osFile.Close()
 		return nil, fmt.Errorf("safetensors: opening %q: %w", path, err)
@@ -70,7 +64,7 @@ func parse(r io.ReaderAt, size int64) (*File, error) {
 		return nil, fmt.Errorf("%w: %d bytes is too short for the length of a header", ErrFormat, size)
 	}
 	var prefix [prefixSize]byte
-	if err := readFull(r, prefix[:], 0); err != nil {
+	if err := wholefile.ReadAt(r, prefix[:], 0, ErrFormat); err != nil {
 		return nil, err
 	}
 	n := binary.LittleEndian.Uint64(prefix[:])
@@ -81,7 +75,7 @@ func parse(r io.ReaderAt, size int64) (*File, error) {
 		return nil, fmt.Errorf("%w: header of %d bytes in a file of %d; the file is cut short or not a safetensors file", ErrFormat, n, size)
 	}
 	header := make([]byte, n)
-	if err := readFull(r, header, prefixSize); err != nil {
+	if err := wholefile.ReadAt(r, header, prefixSize, ErrFormat); err != nil {
 		return nil, err
 	}
 	if len(header) == 0 || header[0] != '{' {
@@ -322,7 +316,7 @@ func (f *File) ReadAt(t Tensor, p []byte, off int64) error {
 	if off < 0 || off > t.Size() || int64(len(p)) > t.Size()-off {
 		return fmt.Errorf("safetensors: reading %q: %w: bytes %d to %d of a tensor of %d", t.Name, ErrLayout, off, off+int64(len(p)), t.Size())
 	}
-	if err := readFull(f.r, p, f.data+t.Begin+off); err != nil {
+	if err := wholefile.ReadAt(f.r, p, f.data+t.Begin+off, ErrFormat); err != nil {
 		return fmt.Errorf("safetensors: reading %q from %s: %w", t.Name, f, err)
 	}
 	return nil
@@ -342,17 +336,4 @@ func (f *File) Close() error {
 		return nil
 	}
 	return f.closer.Close()
-}
-
-// readFull reads all of p at off, or fails: a file may have been cut since its
-// size was taken.
-func readFull(r io.ReaderAt, p []byte, off int64) error {
-	n, err := r.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == io.EOF || err == nil {
-		return fmt.Errorf("%w: the file ended at byte %d", ErrFormat, off+int64(n))
-	}
-	return err
 }
