@@ -57,6 +57,9 @@ func Open(path string) (*Checkpoint, error) {
 	if info.IsDir() {
 		return openFolder(path)
 	}
+	if info.Size() == 0 {
+		return nil, fmt.Errorf("checkpoint: opening model %q: the file is empty", path)
+	}
 	var magic [4]byte
 	if err := readHead(path, magic[:]); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", path, err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -28,8 +27,7 @@ type Options struct {
 	FourBit quantize.Options4
 	// ShardSize bounds a safetensors file in bytes; 0 means one file, whatever its size.
 	ShardSize int64
-	Force     bool // replace what stands at the output's name
-	Workers   int  // 0: one a processor
+	Workers   int // 0: one a processor
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
 	Progress func(done, total int64)
 	// Errors asks for the root-mean-square error of each tensor that changes its type.
@@ -47,25 +45,14 @@ type Written struct {
 }
 
 // ErrExists is wrapped when the output's name is taken.
-var ErrExists = errors.New("already exists; give another name, or --force to replace it")
+var ErrExists = errors.New("it already exists")
 
-// CheckOutput fails, wrapping ErrExists, when out is taken and must not be replaced. A command
-// calls it before long work; Write asks again.
-func CheckOutput(out string, force bool) error {
-	if _, err := os.Lstat(out); err == nil && !force {
-		return fmt.Errorf("%q %w", out, ErrExists)
-	}
-	return nil
-}
-
-// Write writes a model to out, a GGUF file or a new folder. The output appears whole or, on an
-// error, not at all. It fails before the first byte where a type cannot be written.
+// Write writes a model to out, a GGUF file or a folder, which must not exist yet and whose parent
+// must. The output appears whole or, on an error, not at all. Write fails before the first byte where
+// a type cannot be written, and refuses values that are not finite.
 func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written, error) {
-	if err := CheckOutput(out, o.Force); err != nil {
-		return nil, fmt.Errorf("checkpoint: writing model: %w", err)
-	}
-	if same, err := sameFile(c.Path, out); err != nil || same {
-		return nil, fmt.Errorf("checkpoint: writing model: %q is also the input; choose another output (%v)", out, err)
+	if _, err := os.Lstat(out); err == nil {
+		return nil, fmt.Errorf("checkpoint: writing %q: %w", out, ErrExists)
 	}
 	w := &writing{c: c, o: o, ctx: ctx}
 	if w.o.Workers == 0 {
@@ -85,19 +72,6 @@ func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written
 	return w.report(), nil
 }
 
-// sameFile reports whether two paths name one file or folder.
-func sameFile(a, b string) (bool, error) {
-	ai, err := os.Stat(a)
-	if err != nil {
-		return false, nil // a source that is no file
-	}
-	bi, err := os.Stat(b)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && os.SameFile(ai, bi), err
-}
-
 // writing is one run of Write.
 type writing struct {
 	c       *Checkpoint
@@ -112,6 +86,7 @@ type writing struct {
 type target struct {
 	Tensor
 	from     string
+	codec    quantize.Codec   // nil for 4 bits
 	encoder  quantize.Encoder // nil for 4 bits, and where stored bytes are copied
 	fourBit  *quantize.Options4
 	copied   bool // stored bytes go through unchanged
@@ -250,6 +225,7 @@ func (w *writing) prepare(t *target) error {
 	if err != nil {
 		return err
 	}
+	t.codec = codec
 	elems, bytes := codec.Block()
 	t.rowBytes = int64(t.cols/elems) * int64(bytes)
 	if t.from == t.Codec && w.rawSource(t.Name) {
@@ -372,6 +348,11 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 		if _, err := w.c.Source.(Raw).RawRows(t.Name, lo, hi, raw); err != nil {
 			return nil, err
 		}
+		values := grown(&b.values, (hi-lo)*t.cols)
+		t.codec.Decode(values, raw)
+		if err := finite(values, lo, t.cols); err != nil {
+			return nil, err
+		}
 	} else {
 		values, err := w.values(b, t, lo, hi)
 		if err != nil {
@@ -440,32 +421,4 @@ func total(sums map[int]float64) float64 {
 		s += sums[lo]
 	}
 	return s
-}
-
-// replaceFolder gives a finished temporary folder its name.
-func replaceFolder(temp, out string, force bool) error {
-	if !force {
-		if err := CheckOutput(out, false); err != nil {
-			return err
-		}
-		return os.Rename(temp, out)
-	}
-	old := temp + ".old"
-	if err := os.Rename(out, old); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(temp, out); err != nil {
-		_ = os.Rename(old, out) // put back what was there; the first error says why
-		return err
-	}
-	return os.RemoveAll(old)
-}
-
-// tempFolder makes a folder beside out.
-func tempFolder(out string) (string, error) {
-	clean := filepath.Clean(out)
-	if err := os.MkdirAll(filepath.Dir(clean), 0o777); err != nil {
-		return "", err
-	}
-	return os.MkdirTemp(filepath.Dir(clean), "."+filepath.Base(clean)+".tmp-")
 }

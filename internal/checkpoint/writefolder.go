@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -15,8 +16,9 @@ import (
 )
 
 // folder writes a Hugging Face folder.
-func (w *writing) folder(out string) (err error) {
-	temp, err := tempFolder(out)
+func (w *writing) folder(out string) error {
+	clean := filepath.Clean(out)
+	temp, err := os.MkdirTemp(filepath.Dir(clean), "."+filepath.Base(clean)+".tmp-")
 	if err != nil {
 		return err
 	}
@@ -28,15 +30,7 @@ func (w *writing) folder(out string) (err error) {
 	if err != nil {
 		return err
 	}
-	staged, err := newStage(temp)
-	if err != nil {
-		return err
-	}
-	defer staged.Close()
-	if err := w.quantizeAll(staged); err != nil {
-		return err
-	}
-	index, err := w.fillShards(temp, staged)
+	index, err := w.tensorFiles(temp)
 	if err != nil {
 		return err
 	}
@@ -48,7 +42,20 @@ func (w *writing) folder(out string) (err error) {
 			return err
 		}
 	}
-	return replaceFolder(temp, out, w.o.Force)
+	return os.Rename(temp, clean)
+}
+
+// tensorFiles writes the safetensors files and returns their index, nil where there is one file.
+func (w *writing) tensorFiles(dir string) (index []byte, err error) {
+	staged, err := newStage(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, staged.Close()) }()
+	if err := w.quantizeAll(staged); err != nil {
+		return nil, err
+	}
+	return w.fillShards(dir, staged)
 }
 
 // fillShards plans the safetensors files, writes every tensor, and returns the index, nil where

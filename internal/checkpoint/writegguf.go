@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/graftml/graft/gguf"
@@ -20,9 +18,6 @@ var fileTypes = map[string]uint32{"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_
 
 // gguf writes one GGUF file.
 func (w *writing) gguf(out string) error {
-	if err := os.MkdirAll(filepath.Dir(filepath.Clean(out)), 0o777); err != nil {
-		return err
-	}
 	keys, err := w.ggufKeys()
 	if err != nil {
 		return err
@@ -73,11 +68,6 @@ func (w *writing) gguf(out string) error {
 	}
 	if err := w.run(tasks); err != nil {
 		return err
-	}
-	if w.o.Force {
-		if info, err := os.Lstat(out); err == nil && info.IsDir() {
-			return fmt.Errorf("%q is a folder; remove it first", out)
-		}
 	}
 	return file.Commit()
 }
