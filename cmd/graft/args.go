@@ -67,6 +67,17 @@ func adapterPath(arg string) (path string, scale float64, err error) {
 	return arg[:i], scale, nil
 }
 
+// paths returns the paths of adapter arguments.
+func paths(args []string) []string {
+	var out []string
+	for _, arg := range args {
+		if path, _, err := adapterPath(arg); err == nil {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
 // openAdapter opens an adapter argument and checks it against the model it is for.
 func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	path, scale, err := adapterPath(arg)

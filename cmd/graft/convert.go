@@ -146,15 +146,28 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 	if err != nil {
 		return err
 	}
-	out := c.String("out")
-	bar := newProgress("writing " + out)
-	report, err := checkpoint.Write(ctx, m, out, checkpoint.Options{
-		Form: form, Type: strings.ToLower(typ), ShardSize: shard, Force: c.Bool("force"), Workers: c.Int("workers"),
+	if c.Int("workers") < 0 {
+		return usagef("--workers %d is negative", c.Int("workers"))
+	}
+	out, err := newOutput(c, append([]string{base}, paths(adapterArgs)...)...)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	bar := newProgress("writing " + out.name)
+	report, err := checkpoint.Write(ctx, m, out.path(), checkpoint.Options{
+		Form: form, Type: strings.ToLower(typ), ShardSize: shard, Workers: c.Int("workers"),
 		FourBit:  quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
 		Progress: bar.update, Errors: c.Bool("report"),
 	})
 	bar.finish()
 	if err != nil {
+		return out.explain(err)
+	}
+	if err := proveWritten(ctx, c, base, adapterArgs, out, report); err != nil {
+		return out.explain(err)
+	}
+	if err := out.finish(); err != nil {
 		return err
 	}
 	var bytes int64
@@ -164,8 +177,8 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 	if c.Bool("report") {
 		printReport(report)
 	}
-	say("wrote %s: %d tensors, %s", out, len(report), size(bytes))
-	return proveWritten(ctx, c, base, adapterArgs, out, report)
+	say("wrote %s: %d tensors, %s", out.name, len(report), size(bytes))
+	return nil
 }
 
 // printReport prints what became of each tensor. The error is relative to the tensor's own size.

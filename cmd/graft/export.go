@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -29,10 +28,6 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 	if t := strings.ToLower(typ); t != "" && t != "f32" {
 		return usagef("--type %s: an ONNX bundle is written in f32 by this version", typ)
 	}
-	out := c.String("out")
-	if err := checkpoint.CheckOutput(out, c.Bool("force")); err != nil {
-		return err
-	}
 	type named struct {
 		name, arg string
 		adapter   *adapters.Adapter
@@ -49,6 +44,15 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		_, path, _ := cutName(arg)
 		list = append(list, named{name, path, a})
 	}
+	inputs := []string{m.Path}
+	for _, a := range list {
+		inputs = append(inputs, paths([]string{a.arg})...)
+	}
+	out, err := newOutput(c, inputs...)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
 	config, err := m.Config().JSON(nil)
 	if err != nil {
 		return err
@@ -63,74 +67,57 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 			keep[name] = data
 		}
 	}
-	// The bundle grows under a temporary name, adapters included, and is renamed when whole.
-	temp := filepath.Join(filepath.Dir(filepath.Clean(out)), "."+filepath.Base(filepath.Clean(out))+".making")
-	if err := os.RemoveAll(temp); err != nil {
-		return err
-	}
-	defer os.RemoveAll(temp)
-	bar := newProgress("writing " + out)
-	err = onnx.Export(ctx, temp, onnx.Options{Config: config, Weights: m, Targets: []string{"all-linear"}, Files: keep, Progress: bar.update})
+	bar := newProgress("writing " + out.name)
+	err = onnx.Export(ctx, out.path(), onnx.Options{Config: config, Weights: m, Targets: []string{"all-linear"}, Files: keep, Progress: bar.update})
 	bar.finish()
 	if err != nil {
-		return err
+		return out.explain(err)
 	}
-	b, err := onnx.OpenBundle(temp)
+	b, err := onnx.OpenBundle(out.path())
 	if err != nil {
-		return err
+		return out.explain(err)
 	}
 	for _, a := range list {
 		if err := b.Add(a.name, a.adapter); err != nil {
-			return err
+			return out.explain(err)
 		}
 	}
-	if c.Bool("force") {
-		if err := os.RemoveAll(out); err != nil {
-			return err
+	if err := (&manifest{Version: 1, From: filepath.Base(filepath.Clean(m.Path))}).write(out.path()); err != nil {
+		return out.explain(err)
+	}
+	if !c.Bool("no-verify") {
+		err := proveBundle(ctx, c, m.Path, nil, b, bare, "", out.name)
+		for i := 0; err == nil && i < len(list); i++ {
+			err = proveBundle(ctx, c, m.Path, []string{list[i].arg}, b, list[i].name, list[i].name, out.name)
+		}
+		if errors.Is(err, ort.ErrLibrary) {
+			say("not verified: %v", err)
+		} else if err != nil {
+			return out.explain(err)
 		}
 	}
-	if err := os.Rename(temp, out); err != nil {
+	if err := out.finish(); err != nil {
 		return err
 	}
-	say("wrote %s: a bundle with %d adapters", out, len(list))
-	if err := (&manifest{Version: 1, From: filepath.Base(filepath.Clean(m.Path))}).write(out); err != nil {
-		return err
-	}
-	if c.Bool("no-verify") {
-		return nil
-	}
-	if b, err = onnx.OpenBundle(out); err != nil {
-		return err
-	}
-	if err := proveBundle(ctx, c, m.Path, nil, b, bare, ""); err != nil {
-		return err
-	}
-	for _, a := range list {
-		if err := proveBundle(ctx, c, m.Path, []string{a.arg}, b, a.name, a.name); err != nil {
-			return err
-		}
-	}
+	say("wrote %s: a bundle with %d adapters", out.name, len(list))
 	return nil
 }
 
-// proveBundle runs a bundle with one adapter against the model it was made from and records the figures.
-func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters []string, b *onnx.Bundle, use, record string) error {
+// proveBundle runs a bundle, called name, with one of its adapters against the model it was made
+// from and records the figures.
+func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters []string, b *onnx.Bundle, use, record, name string) error {
 	limit := sameLimit
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
 	r, err := comparePaths(ctx, c, base, baseAdapters, b.Dir(), []string{use}, verifyText, 512, limit)
-	if errors.Is(err, ort.ErrLibrary) {
-		say("not verified: %v", err)
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("verifying %q: %w", b.Dir(), err)
+		return fmt.Errorf("verifying %q: %w", name, err)
+	}
+	if !r.Passed {
+		return notWritten(r.failure(base, name))
 	}
 	say("verified %s with adapter %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g",
-		b.Dir(), use, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff)
-	if !r.Passed {
-		return r.failure(base, b.Dir())
-	}
+		name, use, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff)
 	return b.Record(record, r.Figures)
 }

@@ -40,7 +40,7 @@ func manifestPath(out string) string {
 }
 
 // proveWritten runs a written model against what it was made from, and leaves a manifest.
-func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out string, report []checkpoint.Written) error {
+func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, report []checkpoint.Written) error {
 	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(base)), Types: map[string]int{}}
 	for _, a := range adapterArgs {
 		m.Adapters = append(m.Adapters, filepath.Base(filepath.Clean(a)))
@@ -55,27 +55,28 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	var failed error
 	if !c.Bool("no-verify") {
-		r, err := comparePaths(ctx, c, base, adapterArgs, out, nil, verifyText, 512, limit)
+		r, err := comparePaths(ctx, c, base, adapterArgs, out.path(), nil, verifyText, 512, limit)
 		switch {
 		case errors.Is(err, checkpoint.ErrNoTokenizer):
 			say("not verified: %v", err)
 		case err != nil:
-			return fmt.Errorf("verifying %q: %w", out, err)
+			return fmt.Errorf("verifying %q: %w", out.name, err)
 		default:
 			m.Verified = &r.Figures
-			say("verified %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g, same most likely token %.1f %%",
-				out, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff, 100*r.Top1)
 			if !r.Passed {
-				failed = r.failure(base, out)
+				return notWritten(r.failure(base, out.name))
 			}
+			say("verified %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g, same most likely token %.1f %%",
+				out.name, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff, 100*r.Top1)
 		}
 	}
-	if err := m.write(out); err != nil {
-		return err
-	}
-	return failed
+	return m.write(out.path())
+}
+
+// notWritten says what became of an output that failed its proof.
+func notWritten(err error) error {
+	return fmt.Errorf("%w; nothing was written (--max-kl allows more, --no-verify does not ask)", err)
 }
 
 // write hashes a model's files and leaves the manifest with them.
@@ -88,11 +89,7 @@ func (m *manifest) write(out string) error {
 	if err != nil {
 		return err
 	}
-	path := manifestPath(out)
-	if err := os.WriteFile(path+".tmp", append(data, '\n'), 0o666); err != nil {
-		return fmt.Errorf("writing manifest: %w", err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := os.WriteFile(manifestPath(out), append(data, '\n'), 0o666); err != nil {
 		return fmt.Errorf("writing manifest: %w", err)
 	}
 	return nil

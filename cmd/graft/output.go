@@ -1,0 +1,184 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/onnx"
+)
+
+// output is a model on its way to its place. It grows in a hidden folder beside it, is proved there,
+// and moves when it is whole: a failure leaves what was there before, and nothing else.
+type output struct {
+	name  string   // its place as the user wrote it
+	place string   // the same, absolute
+	temp  string   // the hidden folder
+	made  []string // parents of place that were missing, innermost first
+}
+
+// newOutput checks the place that --out names and makes room beside it. An output must not replace
+// what it is made from, so all inputs are to be named; those that do not exist are no concern of it.
+func newOutput(c *cli.Command, inputs ...string) (*output, error) {
+	o := &output{name: filepath.Clean(c.String("out"))}
+	err := o.check(c.Bool("force"), inputs)
+	if err == nil {
+		err = o.prepare()
+	}
+	if err != nil {
+		o.discard()
+		return nil, fmt.Errorf("writing %q: %w", o.name, err)
+	}
+	return o, nil
+}
+
+// check decides whether the place may be taken.
+func (o *output) check(force bool, inputs []string) (err error) {
+	if o.place, err = filepath.Abs(o.name); err != nil {
+		return err
+	}
+	there, err := os.Stat(o.place)
+	for _, in := range inputs {
+		if err == nil && inside(there, in) {
+			return fmt.Errorf("the input %q lies there; give another name", in)
+		}
+	}
+	if _, err := os.Lstat(o.place); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if !force {
+		return errors.New("it already exists; give another name, or --force to replace it")
+	}
+	if !replaceable(o.place) {
+		return errors.New("what is there is no model, and --force replaces nothing else; remove it or give another name")
+	}
+	return nil
+}
+
+// inside reports whether a path is or lies in the file or folder there.
+func inside(there os.FileInfo, path string) bool {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return false
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return false
+	}
+	for {
+		if info, err := os.Stat(path); err == nil && os.SameFile(info, there) {
+			return true
+		}
+		parent := filepath.Dir(path)
+		if parent == path {
+			return false
+		}
+		path = parent
+	}
+}
+
+// replaceable reports whether a path is what a command of ours writes: a mistyped --out must not
+// cost anybody a folder of something else.
+func replaceable(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return true // a link that leads nowhere
+	}
+	if !info.IsDir() {
+		f, err := os.Open(path)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		var magic [4]byte
+		_, err = io.ReadFull(f, magic[:])
+		return err == io.EOF || string(magic[:]) == "GGUF" // empty, or a model
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if name := e.Name(); name == "config.json" || name == manifestName {
+			return true
+		}
+	}
+	return len(entries) == 0 || onnx.IsBundle(path)
+}
+
+// prepare makes the hidden folder, and the parents of the output where they are missing.
+func (o *output) prepare() (err error) {
+	parent := filepath.Dir(o.place)
+	for dir := parent; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		o.made = append(o.made, dir)
+	}
+	if err := os.MkdirAll(parent, 0o777); err != nil {
+		return err
+	}
+	o.temp, err = os.MkdirTemp(parent, "."+filepath.Base(o.place)+".tmp-")
+	return err
+}
+
+// path is where the model is to be written until it is finished.
+func (o *output) path() string { return filepath.Join(o.temp, filepath.Base(o.place)) }
+
+// finish moves the model, and the manifest beside it where there is one, to their places. What is
+// there is put away first, and put back where that fails.
+func (o *output) finish() error {
+	path, manifest := o.path(), o.place+"."+manifestName
+	var done [][2]string
+	for _, move := range [][2]string{
+		{o.place, path + ".old"}, {manifest, path + ".old." + manifestName},
+		{path, o.place}, {path + "." + manifestName, manifest},
+	} {
+		err := os.Rename(move[0], move[1])
+		if errors.Is(err, os.ErrNotExist) && move[0] != path {
+			continue
+		}
+		if err != nil {
+			for i := len(done) - 1; i >= 0; i-- {
+				err = errors.Join(err, os.Rename(done[i][1], done[i][0]))
+			}
+			return fmt.Errorf("writing %q: %w", o.name, err)
+		}
+		done = append(done, move)
+	}
+	o.made = nil
+	return nil
+}
+
+// discard removes what is not finished.
+func (o *output) discard() {
+	if o.temp != "" {
+		os.RemoveAll(o.temp)
+	}
+	for _, dir := range o.made {
+		os.Remove(dir) // somebody else may have put something there: then it stays
+	}
+}
+
+// explain lets an error speak of the output by its name and not by where it grows.
+func (o *output) explain(err error) error {
+	if err == nil || !strings.Contains(err.Error(), o.path()) {
+		return err
+	}
+	return placed{err, strings.ReplaceAll(err.Error(), o.path(), o.name)}
+}
+
+// placed is an error in other words.
+type placed struct {
+	error
+	text string
+}
+
+func (p placed) Error() string { return p.text }
+func (p placed) Unwrap() error { return p.error }
