@@ -74,13 +74,16 @@ func Export(ctx context.Context, dir string, o Options) error {
 		}
 		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
 	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o777); err != nil {
+		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
+	}
 	temp, err := wholefile.TempFolder(dir)
 	if err != nil {
 		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)
 	}
 	defer os.RemoveAll(temp) // gone already where the rename worked
 	if err = export(ctx, temp, &o); err == nil {
-		err = wholefile.RenameFolder(temp, dir, false)
+		err = wholefile.RenameFolder(temp, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("onnx: exporting to %q: %w", dir, err)

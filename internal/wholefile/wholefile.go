@@ -133,37 +133,32 @@ func WriteFile(path string, data []byte) error {
 	return f.Commit()
 }
 
-// TempFolder makes a folder beside path, and the folders above both. What is put
+// TempFolder makes a hidden folder beside path, whose parent must exist. What is put
 // into it appears at path with [RenameFolder]; the caller removes it where that is
 // not reached.
 func TempFolder(path string) (string, error) {
-	if err := os.MkdirAll(filepath.Dir(filepath.Clean(path)), 0o777); err != nil {
-		return "", err
-	}
 	for {
 		temp := tempName(path)
-		if err := os.Mkdir(temp, 0o777); !errors.Is(err, fs.ErrExist) {
-			return temp, err
+		err := os.Mkdir(temp, 0o777)
+		if err == nil {
+			return temp, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", err
 		}
 	}
 }
 
-// RenameFolder gives a finished folder its name. What has the name already is
-// replaced if replace is set; otherwise the error wraps [fs.ErrExist].
-func RenameFolder(temp, path string, replace bool) error {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return os.Rename(temp, path)
-	}
-	if !replace {
+// RenameFolder gives a finished folder its name. The error wraps [fs.ErrExist] where
+// something has it.
+func RenameFolder(temp, path string) error {
+	path = filepath.Clean(path) // a link's name, not what it leads to
+	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "rename", Path: path, Err: fs.ErrExist}
 	}
-	old := tempName(path)
-	if err := os.Rename(path, old); err != nil {
-		return err
-	}
 	if err := os.Rename(temp, path); err != nil {
-		_ = os.Rename(old, path) // put back what was there; the first error says why
 		return err
 	}
-	return os.RemoveAll(old)
+	syncFolder(filepath.Dir(path))
+	return nil
 }

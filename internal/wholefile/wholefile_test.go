@@ -189,31 +189,32 @@ func TestPlanned(t *testing.T) {
 
 func TestFolder(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "above", "x")
-	for i, replace := range []bool{false, true, false} {
+	path := filepath.Join(dir, "x") + string(filepath.Separator)
+	for _, content := range []string{"first", "second"} {
 		temp, err := wholefile.TempFolder(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := wholefile.WriteFile(filepath.Join(temp, fmt.Sprint(i)), nil); err != nil {
+		if filepath.Dir(temp) != dir {
+			t.Errorf("%q is not beside %q", temp, path)
+		}
+		if err := wholefile.WriteFile(filepath.Join(temp, "file"), []byte(content)); err != nil {
 			t.Fatal(err)
 		}
-		err = wholefile.RenameFolder(temp, path, replace)
-		if i == 2 {
-			if !errors.Is(err, fs.ErrExist) {
-				t.Errorf("a folder that is there: %v", err)
-			}
-			if err := os.RemoveAll(temp); err != nil {
-				t.Fatal(err)
-			}
-			i = 1
-		} else if err != nil {
+		err = wholefile.RenameFolder(temp, path)
+		if content == "first" && err != nil || content == "second" && !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: %v", content, err)
+		}
+		if err := os.RemoveAll(temp); err != nil { // gone already after the first
 			t.Fatal(err)
 		}
-		holds(t, path, map[string]string{fmt.Sprint(i): ""})
-		if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
-			t.Errorf("beside it: %v, %v", entries, err)
-		}
+	}
+	holds(t, path, map[string]string{"file": "first"})
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("beside it: %v, %v", entries, err)
+	}
+	if _, err := wholefile.TempFolder(filepath.Join(dir, "missing", "x")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("in a missing folder: %v", err)
 	}
 }
 
