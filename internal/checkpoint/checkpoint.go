@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/graftml/graft/internal/tokenizer"
+	"github.com/graftml/graft/internal/wholefile"
 )
 
 // ErrNoTokenizer is wrapped by errors about a model that comes without a tokenizer.
@@ -119,23 +119,16 @@ func onceTokenizer(path string, read func() (*tokenizer.Tokenizer, error)) func(
 // about 33 MB.
 const maxSmallFile = 256 << 20
 
-// readSmall reads a file of a model folder, nil where it is absent.
+var errTooLarge = errors.New("too large to read whole")
+
+// readSmall reads a file of a model folder, nil where it is absent or empty.
 func readSmall(dir, name string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(dir, name))
-	if errors.Is(err, os.ErrNotExist) {
+	data, err := wholefile.ReadFile(filepath.Join(dir, name), maxSmallFile, errTooLarge)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(data) == 0 {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
-	defer f.Close()
-	var b bytes.Buffer
-	n, err := io.Copy(&b, io.LimitReader(f, maxSmallFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint: reading %q: %w", filepath.Join(dir, name), err)
-	}
-	if n > maxSmallFile {
-		return nil, fmt.Errorf("checkpoint: reading %q: larger than %d MiB", filepath.Join(dir, name), maxSmallFile>>20)
-	}
-	return b.Bytes(), nil
+	return data, nil
 }

@@ -11,21 +11,18 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/quantize"
 	"github.com/graftml/graft/safetensors"
 )
 
 // folder writes a Hugging Face folder.
 func (w *writing) folder(out string) error {
-	clean := filepath.Clean(out)
-	temp, err := os.MkdirTemp(filepath.Dir(clean), "."+filepath.Base(clean)+".tmp-")
+	temp, err := wholefile.TempFolder(out)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if err := os.Chmod(temp, 0o755); err != nil {
-		return err
-	}
 	files, err := w.folderFiles()
 	if err != nil {
 		return err
@@ -38,11 +35,11 @@ func (w *writing) folder(out string) error {
 		files["model.safetensors.index.json"] = index
 	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(temp, name), data, 0o666); err != nil {
+		if err := wholefile.WriteFile(filepath.Join(temp, name), data); err != nil {
 			return err
 		}
 	}
-	return os.Rename(temp, clean)
+	return wholefile.RenameFolder(temp, out)
 }
 
 // tensorFiles writes the safetensors files and returns their index, nil where there is one file.
