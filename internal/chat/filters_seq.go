@@ -198,20 +198,12 @@ func uniqueFilter(r *renderer, v any, a args) any {
 	path.fold = !truth(or(p[0], false))
 	seen := map[any]bool{}
 	return r.lazy(func() *generator {
-		it := r.iterate(v)
-		return &generator{"generator", func() (any, bool) {
-			for {
-				item, ok := it.next()
-				if !ok {
-					return nil, false
-				}
-				r.step(1)
-				if key := r.mustHash(path.get(r, item)); !seen[key] {
-					seen[key] = true
-					return item, true
-				}
-			}
-		}}
+		return r.where(r.iterate(v), func(item any) bool {
+			key := r.mustHash(path.get(r, item))
+			again := seen[key]
+			seen[key] = true
+			return !again
+		})
 	})
 }
 
@@ -382,19 +374,7 @@ func selectFilter(name string, byAttr, keep bool) filter {
 				return sliceIterator("generator", nil)
 			}
 			passes := r.selector(name, a, byAttr)
-			it := r.iterate(v)
-			return &generator{"generator", func() (any, bool) {
-				for {
-					item, ok := it.next()
-					if !ok {
-						return nil, false
-					}
-					r.step(1)
-					if passes(item) == keep {
-						return item, true
-					}
-				}
-			}}
+			return r.where(r.iterate(v), func(item any) bool { return passes(item) == keep })
 		})
 	}
 }

@@ -51,24 +51,17 @@ func (p *parser) parseExpr(cond bool) expr {
 	return e
 }
 
-func (p *parser) parseOr() expr {
-	defer func(d int) { p.depth = d }(p.depth)
-	e := p.parseAnd()
-	for p.isName("or") {
-		p.enter()
-		at := p.advance().pos
-		e = &logicExpr{at, true, e, p.parseAnd()}
-	}
-	return e
-}
+func (p *parser) parseOr() expr  { return p.parseLogic("or", p.parseAnd) }
+func (p *parser) parseAnd() expr { return p.parseLogic("and", p.parseNot) }
 
-func (p *parser) parseAnd() expr {
+// parseLogic reads operands joined by one word, from the left.
+func (p *parser) parseLogic(word string, operand func() expr) expr {
 	defer func(d int) { p.depth = d }(p.depth)
-	e := p.parseNot()
-	for p.isName("and") {
+	e := operand()
+	for p.isName(word) {
 		p.enter()
 		at := p.advance().pos
-		e = &logicExpr{at, false, e, p.parseNot()}
+		e = &logicExpr{at, word == "or", e, operand()}
 	}
 	return e
 }

@@ -311,7 +311,15 @@ func (r *renderer) loop(st *forStmt, items any, s *scope, parent *loopContext) s
 // filteredIterator yields the items that pass a loop's own test, testing
 // each when the loop comes to it.
 func (r *renderer) filteredIterator(st *forStmt, items any, s *scope) *generator {
-	it := r.iterate(items)
+	return r.where(r.iterate(items), func(item any) bool {
+		inner := st.testFrame.open(s)
+		r.assign(st.target, item, inner)
+		return truth(r.eval(st.test, inner))
+	})
+}
+
+// where yields the items that pass a test, testing each when it is asked for.
+func (r *renderer) where(it *generator, passes func(item any) bool) *generator {
 	return &generator{"generator", func() (any, bool) {
 		for {
 			item, ok := it.next()
@@ -319,9 +327,7 @@ func (r *renderer) filteredIterator(st *forStmt, items any, s *scope) *generator
 				return nil, false
 			}
 			r.step(1)
-			inner := st.testFrame.open(s)
-			r.assign(st.target, item, inner)
-			if truth(r.eval(st.test, inner)) {
+			if passes(item) {
 				return item, true
 			}
 		}
