@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -20,14 +19,11 @@ import (
 
 // sequence is a model running one sequence, in either engine.
 type sequence interface {
-	// Eval appends tokens and returns the logits behind the last. The slice is valid until the next call.
-	Eval(tokens []int32) ([]float32, error)
+	engine.Sequence
 	// EvalEach appends tokens and hands over the logits behind each.
 	EvalEach(tokens []int32, each func(at int, logits []float32) error) error
 	// ScoreText returns the sum of the negative log likelihoods of a text in windows, and their number.
 	ScoreText(tokens []int32, window int, progress func(done int) error) (sum float64, count int, err error)
-	// Tokens is the sequence so far.
-	Tokens() []int32
 	// Truncate forgets all but the first n tokens.
 	Truncate(n int)
 }
@@ -229,31 +225,15 @@ func (r *runner) generate(ctx context.Context, prompt []int32, s *engine.Sampler
 	if len(r.Tokens())+len(prompt) >= r.context {
 		return 0, fmt.Errorf("the prompt of %d tokens does not fit the model's context of %d", len(r.Tokens())+len(prompt), r.context)
 	}
-	logits, err := r.Eval(prompt)
 	stream := r.tok.NewStream(true)
-	for n := 0; ; n++ {
-		if err != nil {
-			return n, err
-		}
-		if err := ctx.Err(); err != nil {
-			return n, err
-		}
-		if n == most || len(r.Tokens()) >= r.context {
-			emit(stream.Flush())
-			return n, nil
-		}
-		token, err := s.Pick(logits)
-		if err != nil {
-			return n, err
-		}
-		if slices.Contains(r.stop, token) {
-			emit(stream.Flush())
-			return n, nil
-		}
+	n := 0
+	_, err := engine.Generate(ctx, r, prompt, engine.GenerateOptions{Sampler: s, MaxTokens: most, Context: r.context, Stop: r.stop}, func(token int32) error {
+		n++
 		emit(stream.Push(token))
-		logits, err = r.Eval([]int32{token})
-		if err != nil {
-			return n, err
-		}
+		return nil
+	})
+	if err == nil {
+		emit(stream.Flush())
 	}
+	return n, err
 }

@@ -111,25 +111,29 @@ const (
 	EndContext End = "context" // the sequence fills the context
 )
 
+// Sequence is a model running one sequence: a [State], or one of another runtime.
+type Sequence interface {
+	// Eval appends tokens and returns the logits behind the last. The slice is valid until the next call.
+	Eval(tokens []int32) ([]float32, error)
+	// Tokens is the sequence so far.
+	Tokens() []int32
+}
+
 // GenerateOptions says how to continue a prompt.
 type GenerateOptions struct {
 	Sampler   *Sampler // nil: always the most likely token
-	MaxTokens int      // 0: up to the model's context
-	Stop      []int32  // tokens that end the text; nil takes the model's own
+	MaxTokens int      // 0: up to the context
+	Context   int      // tokens that the sequence can hold
+	Stop      []int32  // tokens that end the text
 }
 
 // Generate appends the prompt to the sequence, then token after token, and calls emit for each that
-// is not a stop token. It ends early with emit's or the context's error.
-func (s *State) Generate(ctx context.Context, prompt []int32, o GenerateOptions, emit func(token int32) error) (End, error) {
+// is not a stop token. The last one emitted may not be part of the sequence yet. It ends early with
+// emit's or the context's error.
+func Generate(ctx context.Context, s Sequence, prompt []int32, o GenerateOptions, emit func(token int32) error) (End, error) {
 	sampler := o.Sampler
 	if sampler == nil {
 		sampler = &Sampler{}
-	}
-	stop := o.Stop
-	if stop == nil {
-		for _, id := range s.model.config.EOS {
-			stop = append(stop, int32(id))
-		}
 	}
 	logits, err := s.Eval(prompt)
 	if err != nil {
@@ -143,7 +147,7 @@ func (s *State) Generate(ctx context.Context, prompt []int32, o GenerateOptions,
 		if err != nil {
 			return "", err
 		}
-		if slices.Contains(stop, token) {
+		if slices.Contains(o.Stop, token) {
 			return EndStop, nil
 		}
 		if err := emit(token); err != nil {
@@ -152,7 +156,7 @@ func (s *State) Generate(ctx context.Context, prompt []int32, o GenerateOptions,
 		switch {
 		case n == o.MaxTokens:
 			return EndLength, nil
-		case s.cache.Len() >= s.model.config.Context:
+		case len(s.Tokens()) >= o.Context:
 			return EndContext, nil
 		}
 		next := [1]int32{token}

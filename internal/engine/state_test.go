@@ -135,8 +135,8 @@ func TestGenerate(t *testing.T) {
 	run := func(o GenerateOptions) ([]int32, End) {
 		t.Helper()
 		var out []int32
-		s := m.NewState()
-		end, err := s.Generate(context.Background(), prompt, o, func(token int32) error {
+		o.Context = m.config.Context
+		end, err := Generate(context.Background(), m.NewState(), prompt, o, func(token int32) error {
 			out = append(out, token)
 			return nil
 		})
@@ -145,8 +145,7 @@ func TestGenerate(t *testing.T) {
 		}
 		return out, end
 	}
-	never := []int32{-1}
-	greedy, end := run(GenerateOptions{MaxTokens: 12, Stop: never})
+	greedy, end := run(GenerateOptions{MaxTokens: 12})
 	if len(greedy) != 12 || end != EndLength {
 		t.Fatalf("%d tokens, ended by %q", len(greedy), end)
 	}
@@ -163,22 +162,22 @@ func TestGenerate(t *testing.T) {
 	if out, end := run(GenerateOptions{MaxTokens: 12, Stop: []int32{greedy[4]}}); end != EndStop || len(out) > 4 {
 		t.Errorf("%d tokens, ended by %q, want a stop", len(out), end)
 	}
-	if out, end := run(GenerateOptions{Stop: never}); end != EndContext || len(out) != m.config.Context-len(prompt)+1 {
+	if out, end := run(GenerateOptions{}); end != EndContext || len(out) != m.config.Context-len(prompt)+1 {
 		t.Errorf("%d tokens, ended by %q, want the end of the context", len(out), end)
 	}
 	warm := func(seed uint64) []int32 {
-		out, _ := run(GenerateOptions{MaxTokens: 12, Stop: never, Sampler: &Sampler{Temperature: 1.5, Seed: seed}})
+		out, _ := run(GenerateOptions{MaxTokens: 12, Sampler: &Sampler{Temperature: 1.5, Seed: seed}})
 		return out
 	}
 	if !slices.Equal(warm(1), warm(1)) || slices.Equal(warm(1), warm(2)) {
 		t.Error("samples do not follow the seed")
 	}
-	if out, _ := run(GenerateOptions{MaxTokens: 12, Stop: never, Sampler: &Sampler{Temperature: 1, TopK: 1}}); !slices.Equal(out, greedy) {
+	if out, _ := run(GenerateOptions{MaxTokens: 12, Sampler: &Sampler{Temperature: 1, TopK: 1}}); !slices.Equal(out, greedy) {
 		t.Error("the best of one is not greedy")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := m.NewState().Generate(ctx, prompt, GenerateOptions{}, func(int32) error { return nil }); !errors.Is(err, context.Canceled) {
+	if _, err := Generate(ctx, m.NewState(), prompt, GenerateOptions{Context: m.config.Context}, func(int32) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
