@@ -37,7 +37,7 @@ var layers = map[string][]string{
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
 
 	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
-	"onnx/ort": {"onnx", "adapters", "internal/model"},
+	"onnx/ort": {"onnx", "adapters", "internal/model", "internal/kernel"},
 
 	"train/dataset":  {"internal/tokenizer", "internal/chat"},
 	"train/evaluate": {"internal/engine", "internal/tokenizer", "internal/chat", "internal/checkpoint"},

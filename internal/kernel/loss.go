@@ -35,7 +35,7 @@ func (t *lossTask) Run(lo, hi int) {
 		x, target := t.logits[i*t.vocab:(i+1)*t.vocab], t.targets[i]
 		score := float64(x[target])
 		if !t.grad {
-			t.loss[i] = float32(logSumExp(x) - score)
+			t.loss[i] = float32(LogSumExp(x) - score)
 			continue
 		}
 		m, sum := vecMax(x), 0.0

@@ -122,22 +122,14 @@ func EmbedBackward(dtable, dy []float32, ids []int32, c int) {
 	embedBackTasks.put(t)
 }
 
-// LogSoftmax sets dst = x − log Σ eˣ over one row. dst may be x.
-func LogSoftmax(dst, x []float32) {
-	checkLen("LogSoftmax", "dst", len(dst), len(x))
-	lse := logSumExp(x)
-	for i, v := range x {
-		dst[i] = float32(float64(v) - lse)
-	}
-}
-
 // expBlock is the length over which exponentials are summed in float32; the
 // sums of blocks are added in float64.
 const expBlock = 1024
 
-// logSumExp is log Σ eˣ; the exponentials pass through a block on the stack.
-func logSumExp(x []float32) float64 {
-	var block [expBlock]float32
+// LogSumExp is log Σ eˣ over one row, which is not empty: what is taken from a
+// logit to make it a log probability.
+func LogSumExp(x []float32) float64 {
+	var block [expBlock]float32 // the exponentials pass through it
 	m, sum := vecMax(x), 0.0
 	for i := 0; i < len(x); i += expBlock {
 		part := x[i:min(i+expBlock, len(x))]

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/onnx"
@@ -185,8 +186,8 @@ func TestGenerate(t *testing.T) {
 	text := slices.Concat(prompt, got)
 	for i := len(prompt); i < len(text); i++ {
 		l, err := state(t, s, "").Eval(text[:i])
-		if err != nil || int32(argMax(l)) != text[i] {
-			t.Fatalf("token %d is %d, the most likely one is %d, error %v", i, text[i], argMax(l), err)
+		if err != nil || int32(kernel.ArgMax(l)) != text[i] {
+			t.Fatalf("token %d is %d, the most likely one is %d, error %v", i, text[i], kernel.ArgMax(l), err)
 		}
 	}
 	first := slices.Clone(got)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/onnx"
 )
 
@@ -322,7 +322,7 @@ func (t *State) ScoreText(tokens []int32, window int, progress func(done int) er
 		t.Truncate(0)
 		err := t.EvalEach(text, func(at int, logits []float32) error {
 			if at+1 < len(text) {
-				sum += nll(logits, text[at+1])
+				sum += kernel.LogSumExp(logits) - float64(logits[text[at+1]])
 				count++
 			}
 			return nil
@@ -335,27 +335,6 @@ func (t *State) ScoreText(tokens []int32, window int, progress func(done int) er
 		}
 	}
 	return sum, count, nil
-}
-
-// nll is the negative log likelihood of a token under logits, in float64.
-func nll(logits []float32, token int32) float64 {
-	top := logits[argMax(logits)]
-	sum := 0.0
-	for _, v := range logits {
-		sum += math.Exp(float64(v - top))
-	}
-	return math.Log(sum) - float64(logits[token]-top)
-}
-
-// argMax returns the place of the largest value, the first of equal ones.
-func argMax(x []float32) int {
-	best := 0
-	for i, v := range x {
-		if v > x[best] {
-			best = i
-		}
-	}
-	return best
 }
 
 // End says why a generation ended.
@@ -377,12 +356,21 @@ type GenerateOptions struct {
 	Stop      []int32 // tokens that end the text; nil takes the model's own
 }
 
+// mostLikely returns the token of the largest logit.
+func mostLikely(logits []float32) (int32, error) {
+	best := kernel.ArgMax(logits)
+	if best < 0 {
+		return 0, errors.New("ort: generating: the logits are no numbers; is the model damaged?")
+	}
+	return int32(best), nil
+}
+
 // Generate appends the prompt to the sequence, then token after token, and calls emit for each that
 // is not a stop token. It ends early with emit's or the context's error.
 func (t *State) Generate(ctx context.Context, prompt []int32, o GenerateOptions, emit func(token int32) error) (End, error) {
 	pick := o.Pick
 	if pick == nil {
-		pick = func(logits []float32) (int32, error) { return int32(argMax(logits)), nil }
+		pick = mostLikely
 	}
 	stop := o.Stop
 	if stop == nil {
