@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/urfave/cli/v3"
 
@@ -67,6 +68,9 @@ func onBundle(n int, do func(b *onnx.Bundle, args []string) error) cli.ActionFun
 			return err
 		}
 		b, err := onnx.OpenBundle(args[0])
+		if err != nil && !isBundle(args[0]) {
+			return fmt.Errorf("%w; this command wants a bundle, which graft convert MODEL -o BUNDLE --to onnx makes", err)
+		}
 		if err != nil {
 			return err
 		}

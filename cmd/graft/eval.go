@@ -26,7 +26,7 @@ the first is scored. nll is the mean negative log likelihood in nats.
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "text", Usage: "`FILE`, or - for standard input", Required: true},
 				adapterFlag(),
-				&cli.IntFlag{Name: "context", Usage: "tokens a window (`N`)", Value: 512},
+				&cli.IntFlag{Name: "context", Usage: "tokens a window (`N`); by default 512, or what the model takes"},
 				&cli.IntFlag{Name: "max-tokens", Usage: "score the first `N` tokens; 0 for all"},
 				jsonFlag(), ortFlag(),
 			},
@@ -49,7 +49,10 @@ func perplexity(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	defer r.close()
-	window := c.Int("context")
+	window := min(512, r.context)
+	if c.IsSet("context") {
+		window = c.Int("context")
+	}
 	if window < 2 || window > r.context {
 		return usagef("--context %d: the model takes windows of 2 to %d tokens", window, r.context)
 	}

@@ -14,6 +14,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 )
@@ -102,12 +104,34 @@ func prepare(c *cli.Command) {
 	}
 }
 
-// say writes one message to stderr.
+// say writes one message to stderr. What an input put into it cannot steer the terminal, nor fill it.
 func say(format string, a ...any) {
+	const longest = 2000
 	text := strings.TrimRight(fmt.Sprintf(format, a...), "\n")
 	for line := range strings.SplitSeq(text, "\n") {
-		fmt.Fprintf(os.Stderr, "graft: %s\n", line)
+		if len(line) > longest {
+			line = line[:longest] + "…"
+		}
+		fmt.Fprintf(os.Stderr, "graft: %s\n", printable(line))
 	}
+}
+
+// printable writes control characters and bytes that are not UTF-8 as escapes.
+func printable(s string) string {
+	if utf8.ValidString(s) && strings.IndexFunc(s, unicode.IsControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && n == 1 || unicode.IsControl(r) && r != '\t' {
+			fmt.Fprintf(&b, `\x%02x`, s[:n])
+		} else {
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
 
 // arguments returns a command's positional arguments, of which there must be between least and most.

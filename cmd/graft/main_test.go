@@ -12,6 +12,7 @@ import (
 
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/onnx/ort"
+	"github.com/graftml/graft/safetensors"
 )
 
 func TestMain(m *testing.M) {
@@ -69,6 +70,23 @@ func TestScripts(t *testing.T) {
 				data[len(data)*3/4+1] ^= 0x41
 				ts.Check(os.WriteFile(path, data, 0o666))
 			},
+			// negate FILE TENSOR: flips the sign of every value, of 4-bit codes to the mirrored ones
+			"negate": func(ts *testscript.TestScript, _ bool, args []string) {
+				patch(ts, args, func(dtype safetensors.DType, data []byte) {
+					for i := range data {
+						switch {
+						case dtype == safetensors.U8:
+							data[i] ^= 0xff
+						case i%4 == 3:
+							data[i] ^= 0x80
+						}
+					}
+				})
+			},
+			// poison FILE TENSOR: makes the first value of the second row of 64 a NaN
+			"poison": func(ts *testscript.TestScript, _ bool, args []string) {
+				patch(ts, args, func(_ safetensors.DType, data []byte) { copy(data[4*64:], []byte{0, 0, 0xc0, 0x7f}) })
+			},
 			// truncate FILE: cuts the last tenth off
 			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
 				path := ts.MkAbs(args[0])
@@ -78,6 +96,24 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// patch changes the bytes of one tensor in a safetensors file.
+func patch(ts *testscript.TestScript, args []string, change func(dtype safetensors.DType, data []byte)) {
+	path := ts.MkAbs(args[0])
+	f, err := safetensors.Open(path)
+	ts.Check(err)
+	defer f.Close()
+	var tensors []safetensors.TensorData
+	for _, t := range f.Tensors() {
+		data := make([]byte, t.Size())
+		ts.Check(f.ReadAt(t, data, 0))
+		if t.Name == args[1] {
+			change(t.DType, data)
+		}
+		tensors = append(tensors, safetensors.TensorData{Spec: safetensors.Spec{Name: t.Name, DType: t.DType, Shape: t.Shape}, Data: data})
+	}
+	ts.Check(safetensors.Write(path, tensors, f.Metadata()))
 }
 
 // Every command says what it does, what it takes, and gives an example.

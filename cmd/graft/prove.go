@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/onnx"
 )
 
@@ -63,6 +64,11 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 		case err != nil:
 			return fmt.Errorf("verifying %q: %w", out.name, err)
 		default:
+			weights, err := compareWeights(ctx, base, adapterArgs, out.path(), nil)
+			if err != nil {
+				return fmt.Errorf("verifying %q: %w", out.name, err)
+			}
+			r.judge(weights)
 			m.Verified = &r.Figures
 			if !r.Passed {
 				return notWritten(r.failure(base, out.name))
@@ -89,7 +95,7 @@ func (m *manifest) write(out string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(manifestPath(out), append(data, '\n'), 0o666); err != nil {
+	if err := wholefile.WriteFile(manifestPath(out), append(data, '\n')); err != nil {
 		return fmt.Errorf("writing manifest: %w", err)
 	}
 	return nil

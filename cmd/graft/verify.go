@@ -22,9 +22,9 @@ func verifyCommand() *cli.Command {
 		Description: `B is measured against A: the largest difference of a logit, the mean divergence KL(A‖B) in nats a token,
 how often both hold the same token for the most likely, and the mean negative log likelihood of each.
 Exit 1 where the divergence passes --max-kl, where token ids differ, or where a file is not the one
-its manifest describes. Without --max-kl B is taken to be made from A, and the limit is what rounding
-to B's number types explains: 1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for bf16, 0.02 for
-q8_0, 1 for 4 and 5 bits.
+its manifest describes. Without --max-kl B is taken to be made from A: the limit is what rounding to
+B's number types explains (1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for bf16, 0.02 for q8_0,
+1 for 4 and 5 bits), and, but for bundles, each row of each tensor is compared as well.
 
   graft verify model.gguf model-hf
   graft verify model.gguf bundle --adapter out/pirate --b-adapter pirate --text notes.txt`,
@@ -43,9 +43,10 @@ q8_0, 1 for 4 and 5 bits.
 // comparison is what verify prints.
 type comparison struct {
 	onnx.Figures
-	SameTokens bool    `json:"same_token_ids"`
-	MaxKL      float64 `json:"max_kl"`
-	Passed     bool    `json:"passed"`
+	SameTokens bool         `json:"same_token_ids"`
+	MaxKL      float64      `json:"max_kl"`
+	Weights    *tensorError `json:"largest_tensor_error,omitempty"` // nil where weights were not compared
+	Passed     bool         `json:"passed"`
 }
 
 func verify(ctx context.Context, c *cli.Command) error {
@@ -65,15 +66,22 @@ func verify(ctx context.Context, c *cli.Command) error {
 		}
 	}
 	limit := c.Float("max-kl")
+	var weights *tensorError
 	if !c.IsSet("max-kl") {
 		if limit, err = limitFor(args[0], args[1]); err != nil {
 			return err
+		}
+		if !isBundle(args[0]) && !isBundle(args[1]) {
+			if weights, err = compareWeights(ctx, args[0], c.StringSlice("adapter"), args[1], c.StringSlice("b-adapter")); err != nil {
+				return err
+			}
 		}
 	}
 	r, err := comparePaths(ctx, c, args[0], c.StringSlice("adapter"), args[1], c.StringSlice("b-adapter"), text, c.Int("max-tokens"), limit)
 	if err != nil {
 		return err
 	}
+	r.judge(weights)
 	if c.Bool("json") {
 		if err := printJSON(r); err != nil {
 			return err
@@ -110,6 +118,12 @@ func comparePaths(ctx context.Context, c *cli.Command, a string, aAdapters []str
 	}
 	r.Passed = r.SameTokens && r.MeanKL <= limit // false for NaN
 	return r, nil
+}
+
+// judge takes the weights into account.
+func (r *comparison) judge(weights *tensorError) {
+	r.Weights = weights
+	r.Passed = r.Passed && (weights == nil || weights.passed())
 }
 
 // compareStep is the number of tokens whose logits both models hold at a time.
@@ -207,6 +221,9 @@ func (r *comparison) print(a, b string) {
 	t.row("largest logit difference", fmt.Sprintf("%.3g", r.MaxDiff))
 	t.row("mean KL divergence", fmt.Sprintf("%.3g (limit %.3g)", r.MeanKL, r.MaxKL))
 	t.row("same most likely token", fmt.Sprintf("%.2f %%", 100*r.Top1))
+	if r.Weights != nil {
+		t.row("largest tensor error", r.Weights)
+	}
 	t.row("passed", yesNo(r.Passed))
 	t.flush()
 }
@@ -214,6 +231,9 @@ func (r *comparison) print(a, b string) {
 func (r *comparison) failure(a, b string) error {
 	if !r.SameTokens {
 		return fmt.Errorf("verifying %q against %q: the tokenizers give different token ids for the same text", b, a)
+	}
+	if r.Weights != nil && !r.Weights.passed() {
+		return fmt.Errorf("verifying %q against %q: tensor %q is not the same: relative error %.3g in row %d is past the limit of %.3g", b, a, r.Weights.Name, r.Weights.Error, r.Weights.Row, r.Weights.Limit)
 	}
 	return fmt.Errorf("verifying %q against %q: mean divergence %.3g nats a token is past the limit of %.3g", b, a, r.MeanKL, r.MaxKL)
 }

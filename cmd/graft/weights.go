@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/graftml/graft/internal/checkpoint"
+)
+
+// tensorError is how far a tensor of B is from A's. A text shows what a model does with its weights,
+// but not a row it never reads, nor a damage that drowns in the rounding to 4 bits.
+type tensorError struct {
+	Name  string  `json:"name"`
+	Row   int     `json:"row"`            // of the largest error
+	Error float64 `json:"relative_error"` // of the row: ‖b−a‖ / max(‖a‖, root mean square of ‖a‖ over the tensor's rows)
+	Limit float64 `json:"limit"`          // what rounding to B's type explains
+}
+
+// passed is false for NaN.
+func (e tensorError) passed() bool { return e.Error <= e.Limit }
+
+func (e tensorError) String() string {
+	if e.Name == "" {
+		return "none"
+	}
+	return fmt.Sprintf("%.3g in row %d of %s (limit %.3g)", e.Error, e.Row, e.Name, e.Limit)
+}
+
+// compareWeights compares the tensors of two models, adapters merged, and returns the one that is
+// furthest past its limit, or else nearest to it.
+func compareWeights(ctx context.Context, a string, aAdapters []string, b string, bAdapters []string) (*tensorError, error) {
+	ma, err := openMerged(a, aAdapters)
+	if err != nil {
+		return nil, err
+	}
+	defer ma.Close()
+	mb, err := openMerged(b, bAdapters)
+	if err != nil {
+		return nil, err
+	}
+	defer mb.Close()
+	inA := map[string]checkpoint.Tensor{}
+	for _, t := range ma.Tensors() {
+		inA[t.Name] = t
+	}
+	worst := &tensorError{Limit: weightLimit("F32", 0)}
+	for _, t := range mb.Tensors() {
+		from, ok := inA[t.Name]
+		if !ok { // lm_head.weight, where only one ties it to the embedding table
+			continue
+		}
+		if !slices.Equal(from.Shape, t.Shape) {
+			return nil, fmt.Errorf("tensor %q has shape %s in %q and %s in %q", t.Name, shape(from.Shape), a, shape(t.Shape), b)
+		}
+		e, err := compareTensor(ctx, ma, mb, t)
+		if err != nil {
+			return nil, err
+		}
+		if from.Codec == t.Codec && len(aAdapters) == 0 {
+			e.Limit = weightLimit("F32", 0)
+		} else if e.Limit, err = limitOf(mb, t); err != nil {
+			return nil, err
+		}
+		if !(e.Error/e.Limit <= worst.Error/worst.Limit) {
+			worst = &e
+		}
+		if !e.passed() {
+			break
+		}
+	}
+	return worst, nil
+}
+
+// openMerged opens a checkpoint with adapters added to its weights.
+func openMerged(path string, adapterArgs []string) (*checkpoint.Checkpoint, error) {
+	m, err := openCheckpoint(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(adapterArgs) == 0 {
+		return m, nil
+	}
+	var deltas []checkpoint.Delta
+	for _, arg := range adapterArgs {
+		if arg == bare {
+			continue
+		}
+		a, err := openAdapter(arg, m.Config())
+		if err != nil {
+			m.Close()
+			return nil, err
+		}
+		deltas = append(deltas, a)
+	}
+	merged, err := checkpoint.Merge(m, deltas...)
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return merged, nil
+}
+
+// compareTensor finds the row of a tensor that is furthest off. A vector is one row.
+func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Tensor) (tensorError, error) {
+	const step = 1 << 20 // values at a time
+	rows, cols := t.Shape[0], 1
+	if len(t.Shape) > 1 {
+		cols = t.Shape[1]
+	}
+	unit := cols // values of a row
+	if len(t.Shape) == 1 {
+		unit = rows
+	}
+	err2, val2 := make([]float64, rows*cols/unit), make([]float64, rows*cols/unit)
+	var x, y []float32
+	for lo := 0; lo < rows; {
+		if ctx.Err() != nil {
+			return tensorError{}, ctx.Err()
+		}
+		hi := min(rows, lo+max(1, step/cols))
+		n := (hi - lo) * cols
+		x, y = slices.Grow(x[:0], n)[:n], slices.Grow(y[:0], n)[:n]
+		if err := a.Rows(t.Name, lo, hi, x); err != nil {
+			return tensorError{}, err
+		}
+		if err := b.Rows(t.Name, lo, hi, y); err != nil {
+			return tensorError{}, err
+		}
+		for i, v := range x {
+			row := (lo*cols + i) / unit
+			d := float64(y[i]) - float64(v)
+			err2[row] += d * d
+			val2[row] += float64(v) * float64(v)
+		}
+		lo = hi
+	}
+	var mean float64
+	for _, v := range val2 {
+		mean += v / float64(len(val2))
+	}
+	worst := tensorError{Name: t.Name}
+	for row, e := range err2 {
+		if e == 0 {
+			continue
+		}
+		if r := math.Sqrt(e / max(val2[row], mean)); !(r <= worst.Error) {
+			worst.Row, worst.Error = row, r
+		}
+	}
+	return worst, nil
+}
+
+// limitOf is the error that rounding to the type of a tensor of m can explain.
+func limitOf(m *checkpoint.Checkpoint, t checkpoint.Tensor) (float64, error) {
+	if p, ok := m.Source.(checkpoint.Packed4); ok {
+		q, err := p.Packed4(t.Name)
+		if err != nil {
+			return 0, err
+		}
+		if q != nil {
+			return weightLimit(t.Codec, q.BlockSize), nil
+		}
+	}
+	return weightLimit(t.Codec, 0), nil
+}
+
+// weightLimit is the relative error of a row that rounding to a type, in blocks of so many values,
+// can explain: about twice what it does to the weights of published models, and below 1, which a row
+// of zeros has.
+func weightLimit(codec string, block int) float64 {
+	switch codec {
+	case "F32", "F64":
+		return 1e-5
+	case "F16":
+		return 1e-3
+	case "BF16":
+		return 5e-3
+	case "Q8_0":
+		return 0.02
+	}
+	if block > 64 {
+		return 0.95 // one large weight coarsens a whole block
+	}
+	return 0.5
+}
