@@ -34,6 +34,7 @@ var layers = map[string][]string{
 	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/model", "internal/tokenizer", "internal/wholefile"},
 	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
 		"internal/checkpoint", "adapters"},
+	"internal/testfile":  {},
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
 
 	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
@@ -45,8 +46,8 @@ var layers = map[string][]string{
 		"internal/chat", "internal/tokenizer", "internal/model", "internal/kernel", "internal/wholefile", "adapters", "quantize", "safetensors"},
 }
 
-// tests may also use what makes test models.
-var testsMayUse = map[string]bool{"internal/testmodel": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
+// tests may also use what makes test models and reads test files.
+var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
 
 func TestLayers(t *testing.T) {
 	seen := map[string]bool{}

@@ -10,9 +10,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 // TestReadONNX reads a file that ONNX Runtime wrote.
@@ -21,18 +22,12 @@ func TestReadONNX(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(filepath.Join(golden, "ort.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	type value struct {
 		Shape []int     `json:"shape"`
 		Data  []float32 `json:"data"`
 	}
 	var want map[string]value
-	if err := json.Unmarshal(data, &want); err != nil {
-		t.Fatal(err)
-	}
+	testfile.ReadJSON(t, filepath.Join(golden, "ort.json"), &want)
 	got := map[string]value{}
 	for _, ts := range tensors {
 		got[ts.Name] = value{ts.Shape, ts.Data}

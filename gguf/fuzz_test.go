@@ -3,30 +3,19 @@ package gguf
 import (
 	"bytes"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 // FuzzFile checks that a file that opens can be written again and then holds the
 // same metadata and tensors.
 func FuzzFile(f *testing.F) {
-	for _, pattern := range []string{malformed + "/*.bin", golden + "/*.gguf"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			f.Fatalf("no seeds %s: %v", pattern, err)
-		}
-		for _, path := range paths {
-			seed, err := os.ReadFile(path)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(seed)
-		}
-	}
+	testfile.AddSeeds(f, malformed+"/*.bin", golden+"/*.gguf")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		first, err := NewFile(bytes.NewReader(data), int64(len(data)))
 		if err != nil {

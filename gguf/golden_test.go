@@ -12,21 +12,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 const golden = "../testdata/golden/gguf"
-
-// readJSON decodes a golden JSON file into v.
-func readJSON(t *testing.T, name string, v any) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(golden, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		t.Fatal(err)
-	}
-}
 
 type goldenFile struct {
 	Alignment int64
@@ -42,7 +32,7 @@ type goldenFile struct {
 
 func goldenFiles(t *testing.T) map[string]goldenFile {
 	files := map[string]goldenFile{}
-	readJSON(t, "files.json", &files)
+	testfile.ReadJSON(t, filepath.Join(golden, "files.json"), &files)
 	if len(files) < 5 {
 		t.Fatalf("%d golden files", len(files))
 	}
@@ -177,7 +167,7 @@ func TestWriteGolden(t *testing.T) {
 
 func TestTypes(t *testing.T) {
 	var rows [][4]any // number, name, elements, bytes
-	readJSON(t, "types.json", &rows)
+	testfile.ReadJSON(t, filepath.Join(golden, "types.json"), &rows)
 	for _, row := range rows {
 		number, name := Type(row[0].(float64)), row[1].(string)
 		elems, size := number.Block()

@@ -12,47 +12,23 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 const malformed = "../testdata/malformed/gguf"
 
 func TestMalformed(t *testing.T) {
-	expected, err := os.ReadFile(filepath.Join(malformed, "expected.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(expected)), "\n")
-	if len(lines) < 60 {
-		t.Errorf("%d files", len(lines))
-	}
 	classes := map[string]error{"format": ErrFormat, "unsupported": ErrUnsupported}
-	for _, line := range lines {
-		fields := strings.Split(line, "\t")
-		name, verdict, ggml, words := fields[0], fields[1], fields[2], fields[3]
-		t.Run(name, func(t *testing.T) {
-			if (verdict == "ok") != (ggml == "ok") {
-				t.Errorf("our verdict is %s, ggml's %s", verdict, ggml)
-			}
-			path := filepath.Join(malformed, name+".bin")
-			f, err := Open(path)
-			if verdict == "ok" {
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.Close()
-				return
-			}
-			for class, sentinel := range classes {
-				if errors.Is(err, sentinel) != (class == verdict) {
-					t.Fatalf("error %v, want class %s", err, verdict)
-				}
-			}
-			message := err.Error()
-			if !strings.Contains(message, words) || !strings.Contains(message, path) || strings.Contains(message, "\n") {
-				t.Errorf("message %q, want one line with %q and the path", message, words)
-			}
-		})
+	testfile.Malformed(t, malformed, 60, classes, nil, openAndClose)
+}
+
+func openAndClose(path string) error {
+	f, err := Open(path)
+	if err != nil {
+		return err
 	}
+	return f.Close()
 }
 
 // TestTruncated cuts a good file at every byte.

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/internal/testfile"
 )
 
 // This file compares with testdata/golden/quantize, whose make.py holds the
@@ -71,13 +72,7 @@ func (d digest) check(t *testing.T, what string, got []byte) {
 
 func readGolden(t *testing.T, name string, v any) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "testdata", "golden", "quantize", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		t.Fatal(err)
-	}
+	testfile.ReadJSON(t, filepath.Join("..", "testdata", "golden", "quantize", name), v)
 }
 
 // forEachImpl runs test under every kernel implementation of this processor.

@@ -3,35 +3,19 @@ package safetensors
 import (
 	"bytes"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-)
 
-// addFiles seeds a fuzz target with all files that match the patterns.
-func addFiles(f *testing.F, patterns ...string) {
-	for _, pattern := range patterns {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			f.Fatalf("no seeds %s: %v", pattern, err)
-		}
-		for _, path := range paths {
-			seed, err := os.ReadFile(path)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(seed)
-		}
-	}
-}
+	"github.com/graftml/graft/internal/testfile"
+)
 
 // FuzzFile checks that a file that opens can be written again and then holds the
 // same tensors and metadata.
 func FuzzFile(f *testing.F) {
-	addFiles(f, malformed+"/*.bin", golden+"/*.safetensors", golden+"/sharded/*.safetensors")
+	testfile.AddSeeds(f, malformed+"/*.bin", golden+"/*.safetensors", golden+"/sharded/*.safetensors")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		first, err := NewFile(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
@@ -78,7 +62,7 @@ func FuzzFile(f *testing.F) {
 
 // FuzzIndex checks that no index makes a reader look outside its folder.
 func FuzzIndex(f *testing.F) {
-	addFiles(f, golden+"/sharded/*.json")
+	testfile.AddSeeds(f, golden+"/sharded/*.json")
 	f.Add([]byte(`{"weight_map":{"a":"../b","c":"d\u0000","e":"\\\\host\\f","g":"C:h"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		weightMap, err := parseIndex(bytes.NewReader(data))

@@ -5,7 +5,6 @@ package safetensors
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -14,21 +13,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 const golden = "../testdata/golden/safetensors"
-
-// readJSON decodes a golden JSON file into v.
-func readJSON(t *testing.T, name string, v any) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(golden, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		t.Fatal(err)
-	}
-}
 
 type goldenFile struct {
 	Metadata map[string]string
@@ -40,7 +29,7 @@ type goldenFile struct {
 
 func goldenFiles(t *testing.T) map[string]goldenFile {
 	files := map[string]goldenFile{}
-	readJSON(t, "files.json", &files)
+	testfile.ReadJSON(t, filepath.Join(golden, "files.json"), &files)
 	if len(files) < 5 {
 		t.Fatalf("%d golden files", len(files))
 	}
@@ -135,7 +124,7 @@ type goldenShards struct {
 // headers and index as transformers'.
 func TestShardedGolden(t *testing.T) {
 	var g goldenShards
-	readJSON(t, "shards.json", &g)
+	testfile.ReadJSON(t, filepath.Join(golden, "shards.json"), &g)
 	dir := filepath.Join(golden, "sharded")
 	set, err := OpenFolder(dir)
 	if err != nil {
@@ -198,7 +187,7 @@ func TestShardedGolden(t *testing.T) {
 // TestPlanShardsGolden compares plans with huggingface_hub's, odd names included.
 func TestPlanShardsGolden(t *testing.T) {
 	var g goldenShards
-	readJSON(t, "shards.json", &g)
+	testfile.ReadJSON(t, filepath.Join(golden, "shards.json"), &g)
 	for _, want := range g.Plans {
 		t.Run(fmt.Sprint(want.Limit), func(t *testing.T) {
 			var specs []Spec

@@ -9,9 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 const malformed = "../testdata/malformed/safetensors"
@@ -21,39 +22,15 @@ const malformed = "../testdata/malformed/safetensors"
 var stricter = []string{"leading_spaces", "metadata_key_twice", "entry_array", "name_twice", "name_twice_escaped"}
 
 func TestMalformed(t *testing.T) {
-	expected, err := os.ReadFile(filepath.Join(malformed, "expected.txt"))
+	testfile.Malformed(t, malformed, 70, map[string]error{"format": ErrFormat}, stricter, openAndClose)
+}
+
+func openAndClose(path string) error {
+	f, err := Open(path)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	lines := strings.Split(strings.TrimSpace(string(expected)), "\n")
-	if len(lines) < 70 {
-		t.Errorf("%d files", len(lines))
-	}
-	for _, line := range lines {
-		fields := strings.Split(line, "\t")
-		name, verdict, reference, words := fields[0], fields[1], fields[2], fields[3]
-		t.Run(name, func(t *testing.T) {
-			if (verdict == "ok") != (reference == "ok") && !slices.Contains(stricter, name) {
-				t.Errorf("our verdict is %s, the reference's %s", verdict, reference)
-			}
-			path := filepath.Join(malformed, name+".bin")
-			f, err := Open(path)
-			if verdict == "ok" {
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.Close()
-				return
-			}
-			if !errors.Is(err, ErrFormat) {
-				t.Fatalf("error %v, want ErrFormat", err)
-			}
-			message := err.Error()
-			if !strings.Contains(message, words) || !strings.Contains(message, path) || strings.Contains(message, "\n") {
-				t.Errorf("message %q, want one line with %q and the path", message, words)
-			}
-		})
-	}
+	return f.Close()
 }
 
 // TestTruncated cuts a good file at every byte.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/graftml/graft/internal/testfile"
 )
 
 // conversation is a case's input as testdata/golden/chat's scripts write it.
@@ -61,14 +63,8 @@ type expectations struct {
 // peer's bytes, spans and errors. It returns how many cases agreed.
 func compareWithPeer(t *testing.T, dir string) (agreed, total int) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var want expectations
-	if err := json.Unmarshal(data, &want); err != nil {
-		t.Fatal(err)
-	}
+	testfile.ReadJSON(t, filepath.Join(dir, "expected.json"), &want)
 	parsed := map[string]*Template{}
 	for _, c := range want.Cases {
 		total++

@@ -4,13 +4,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/internal/testfile"
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/quantize"
 	"github.com/graftml/graft/safetensors"
@@ -37,14 +37,8 @@ type golden struct {
 func readGolden(t *testing.T, name string) *golden {
 	t.Helper()
 	dir := filepath.Join("..", "..", "testdata", "golden", "gradient")
-	text, err := os.ReadFile(filepath.Join(dir, name+".json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	g := &golden{tensors: map[string][]float32{}}
-	if err := json.Unmarshal(text, g); err != nil {
-		t.Fatal(err)
-	}
+	testfile.ReadJSON(t, filepath.Join(dir, name+".json"), g)
 	f, err := safetensors.Open(filepath.Join(dir, name+".safetensors"))
 	if err != nil {
 		t.Fatal(err)
