@@ -47,6 +47,20 @@ func sampler(c *cli.Command) (*engine.Sampler, error) {
 	return s, nil
 }
 
+// openSampled opens the model of a command that generates, with its sampler. The caller closes the runner.
+func openSampled(c *cli.Command) (*runner, *engine.Sampler, error) {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := sampler(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"))
+	return r, s, err
+}
+
 func generateCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "generate",
@@ -76,15 +90,7 @@ type answer struct {
 }
 
 func generate(ctx context.Context, c *cli.Command) error {
-	args, err := arguments(c, 1, 1)
-	if err != nil {
-		return err
-	}
-	s, err := sampler(c)
-	if err != nil {
-		return err
-	}
-	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"))
+	r, s, err := openSampled(c)
 	if err != nil {
 		return err
 	}
@@ -162,15 +168,7 @@ type conversation struct {
 }
 
 func talk(ctx context.Context, c *cli.Command) error {
-	args, err := arguments(c, 1, 1)
-	if err != nil {
-		return err
-	}
-	s, err := sampler(c)
-	if err != nil {
-		return err
-	}
-	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"))
+	r, s, err := openSampled(c)
 	if err != nil {
 		return err
 	}
