@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/tokenizer"
 	"github.com/graftml/graft/onnx"
 )
@@ -159,7 +160,7 @@ func compare(ctx context.Context, a, b sequence, ids []int32) (onnx.Figures, err
 			d, diff := divergence(p, q, lp, lq)
 			kl += d
 			f.MaxDiff = max(f.MaxDiff, diff)
-			if argmax(p) == argmax(q) {
+			if kernel.ArgMax(p) == kernel.ArgMax(q) {
 				same++
 			}
 			if next := lo + at + 1; next < len(ids) {
@@ -178,7 +179,7 @@ func compare(ctx context.Context, a, b sequence, ids []int32) (onnx.Figures, err
 	return f, nil
 }
 
-// logSum is log Σ exp(x).
+// logSum is log Σ exp(x), summed in float64: a divergence is a small difference of such sums.
 func logSum(x []float32) float64 {
 	top := slices.Max(x)
 	var s float64
@@ -196,16 +197,6 @@ func divergence(p, q []float32, lp, lq float64) (kl, diff float64) {
 		diff = max(diff, math.Abs(float64(p[i])-float64(q[i])))
 	}
 	return kl, diff
-}
-
-func argmax(x []float32) int {
-	best := 0
-	for i, v := range x {
-		if v > x[best] {
-			best = i
-		}
-	}
-	return best
 }
 
 func (r *comparison) print(a, b string) {
