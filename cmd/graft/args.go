@@ -35,6 +35,25 @@ func ortFlag() cli.Flag {
 	return &cli.StringFlag{Name: "ort-lib", Usage: "ONNX Runtime's shared library (`FILE`); else GRAFT_ORT_LIB, ./quickstart/lib, the system's"}
 }
 
+func maxKLFlag(usage string) cli.Flag {
+	return &cli.FloatFlag{Name: "max-kl", Usage: usage, Validator: func(v float64) error {
+		if !(v >= 0) {
+			return errors.New("want a number of nats, 0 or more")
+		}
+		return nil
+	}}
+}
+
+// atLeast is the validator of a number.
+func atLeast(least int) func(int) error {
+	return func(v int) error {
+		if v < least {
+			return fmt.Errorf("want %d or more", least)
+		}
+		return nil
+	}
+}
+
 // isBundle reports whether a path is an ONNX bundle.
 func isBundle(path string) bool {
 	return onnx.IsBundle(path)
@@ -59,6 +78,9 @@ func adapterPath(arg string) (path string, scale float64, err error) {
 	}
 	scale, err = strconv.ParseFloat(arg[i+1:], 64)
 	if err != nil || scale-scale != 0 {
+		if _, err := os.Stat(arg[:i]); err == nil {
+			return "", 0, usagef("adapter %q: the scale %q is not a finite number", arg, arg[i+1:])
+		}
 		return arg, 1, nil // a colon in a name: opening it says what is wrong
 	}
 	if arg[:i] == "" {

@@ -18,10 +18,10 @@ func writeFlags() []cli.Flag {
 		forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "`FORM`: gguf, safetensors or onnx; by default what the name looks like"},
 		&cli.StringFlag{Name: "shard-size", Usage: "largest safetensors file, such as 5GB (`SIZE`); by default one file"},
-		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor"},
+		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor", Validator: atLeast(0)},
 		&cli.BoolFlag{Name: "report", Usage: "print the error of each tensor"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not run the output against the input afterwards"},
-		&cli.FloatFlag{Name: "max-kl", Usage: "fail the verification past this mean divergence in nats (`KL`); by default what suits the type"},
+		maxKLFlag("fail the verification past this mean divergence in nats (`KL`); by default what suits the type"),
 		ortFlag(),
 	}
 }
@@ -145,9 +145,6 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 	shard, err := parseSize(c.String("shard-size"))
 	if err != nil {
 		return err
-	}
-	if c.Int("workers") < 0 {
-		return usagef("--workers %d is negative", c.Int("workers"))
 	}
 	out, err := newOutput(c, append([]string{base}, paths(adapterArgs)...)...)
 	if err != nil {

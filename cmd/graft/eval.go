@@ -69,6 +69,6 @@ func perplexity(ctx context.Context, c *cli.Command) error {
 	if c.Bool("json") {
 		return printJSON(s)
 	}
-	fmt.Printf("perplexity %.4f, mean negative log likelihood %.6f over %d tokens, %.1f tokens/s\n", s.Perplexity, s.NLL, s.Tokens, s.TokensPerSecond)
+	fmt.Fprintf(stdout, "perplexity %.4f, mean negative log likelihood %.6f over %d tokens, %.1f tokens/s\n", s.Perplexity, s.NLL, s.Tokens, s.TokensPerSecond)
 	return nil
 }

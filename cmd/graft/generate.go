@@ -112,14 +112,14 @@ func generate(ctx context.Context, c *cli.Command) error {
 		n, err := r.generate(ctx, ids, s, c.Int("max-tokens"), func(piece string) {
 			text.WriteString(piece)
 			if !c.Bool("json") {
-				fmt.Print(piece)
+				fmt.Fprint(stdout, piece)
 			}
 		})
 		if err != nil {
 			return err
 		}
 		if !c.Bool("json") {
-			fmt.Println()
+			fmt.Fprintln(stdout)
 		}
 		answers = append(answers, answer{prompt, text.String(), len(ids), n, float64(n) / time.Since(start).Seconds()})
 	}
@@ -190,7 +190,7 @@ func talk(ctx context.Context, c *cli.Command) error {
 		}
 		line = strings.TrimRight(line, "\r\n")
 		if !watched {
-			fmt.Println("> " + line) // a piped talk reads as a transcript
+			fmt.Fprintln(stdout, "> "+line) // a piped talk reads as a transcript
 		}
 		switch {
 		case strings.TrimSpace(line) == "":
@@ -223,7 +223,7 @@ func (t *conversation) order(line string) error {
 		return t.swap(rest)
 	case "/adapters":
 		for _, name := range t.names() {
-			fmt.Println(name)
+			fmt.Fprintln(stdout, name)
 		}
 		return nil
 	case "/new":
@@ -250,11 +250,11 @@ func (t *conversation) reply(ctx context.Context, line string, s *engine.Sampler
 	var text strings.Builder
 	if _, err := t.generate(ctx, fresh, s, most, func(piece string) {
 		text.WriteString(piece)
-		fmt.Print(piece)
+		fmt.Fprint(stdout, piece)
 	}); err != nil {
 		return err
 	}
-	fmt.Println()
+	fmt.Fprintln(stdout)
 	t.messages = append(t.messages, chat.Message{Role: "assistant", Content: text.String()})
 	return nil
 }

@@ -246,7 +246,7 @@ func (d *description) print() {
 	}
 	t.flush()
 	if d.Tensors != nil {
-		fmt.Println()
+		fmt.Fprintln(stdout)
 		t := newTable()
 		for _, x := range d.Tensors {
 			t.row(x.Name, shape(x.Shape), x.Type)

@@ -50,6 +50,9 @@ func run(args []string) int {
 	}()
 	err := rootCommand().Run(ctx, args)
 	if err == nil {
+		err = stdout.err
+	}
+	if err == nil {
 		return exitDone
 	}
 	if errors.Is(err, errUsage) {
@@ -59,6 +62,9 @@ func run(args []string) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		say("interrupted; %v", err)
 		return exitFailed
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("%w; free some space, or write to another disk", err)
 	}
 	say("%v", err)
 	return exitFailed
@@ -74,6 +80,7 @@ func rootCommand() *cli.Command {
 			mergeCommand(), adapterCommand(), generateCommand(), chatCommand(), evalCommand(), doctorCommand(),
 		},
 		Suggest: true,
+		Writer:  stdout,
 		Description: `A model is a GGUF file, a folder of safetensors, or an ONNX bundle.
 An adapter is PATH[:scale], or, for a bundle, one of its adapters' names.
 
@@ -81,12 +88,6 @@ An adapter is PATH[:scale], or, for a bundle, one of its adapters' names.
   graft merge model.gguf my-adapter -o merged.gguf --type f16
   graft convert model.gguf -o bundle --to onnx --adapter mine=my-adapter
   graft generate bundle -p "Hello" --adapter mine`,
-		Action: func(_ context.Context, c *cli.Command) error {
-			if c.Args().Present() {
-				return usagef("there is no command %q; \"graft help\" lists them", c.Args().First())
-			}
-			return cli.ShowRootCommandHelp(c)
-		},
 	}
 	prepare(root)
 	return root
@@ -99,6 +100,14 @@ func prepare(c *cli.Command) {
 	}
 	c.ExitErrHandler = func(context.Context, *cli.Command, error) {} // run decides
 	c.DisableSliceFlagSeparator = true                               // a comma in a path or a prompt is a comma
+	if len(c.Commands) > 0 {
+		c.Action = func(_ context.Context, c *cli.Command) error {
+			if c.Args().Present() {
+				return usagef("there is no command %q; \"%s --help\" lists them", c.FullName()+" "+c.Args().First(), c.FullName())
+			}
+			return cli.ShowSubcommandHelp(c)
+		}
+	}
 	for _, sub := range c.Commands {
 		prepare(sub)
 	}

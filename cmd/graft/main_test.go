@@ -135,7 +135,7 @@ func TestHelp(t *testing.T) {
 
 // The exit code tells wrong usage from failure.
 func TestUsageExitCode(t *testing.T) {
-	for _, args := range [][]string{{"graft", "frobnicate"}, {"graft", "inspect"}, {"graft", "inspect", "--frob", "x"}, {"graft", "convert", "x"}, {"graft", "train", "--set", "learning_rat=1"}} {
+	for _, args := range [][]string{{"graft", "frobnicate"}, {"graft", "adapter", "frobnicate"}, {"graft", "eval", "x"}, {"graft", "inspect"}, {"graft", "inspect", "--frob", "x"}, {"graft", "convert", "x"}, {"graft", "train", "--set", "learning_rat=1"}} {
 		if code := run(args); code != exitUsage {
 			t.Errorf("%v: exit %d, want %d", args, code, exitUsage)
 		}

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 
 	"github.com/urfave/cli/v3"
 
@@ -25,6 +25,9 @@ type output struct {
 // newOutput checks the place that --out names and makes room beside it. An output must not replace
 // what it is made from, so all inputs are to be named; those that do not exist are no concern of it.
 func newOutput(c *cli.Command, inputs ...string) (*output, error) {
+	if c.String("out") == "" {
+		return nil, usagef("--out is empty")
+	}
 	o := &output{name: filepath.Clean(c.String("out"))}
 	err := o.check(c.Bool("force"), inputs)
 	if err == nil {
@@ -166,12 +169,13 @@ func (o *output) discard() {
 	}
 }
 
-// explain lets an error speak of the output by its name and not by where it grows.
+// explain lets an error speak of the output by its name and not of files in the hidden folder.
 func (o *output) explain(err error) error {
-	if err == nil || !strings.Contains(err.Error(), o.path()) {
-		return err
+	if err == nil {
+		return nil
 	}
-	return placed{err, strings.ReplaceAll(err.Error(), o.path(), o.name)}
+	hidden := regexp.MustCompile(regexp.QuoteMeta(o.temp) + `[^":]*`)
+	return placed{err, hidden.ReplaceAllLiteralString(err.Error(), o.name)}
 }
 
 // placed is an error in other words.

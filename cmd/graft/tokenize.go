@@ -50,7 +50,7 @@ JSON array a line in, one JSON string a line out.
 				defer f.Close()
 				in = f
 			}
-			return tokenizeLines(ctx, in, os.Stdout, tok, c.Bool("decode"), c.Bool("special"))
+			return tokenizeLines(ctx, in, stdout, tok, c.Bool("decode"), c.Bool("special"))
 		},
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -15,9 +16,26 @@ import (
 	"golang.org/x/term"
 )
 
+// stdout takes results. It keeps the first error, so that a full disk behind a redirection fails the
+// command and not only its output.
+var stdout = &results{w: os.Stdout}
+
+type results struct {
+	w   io.Writer
+	err error
+}
+
+func (r *results) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("writing the result: %w", err)
+	}
+	return n, err
+}
+
 // printJSON writes a value to stdout for a script to read.
 func printJSON(v any) error {
-	e := json.NewEncoder(os.Stdout)
+	e := json.NewEncoder(stdout)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
@@ -26,7 +44,7 @@ func printJSON(v any) error {
 // table writes aligned columns to stdout; cells of a row are separated by tabs.
 type table struct{ w *tabwriter.Writer }
 
-func newTable() table { return table{tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)} }
+func newTable() table { return table{tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)} }
 
 func (t table) row(cells ...any) {
 	for i, c := range cells {

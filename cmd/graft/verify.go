@@ -31,10 +31,10 @@ B's number types explains (1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for
   graft verify model.gguf bundle --adapter out/pirate --b-adapter pirate --text notes.txt`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "text", Usage: "`FILE` to run them on; by default a text of our own"},
-			&cli.IntFlag{Name: "max-tokens", Usage: "compare the first `N` tokens", Value: 512},
+			&cli.IntFlag{Name: "max-tokens", Usage: "compare the first `N` tokens", Value: 512, Validator: atLeast(2)},
 			&cli.StringSliceFlag{Name: "adapter", Usage: "adapter of A (`PATH[:scale]`, or a name in a bundle); repeatable"},
 			&cli.StringSliceFlag{Name: "b-adapter", Usage: "adapter of B; repeatable"},
-			&cli.FloatFlag{Name: "max-kl", Usage: "exit 1 past this mean divergence (`KL`, nats)"},
+			maxKLFlag("exit 1 past this mean divergence (`KL`, nats)"),
 			jsonFlag(), ortFlag(),
 		},
 		Action: verify,
