@@ -96,7 +96,7 @@ func (c *peftConfig) validate() error {
 	if c.Alpha == nil {
 		c.Alpha = ptr(8.0)
 	}
-	if *c.R < 1 || math.IsInf(*c.Alpha, 0) {
+	if *c.R < 1 || math.Abs(*c.Alpha) > math.MaxFloat32 {
 		return fmt.Errorf("%w: adapter_config.json: r is %d and lora_alpha %v", ErrFormat, *c.R, *c.Alpha)
 	}
 	return nil
