@@ -91,7 +91,7 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 			err = proveBundle(ctx, c, m.Path, []string{list[i].arg}, b, list[i].name, list[i].name, out.name)
 		}
 		if errors.Is(err, ort.ErrLibrary) {
-			say("not verified: %v", err)
+			say("not verified: %v", out.explain(err))
 		} else if err != nil {
 			return out.explain(err)
 		}

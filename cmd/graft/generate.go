@@ -175,20 +175,22 @@ func talk(ctx context.Context, c *cli.Command) error {
 	defer r.close()
 	t := &conversation{runner: r, system: c.String("system")}
 	t.forget()
-	in := bufio.NewReader(os.Stdin)
+	lines, failed := readLines(os.Stdin)
 	watched := term.IsTerminal(int(os.Stdin.Fd()))
 	for {
 		if watched {
 			fmt.Fprint(os.Stderr, "> ")
 		}
-		line, err := in.ReadString('\n')
-		if errors.Is(err, io.EOF) && line == "" {
-			return nil
+		var line string
+		var more bool
+		select {
+		case line, more = <-lines:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("reading standard input: %w", err)
+		if !more {
+			return *failed
 		}
-		line = strings.TrimRight(line, "\r\n")
 		if !watched {
 			fmt.Fprintln(stdout, "> "+line) // a piped talk reads as a transcript
 		}
@@ -201,11 +203,40 @@ func talk(ctx context.Context, c *cli.Command) error {
 				say("%v", err) // a mistyped order does not end the talk
 			}
 		default:
-			if err := t.reply(ctx, line, s, c.Int("max-tokens")); err != nil {
+			err := t.reply(ctx, line, s, c.Int("max-tokens"))
+			if errors.Is(err, errContext) {
+				say("%v; /new forgets the conversation", err)
+				continue
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// readLines hands over the lines of a reader, so that waiting for one can be interrupted. The error
+// may be read when the channel is closed.
+func readLines(r io.Reader) (lines <-chan string, failed *error) {
+	out, failed := make(chan string), new(error)
+	go func() {
+		defer close(out)
+		in := bufio.NewReader(r)
+		for {
+			line, err := in.ReadString('\n')
+			if line != "" {
+				out <- strings.TrimRight(line, "\r\n")
+			}
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				*failed = fmt.Errorf("reading standard input: %w", err)
+				return
+			}
+		}
+	}()
+	return out, failed
 }
 
 func (t *conversation) forget() {
@@ -252,6 +283,7 @@ func (t *conversation) reply(ctx context.Context, line string, s *engine.Sampler
 		text.WriteString(piece)
 		fmt.Fprint(stdout, piece)
 	}); err != nil {
+		t.messages = t.messages[:len(t.messages)-1] // as if it had not been said
 		return err
 	}
 	fmt.Fprintln(stdout)

@@ -89,10 +89,12 @@ type tensorDescription struct {
 
 func describe(ctx context.Context, path string, check bool) (*description, error) {
 	if isBundle(path) {
-		return describeBundle(path)
+		return describeBundle(path, check)
 	}
-	if _, err := os.Stat(filepath.Join(path, "adapter_config.json")); err == nil {
-		return describeAdapter(path)
+	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {
+		if _, err := os.Stat(filepath.Join(path, name)); err == nil {
+			return describeAdapter(path, check)
+		}
 	}
 	m, err := checkpoint.Open(path)
 	if err != nil {
@@ -122,7 +124,7 @@ func describeModel(ctx context.Context, m *checkpoint.Checkpoint, check bool) (*
 	return d, checkModel(ctx, m)
 }
 
-// checkModel reads every value and the tokenizer, and joins all that is wrong.
+// checkModel reads every value, the tokenizer and the chat template, and joins all that is wrong.
 func checkModel(ctx context.Context, m *checkpoint.Checkpoint) error {
 	var errs []error
 	tok, err := m.Tokenizer()
@@ -133,6 +135,9 @@ func checkModel(ctx context.Context, m *checkpoint.Checkpoint) error {
 		errs = append(errs, err)
 	case tok.Size() > m.Config().Vocab:
 		errs = append(errs, fmt.Errorf("the tokenizer has %d tokens, the embedding table %d rows", tok.Size(), m.Config().Vocab))
+	}
+	if _, err := parseTemplate(m.Meta.ChatTemplate); err != nil {
+		errs = append(errs, err)
 	}
 	bar := newProgress("checking " + m.Path)
 	defer bar.finish()
@@ -171,13 +176,13 @@ func checkModel(ctx context.Context, m *checkpoint.Checkpoint) error {
 	return nil
 }
 
-func describeAdapter(path string) (*description, error) {
+func describeAdapter(path string, check bool) (*description, error) {
 	a, err := adapters.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	d := &description{Kind: "adapter", Path: path, Form: "peft", Parameters: int64(a.Parameters()), Rank: a.Config.R, Alpha: a.Config.Alpha,
-		Targets: a.Config.TargetModules, BaseModel: a.Config.BaseModel}
+		Targets: a.Config.TargetModules, BaseModel: a.Config.BaseModel, Checked: check} // opening reads every value
 	for i := range a.Pairs {
 		p := &a.Pairs[i]
 		d.Tensors = append(d.Tensors, tensorDescription{p.Module + " A", []int{p.R, p.In}, "F32"}, tensorDescription{p.Module + " B", []int{p.Out, p.R}, "F32"})
@@ -185,16 +190,36 @@ func describeAdapter(path string) (*description, error) {
 	return d, nil
 }
 
-func describeBundle(path string) (*description, error) {
+func describeBundle(path string, check bool) (*description, error) {
 	b, err := onnx.OpenBundle(path)
 	if err != nil {
 		return nil, err
 	}
-	d := &description{Kind: "bundle", Path: path, Form: "onnx", Default: b.Default()}
+	d := &description{Kind: "bundle", Path: path, Form: "onnx", Default: b.Default(), Checked: check}
 	for _, e := range b.Adapters() {
 		d.Adapters = append(d.Adapters, e.Name)
 	}
-	return d, nil
+	if check {
+		err = checkBundle(b)
+	}
+	return d, err
+}
+
+// checkBundle compares the files of a bundle with its manifest and reads its adapters, tokenizer and
+// chat template.
+func checkBundle(b *onnx.Bundle) error {
+	errs := []error{checkManifest(b.Dir())}
+	for _, e := range b.Adapters() {
+		_, err := b.Adapter(e.Name)
+		errs = append(errs, err)
+	}
+	_, err := openTokenizer(b.Dir())
+	errs = append(errs, err)
+	_, err = bundleTemplate(b.Dir())
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return fmt.Errorf("checking %q: %w", b.Dir(), err)
+	}
+	return nil
 }
 
 func (d *description) print() {

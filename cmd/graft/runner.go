@@ -81,12 +81,7 @@ func openBundleRunner(dir string, adapterArgs []string, library string) (*runner
 		return nil, err
 	}
 	r := &runner{tok: tok, context: session.Context(), stop: append(tok.EOG(), session.EOS()...)}
-	template, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja"))
-	if err == nil {
-		r.template, err = parseTemplate(string(template))
-	} else if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
+	r.template, err = bundleTemplate(dir)
 	var state *ort.State
 	r.close = func() error {
 		if state != nil {
@@ -129,6 +124,18 @@ func openBundleRunner(dir string, adapterArgs []string, library string) (*runner
 		return nil, err
 	}
 	return r, nil
+}
+
+// bundleTemplate reads a bundle's chat template, nil where it has none.
+func bundleTemplate(dir string) (*chat.Template, error) {
+	template, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading chat template: %w", err)
+	}
+	return parseTemplate(string(template))
 }
 
 // nativeRunner loads a checkpoint into the engine.
@@ -201,6 +208,9 @@ func parseTemplate(source string) (*chat.Template, error) {
 	return t, nil
 }
 
+// errContext is wrapped by errors about a prompt that is too long.
+var errContext = errors.New("does not fit the model's context")
+
 // render wraps messages into the model's chat template and returns the prompt's tokens.
 func (r *runner) render(messages []chat.Message) ([]int32, error) {
 	if r.template == nil {
@@ -223,14 +233,14 @@ func (r *runner) generate(ctx context.Context, prompt []int32, s *engine.Sampler
 		return 0, fmt.Errorf("the prompt is empty")
 	}
 	if len(r.Tokens())+len(prompt) >= r.context {
-		return 0, fmt.Errorf("the prompt of %d tokens does not fit the model's context of %d", len(r.Tokens())+len(prompt), r.context)
+		return 0, fmt.Errorf("the prompt of %d tokens %w of %d", len(r.Tokens())+len(prompt), errContext, r.context)
 	}
 	stream := r.tok.NewStream(true)
 	n := 0
 	_, err := engine.Generate(ctx, r, prompt, engine.GenerateOptions{Sampler: s, MaxTokens: most, Context: r.context, Stop: r.stop}, func(token int32) error {
 		n++
 		emit(stream.Push(token))
-		return nil
+		return stdout.err
 	})
 	if err == nil {
 		emit(stream.Flush())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 	"time"
 
@@ -78,6 +79,11 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("force") {
+		if err := checkReplaced(&recipe); err != nil {
+			return err
+		}
+	}
 	show := &trainProgress{}
 	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event})
 	show.clear()
@@ -103,6 +109,29 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	t.row("tokens", fmt.Sprintf("%d in %s, %.0f a second", result.Tokens, result.Elapsed.Round(time.Second), float64(result.Tokens)/result.Elapsed.Seconds()))
 	t.flush()
 	return nil
+}
+
+// checkReplaced fails where --force would replace what is no run of ours, or what the run reads.
+func checkReplaced(r *train.Recipe) error {
+	there, err := os.Stat(r.Out)
+	if err != nil {
+		return nil // train says what is wrong with it
+	}
+	for _, in := range []string{r.Model, r.InitAdapter} {
+		if info, err := os.Stat(in); err == nil && os.SameFile(info, there) {
+			return fmt.Errorf("writing %q: that is the input %q; give another name", r.Out, in)
+		}
+	}
+	entries, err := os.ReadDir(r.Out)
+	if err != nil || len(entries) == 0 {
+		return nil
+	}
+	for _, e := range entries {
+		if name := e.Name(); name == "recipe.yaml" || name == "adapter_config.json" {
+			return nil
+		}
+	}
+	return fmt.Errorf("writing %q: what is there is no run, and --force replaces nothing else; remove it or give another name", r.Out)
 }
 
 // held writes a held-out loss, with the perplexity where it is one.
