@@ -22,13 +22,13 @@ func outFlag(what string) cli.Flag {
 }
 
 func forceFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "force", Usage: "replace the output if it exists"}
+	return &cli.BoolFlag{Name: "force", Usage: "replace what an earlier run left there, once the new output is whole"}
 }
 
 func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
 
 func adapterFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter `PATH[:scale]`, or a name in a bundle; repeatable"}
+	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter `PATH[:scale]`, several add up; of a bundle one by name, or none"}
 }
 
 func ortFlag() cli.Flag {
@@ -36,7 +36,7 @@ func ortFlag() cli.Flag {
 }
 
 func maxKLFlag(usage string) cli.Flag {
-	return &cli.FloatFlag{Name: "max-kl", Usage: usage, Validator: func(v float64) error {
+	return &cli.FloatFlag{Name: "max-kl", Usage: usage, HideDefault: true, Validator: func(v float64) error {
 		if !(v >= 0) {
 			return errors.New("want a number of nats, 0 or more")
 		}

@@ -18,9 +18,9 @@ func writeFlags() []cli.Flag {
 		forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "`FORM`: gguf, safetensors or onnx; by default what the name looks like"},
 		&cli.StringFlag{Name: "shard-size", Usage: "largest safetensors file, such as 5GB (`SIZE`); by default one file"},
-		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor", Validator: atLeast(0)},
+		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor", HideDefault: true, Validator: atLeast(0)},
 		&cli.BoolFlag{Name: "report", Usage: "print the error of each tensor"},
-		&cli.BoolFlag{Name: "no-verify", Usage: "do not run the output against the input afterwards"},
+		&cli.BoolFlag{Name: "no-verify", Usage: "do not run the output against the input"},
 		maxKLFlag("fail the verification past this mean divergence in nats (`KL`); by default what suits the type"),
 		ortFlag(),
 	}
@@ -29,7 +29,7 @@ func writeFlags() []cli.Flag {
 // fourBitFlags are those of nf4 and fp4.
 func fourBitFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "double-quant", Usage: "quantize the scales of nf4 and fp4 too", Value: true},
+		&cli.BoolFlag{Name: "double-quant", Usage: "quantize the scales of nf4 and fp4 too; --double-quant=false does not", Value: true},
 		&cli.IntFlag{Name: "block-size", Usage: "weights a scale of nf4 and fp4 (`N`)", Value: 64},
 	}
 }
@@ -40,7 +40,8 @@ func convertCommand() *cli.Command {
 		Usage:     "write a model in another format or number type, or as an ONNX bundle",
 		ArgsUsage: "IN",
 		Description: `Tokenizer, chat template and special tokens go along. A tensor whose type does not change keeps its
-bytes. Afterwards the output is run against the input on a fixed text, and the figures are printed.
+bytes. The output is run against the input on a fixed text and compared tensor by tensor before it
+takes its place; where they part further than the number type explains, nothing is written.
 
   graft convert model.gguf -o model-hf
   graft convert model-hf -o model.gguf --type f16
@@ -74,7 +75,7 @@ func mergeCommand() *cli.Command {
 		Usage:     "merge adapters into a model",
 		ArgsUsage: "BASE ADAPTER[:scale]…",
 		Description: `Each tensor keeps its own type unless --type says otherwise; those no adapter touches keep their bytes.
-Afterwards the output is run against the base with the adapters beside it, and the figures are printed.
+The output is proved, as that of convert, against the base with the adapters beside it.
 
   graft merge model.gguf out/pirate -o pirate.gguf --type f16
   graft merge model-hf out/pirate:0.5 out/haiku -o merged-hf`,

@@ -26,7 +26,7 @@ the first is scored. nll is the mean negative log likelihood in nats.
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "text", Usage: "`FILE`, or - for standard input", Required: true},
 				adapterFlag(),
-				&cli.IntFlag{Name: "context", Usage: "tokens a window (`N`); by default 512, or what the model takes"},
+				&cli.IntFlag{Name: "context", Usage: "tokens a window (`N`); by default 512, or what the model takes", HideDefault: true},
 				&cli.IntFlag{Name: "max-tokens", Usage: "score the first `N` tokens; 0 for all"},
 				jsonFlag(), ortFlag(),
 			},

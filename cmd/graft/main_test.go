@@ -70,6 +70,14 @@ func TestScripts(t *testing.T) {
 				data[len(data)*3/4+1] ^= 0x41
 				ts.Check(os.WriteFile(path, data, 0o666))
 			},
+			// wipe FILE: zeroes 4096 bytes in its middle
+			"wipe": func(ts *testscript.TestScript, _ bool, args []string) {
+				path := ts.MkAbs(args[0])
+				data, err := os.ReadFile(path)
+				ts.Check(err)
+				clear(data[len(data)/2:][:4096])
+				ts.Check(os.WriteFile(path, data, 0o666))
+			},
 			// negate FILE TENSOR: flips the sign of every value, of 4-bit codes to the mirrored ones
 			"negate": func(ts *testscript.TestScript, _ bool, args []string) {
 				patch(ts, args, func(dtype safetensors.DType, data []byte) {

@@ -37,7 +37,7 @@ dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to th
 			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
 			&cli.BoolFlag{Name: "resume", Usage: "continue from the state in the output folder"},
-			forceFlag(),
+			&cli.BoolFlag{Name: "force", Usage: "replace the run in the output folder"},
 			jsonFlag(),
 		},
 		Action: trainAction,
