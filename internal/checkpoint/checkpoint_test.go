@@ -411,3 +411,38 @@ func TestWorkers(t *testing.T) {
 		}
 	}
 }
+
+// A merge into a 4-bit folder quantizes what it changes in the folder's own blocks, and keeps the
+// bytes of everything else.
+func TestMergeFourBit(t *testing.T) {
+	a := folder(t, "llama")
+	base := write(t, a, filepath.Join(t.TempDir(), "bf16"), checkpoint.Options{Type: "bf16"})
+	four := write(t, base, filepath.Join(t.TempDir(), "nf4"), checkpoint.Options{Type: "nf4", FourBit: quantize.Options4{BlockSize: 128}})
+	name := "model.layers.1.mlp.up_proj.weight"
+	m, err := checkpoint.Merge(four, shift{name, 0.125})
+	must(t, err)
+	out := write(t, m, filepath.Join(t.TempDir(), "merged"), checkpoint.Options{FourBit: quantize.Options4{Double: true}})
+	for _, x := range out.Tensors() {
+		before, err := four.Source.(checkpoint.Packed4).Packed4(x.Name)
+		must(t, err)
+		after, err := out.Source.(checkpoint.Packed4).Packed4(x.Name)
+		must(t, err)
+		if x.Name != name {
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("%s changed: %s", x.Name, diff)
+			}
+			continue
+		}
+		if after == nil || after.BlockSize != 128 || after.Double() || after.DType != "bfloat16" {
+			t.Fatalf("%s: got %+v, want blocks of 128 without double quantization, from bfloat16", x.Name, after)
+		}
+		var sum float64
+		was, is := values(t, four, x), values(t, out, x)
+		for i := range was {
+			sum += float64(is[i]) - float64(was[i])
+		}
+		if mean := sum / float64(len(was)); math.Abs(mean-0.125) > 0.01 {
+			t.Errorf("%s: values moved by %g on average, want 0.125", x.Name, mean)
+		}
+	}
+}

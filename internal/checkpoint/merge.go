@@ -1,6 +1,10 @@
 package checkpoint
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/graftml/graft/quantize"
+)
 
 // Delta is a change to some weights, an adapter.
 type Delta interface {
@@ -48,4 +52,24 @@ func (m *merged) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
 		return false, nil
 	}
 	return r.RawRows(name, lo, hi, dst)
+}
+
+// Packed4 returns a tensor no delta changes as it is stored.
+func (m *merged) Packed4(name string) (*quantize.Tensor4, error) {
+	if m.deltas[name] != nil {
+		return nil, nil
+	}
+	return packed4(m.Source, name)
+}
+
+// stored4 returns the 4-bit tensor that a source's rows come from, whether they are merged with
+// anything or not; nil where they come from no such tensor.
+func stored4(s Source, name string) (*quantize.Tensor4, error) {
+	for {
+		m, ok := s.(*merged)
+		if !ok {
+			return packed4(s, name)
+		}
+		s = m.Source
+	}
 }

@@ -47,3 +47,11 @@ type Packed4 interface {
 	// Packed4 returns the tensor as stored, or nil where it is not a 4-bit tensor.
 	Packed4(name string) (*quantize.Tensor4, error)
 }
+
+// packed4 returns a tensor as a source holds it in 4 bits, nil where it does not.
+func packed4(s Source, name string) (*quantize.Tensor4, error) {
+	if p, ok := s.(Packed4); ok {
+		return p.Packed4(name)
+	}
+	return nil, nil
+}

@@ -108,7 +108,7 @@ func (w *writing) quantizeAll(s *stage) error {
 func (w *writing) quantize(s *stage, t *target) (*task, error) {
 	if t.copied {
 		return &task{t: t, unit: t.Shape[0], chunk: func(*buffers, int, int) error {
-			q, err := w.c.Source.(Packed4).Packed4(t.Name)
+			q, err := packed4(w.c.Source, t.Name)
 			if err != nil {
 				return err
 			}

@@ -108,7 +108,7 @@ func (w *writing) plan() error {
 	}
 	if t := strings.ToUpper(w.o.Type); t != "" && t != "NF4" && t != "FP4" {
 		if _, err := quantize.LookupEncoder(t); err != nil {
-			return err
+			return fmt.Errorf("%w; choose f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, or, for a folder, nf4 or fp4", err)
 		}
 	}
 	kinds := map[string]model.Kind{}
@@ -140,7 +140,7 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 		}
 		if want == "" {
 			if want = t.Codec; want == "NF4" || want == "FP4" {
-				want = w.floatType(t) // ggml has no such type
+				want = w.floatType(t.Name, t.Codec) // ggml has no such type
 			}
 		}
 		if typ, err := gguf.ParseType(want); err == nil {
@@ -153,29 +153,27 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 	switch want {
 	case "NF4", "FP4":
 		if kind != model.KindLinear {
-			return w.floatType(t)
+			return w.floatType(t.Name, t.Codec)
 		}
 		return want
 	case "":
 		if t.Codec == "NF4" || t.Codec == "FP4" {
 			return t.Codec
 		}
-		return w.floatType(t)
+		return w.floatType(t.Name, t.Codec)
 	}
 	return want
 }
 
-// floatType returns the tensor's own type where it is one of the three that models are published
-// in, else the type its values were published in, else F32.
-func (w *writing) floatType(t Tensor) string {
-	switch t.Codec {
+// floatType returns a source tensor's own type where it is one of the three that models are
+// published in, else the type its values were published in, else F32.
+func (w *writing) floatType(name, codec string) string {
+	switch codec {
 	case "F32", "F16", "BF16":
-		return t.Codec
+		return codec
 	case "NF4", "FP4":
-		if p, ok := w.c.Source.(Packed4); ok {
-			if q, err := p.Packed4(t.Name); err == nil && q != nil {
-				return dtypeCodec(q.DType)
-			}
+		if q, err := stored4(w.c.Source, name); err == nil && q != nil {
+			return dtypeCodec(q.DType)
 		}
 	}
 	return "F32"
@@ -212,11 +210,7 @@ func (w *writing) prepare(t *target) error {
 		if w.o.Form == GGUF {
 			return fmt.Errorf("GGUF has no type %s; write a folder instead (-o a name without .gguf)", t.Codec)
 		}
-		o := w.o.FourBit
-		o.Type, o.DType = strings.ToLower(t.Codec), codecDType(w.floatType(t.Tensor))
-		t.fourBit = &o
-		t.copied = t.from == t.Codec && w.o.Type == ""
-		return nil
+		return w.prepare4(t)
 	}
 	if w.o.Form != GGUF && t.Codec != "F32" && t.Codec != "F16" && t.Codec != "BF16" {
 		return fmt.Errorf("a safetensors folder cannot hold type %s; choose f32, f16, bf16, nf4 or fp4, or write a .gguf", strings.ToLower(t.Codec))
@@ -236,6 +230,27 @@ func (w *writing) prepare(t *target) error {
 		return fmt.Errorf("%w; choose a type with --type", err)
 	}
 	return nil
+}
+
+// prepare4 is prepare for the 4-bit codecs. A tensor that keeps its type keeps its blocks, too.
+func (w *writing) prepare4(t *target) error {
+	o := w.o.FourBit
+	o.Type, o.DType = strings.ToLower(t.Codec), codecDType(w.floatType(t.Name, t.from))
+	t.fourBit = &o
+	if w.o.Type != "" {
+		return nil
+	}
+	q, err := stored4(w.c.Source, t.Name)
+	if err != nil {
+		return err
+	}
+	o.BlockSize, o.Double = q.BlockSize, q.Double()
+	if o.Double {
+		o.NestedBlockSize = q.NestedBlockSize
+	}
+	unchanged, err := packed4(w.c.Source, t.Name)
+	t.copied = unchanged != nil
+	return err
 }
 
 // rawSource reports whether the source can hand out a tensor's stored bytes.

@@ -131,7 +131,7 @@ func (w *writing) folderFiles() (map[string][]byte, error) {
 		if t.fourBit == nil {
 			continue
 		}
-		raw, err := quantize.Config4{Type: t.fourBit.Type, Double: w.double(t), ComputeDType: t.fourBit.DType, Storage: "uint8"}.JSON()
+		raw, err := quantize.Config4{Type: t.fourBit.Type, Double: t.fourBit.Double, ComputeDType: t.fourBit.DType, Storage: "uint8"}.JSON()
 		if err != nil {
 			return nil, err
 		}
@@ -153,16 +153,6 @@ func (c *Checkpoint) FolderFiles() (map[string][]byte, error) {
 		return files, nil
 	}
 	return files, c.tokenizerFiles(files)
-}
-
-// double reports whether a tensor's scales are quantized too.
-func (w *writing) double(t *target) bool {
-	if p, ok := w.c.Source.(Packed4); ok && t.copied {
-		if q, err := p.Packed4(t.Name); err == nil && q != nil {
-			return q.Double()
-		}
-	}
-	return t.fourBit.Double
 }
 
 // tokenizerFiles makes a folder's tokenizer files for a model that came from GGUF.
