@@ -49,8 +49,8 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 	limit := sameLimit
 	for _, t := range report {
 		m.Types[t.Codec]++
-		if len(t.Shape) > 1 && (t.From != t.Codec || len(adapterArgs) > 0) {
-			limit = max(limit, codecLimit(t.Codec))
+		if len(t.Shape) > 1 && !t.Kept {
+			limit = max(limit, storage{codec: t.Codec}.klLimit())
 		}
 	}
 	if c.IsSet("max-kl") {

@@ -232,18 +232,18 @@ func (r *comparison) failure(a, b string) error {
 // limitFor chooses a limit for b, taken to be made from a: what rounding to b's number types, where
 // they are not a's, can explain.
 func limitFor(a, b string) (float64, error) {
-	ca, err := codecs(a)
+	sa, err := matrices(a)
 	if err != nil {
 		return 0, err
 	}
-	cb, err := codecs(b)
+	sb, err := matrices(b)
 	if err != nil {
 		return 0, err
 	}
 	limit := sameLimit
-	for name, codec := range cb {
-		if ca[name] != codec {
-			limit = max(limit, codecLimit(codec))
+	for name, s := range sb {
+		if sa[name] != s {
+			limit = max(limit, s.klLimit())
 		}
 	}
 	return limit, nil
@@ -251,23 +251,8 @@ func limitFor(a, b string) (float64, error) {
 
 const sameLimit = 1e-4 // both hold the same numbers: only the order of sums differs
 
-// codecLimit is the divergence that rounding to a type can explain.
-func codecLimit(codec string) float64 {
-	switch codec {
-	case "F32", "F64", "":
-		return sameLimit
-	case "F16":
-		return 1e-3
-	case "BF16":
-		return 0.01
-	case "Q8_0":
-		return 0.02
-	}
-	return 1
-}
-
-// codecs returns the type of each weight matrix of a model. A bundle holds float32.
-func codecs(path string) (map[string]string, error) {
+// matrices says how each weight matrix of a model is kept. A bundle holds float32.
+func matrices(path string) (map[string]storage, error) {
 	if isBundle(path) {
 		return nil, nil
 	}
@@ -276,10 +261,12 @@ func codecs(path string) (map[string]string, error) {
 		return nil, err
 	}
 	defer m.Close()
-	out := map[string]string{}
+	out := map[string]storage{}
 	for _, t := range m.Tensors() {
 		if len(t.Shape) > 1 {
-			out[t.Name] = t.Codec
+			if out[t.Name], err = storageOf(m, t); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return out, nil

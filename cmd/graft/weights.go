@@ -45,7 +45,7 @@ func compareWeights(ctx context.Context, a string, aAdapters []string, b string,
 	for _, t := range ma.Tensors() {
 		inA[t.Name] = t
 	}
-	worst := &tensorError{Limit: weightLimit("F32", 0)}
+	worst := &tensorError{Limit: storage{codec: "F32"}.weightLimit()}
 	for _, t := range mb.Tensors() {
 		from, ok := inA[t.Name]
 		if !ok { // lm_head.weight, where only one ties it to the embedding table
@@ -58,10 +58,17 @@ func compareWeights(ctx context.Context, a string, aAdapters []string, b string,
 		if err != nil {
 			return nil, err
 		}
-		if from.Codec == t.Codec && len(aAdapters) == 0 {
-			e.Limit = weightLimit("F32", 0)
-		} else if e.Limit, err = limitOf(mb, t); err != nil {
+		was, err := storageOf(ma, from)
+		if err != nil {
 			return nil, err
+		}
+		is, err := storageOf(mb, t)
+		if err != nil {
+			return nil, err
+		}
+		e.Limit = is.weightLimit()
+		if was == is && len(aAdapters) == 0 {
+			e.Limit = storage{codec: "F32"}.weightLimit()
 		}
 		if !(e.Error/e.Limit <= worst.Error/worst.Limit) {
 			worst = &e
@@ -152,25 +159,31 @@ func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Ten
 	return worst, nil
 }
 
-// limitOf is the error that rounding to the type of a tensor of m can explain.
-func limitOf(m *checkpoint.Checkpoint, t checkpoint.Tensor) (float64, error) {
+// storage is how the numbers of a tensor are kept.
+type storage struct {
+	codec  string
+	block  int  // weights a scale, of the 4-bit codecs
+	double bool // their scales are quantized too
+}
+
+func storageOf(m *checkpoint.Checkpoint, t checkpoint.Tensor) (storage, error) {
+	s := storage{codec: t.Codec}
 	if p, ok := m.Source.(checkpoint.Packed4); ok {
 		q, err := p.Packed4(t.Name)
 		if err != nil {
-			return 0, err
+			return s, err
 		}
 		if q != nil {
-			return weightLimit(t.Codec, q.BlockSize), nil
+			s.block, s.double = q.BlockSize, q.Double()
 		}
 	}
-	return weightLimit(t.Codec, 0), nil
+	return s, nil
 }
 
-// weightLimit is the relative error of a row that rounding to a type, in blocks of so many values,
-// can explain: about twice what it does to the weights of published models, and below 1, which a row
-// of zeros has.
-func weightLimit(codec string, block int) float64 {
-	switch codec {
+// weightLimit is the relative error of a row that rounding can explain: about twice what it does to
+// the weights of published models, and below 1, which a row of zeros has.
+func (s storage) weightLimit() float64 {
+	switch s.codec {
 	case "F32", "F64":
 		return 1e-5
 	case "F16":
@@ -180,8 +193,23 @@ func weightLimit(codec string, block int) float64 {
 	case "Q8_0":
 		return 0.02
 	}
-	if block > 64 {
+	if s.block > 64 {
 		return 0.95 // one large weight coarsens a whole block
 	}
 	return 0.5
+}
+
+// klLimit is the mean divergence, in nats a token, that rounding can explain.
+func (s storage) klLimit() float64 {
+	switch s.codec {
+	case "F32", "F64", "":
+		return sameLimit
+	case "F16":
+		return 1e-3
+	case "BF16":
+		return 0.01
+	case "Q8_0":
+		return 0.02
+	}
+	return 1
 }

@@ -112,6 +112,7 @@ func (w *writing) quantize(s *stage, t *target) (*task, error) {
 			if err != nil {
 				return err
 			}
+			t.packedBytes = int64(q.Bytes())
 			off := s.reserve(int64(len(q.Packed)))
 			if _, err := s.file.WriteAt(q.Packed, off); err != nil {
 				return err

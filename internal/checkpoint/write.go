@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Written struct {
 	Shape       []int
 	From, Codec string
 	Bytes       int64
+	Kept        bool    // the stored bytes went through unchanged
 	RMSE        float64 // against the source's values, and its root mean square; with Options.Errors
 	RMS         float64
 }
@@ -237,19 +239,21 @@ func (w *writing) prepare4(t *target) error {
 	o := w.o.FourBit
 	o.Type, o.DType = strings.ToLower(t.Codec), codecDType(w.floatType(t.Name, t.from))
 	t.fourBit = &o
-	if w.o.Type != "" {
+	if t.from != t.Codec {
 		return nil
 	}
 	q, err := stored4(w.c.Source, t.Name)
 	if err != nil {
 		return err
 	}
-	o.BlockSize, o.Double = q.BlockSize, q.Double()
-	if o.Double {
-		o.NestedBlockSize = q.NestedBlockSize
+	if w.o.Type == "" {
+		o.BlockSize, o.Double = q.BlockSize, q.Double()
+		if o.Double {
+			o.NestedBlockSize = q.NestedBlockSize
+		}
 	}
 	unchanged, err := packed4(w.c.Source, t.Name)
-	t.copied = unchanged != nil
+	t.copied = unchanged != nil && q.BlockSize == cmp.Or(o.BlockSize, 64) && q.Double() == o.Double
 	return err
 }
 
@@ -424,7 +428,7 @@ func (w *writing) report() []Written {
 	out := make([]Written, len(w.tensors))
 	for i, t := range w.tensors {
 		n := t.Shape[0] * t.cols
-		out[i] = Written{t.Name, t.Shape, t.from, t.Codec, t.packedBytes + t.rowBytes*int64(t.Shape[0]), math.Sqrt(total(t.err2) / float64(n)), math.Sqrt(total(t.val2) / float64(n))}
+		out[i] = Written{t.Name, t.Shape, t.from, t.Codec, t.packedBytes + t.rowBytes*int64(t.Shape[0]), t.copied, math.Sqrt(total(t.err2) / float64(n)), math.Sqrt(total(t.val2) / float64(n))}
 	}
 	return out
 }
