@@ -61,49 +61,52 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// damage FILE: changes one byte in the second half of a file
-			"damage": func(ts *testscript.TestScript, _ bool, args []string) {
-				path := ts.MkAbs(args[0])
-				data, err := os.ReadFile(path)
-				ts.Check(err)
-				data[len(data)*3/4+1] ^= 0x41
-				ts.Check(os.WriteFile(path, data, 0o666))
-			},
-			// wipe FILE: zeroes 4096 bytes in its middle
-			"wipe": func(ts *testscript.TestScript, _ bool, args []string) {
-				path := ts.MkAbs(args[0])
-				data, err := os.ReadFile(path)
-				ts.Check(err)
-				clear(data[len(data)/2:][:4096])
-				ts.Check(os.WriteFile(path, data, 0o666))
-			},
-			// negate FILE TENSOR: flips the sign of every value, of 4-bit codes to the mirrored ones
-			"negate": func(ts *testscript.TestScript, _ bool, args []string) {
-				patch(ts, args, func(dtype safetensors.DType, data []byte) {
-					for i := range data {
-						switch {
-						case dtype == safetensors.U8:
-							data[i] ^= 0xff
-						case i%4 == 3:
-							data[i] ^= 0x80
-						}
-					}
-				})
-			},
-			// poison FILE TENSOR: makes the first value of the second row of 64 a NaN
-			"poison": func(ts *testscript.TestScript, _ bool, args []string) {
-				patch(ts, args, func(_ safetensors.DType, data []byte) { copy(data[4*64:], []byte{0, 0, 0xc0, 0x7f}) })
-			},
-			// truncate FILE: cuts the last tenth off
-			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
-				path := ts.MkAbs(args[0])
-				info, err := os.Stat(path)
-				ts.Check(err)
-				ts.Check(os.Truncate(path, info.Size()*9/10))
-			},
-		},
+		Cmds: damages,
 	})
+}
+
+// damages are the commands with which scripts hurt files.
+var damages = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	// damage FILE: changes one byte in the second half of a file
+	"damage": func(ts *testscript.TestScript, _ bool, args []string) {
+		path := ts.MkAbs(args[0])
+		data, err := os.ReadFile(path)
+		ts.Check(err)
+		data[len(data)*3/4+1] ^= 0x41
+		ts.Check(os.WriteFile(path, data, 0o666))
+	},
+	// wipe FILE: zeroes 4096 bytes in its middle
+	"wipe": func(ts *testscript.TestScript, _ bool, args []string) {
+		path := ts.MkAbs(args[0])
+		data, err := os.ReadFile(path)
+		ts.Check(err)
+		clear(data[len(data)/2:][:4096])
+		ts.Check(os.WriteFile(path, data, 0o666))
+	},
+	// negate FILE TENSOR: flips the sign of every value, of 4-bit codes to the mirrored ones
+	"negate": func(ts *testscript.TestScript, _ bool, args []string) {
+		patch(ts, args, func(dtype safetensors.DType, data []byte) {
+			for i := range data {
+				switch {
+				case dtype == safetensors.U8:
+					data[i] ^= 0xff
+				case i%4 == 3:
+					data[i] ^= 0x80
+				}
+			}
+		})
+	},
+	// poison FILE TENSOR: makes the first value of the second row of 64 a NaN
+	"poison": func(ts *testscript.TestScript, _ bool, args []string) {
+		patch(ts, args, func(_ safetensors.DType, data []byte) { copy(data[4*64:], []byte{0, 0, 0xc0, 0x7f}) })
+	},
+	// truncate FILE: cuts the last tenth off
+	"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
+		path := ts.MkAbs(args[0])
+		info, err := os.Stat(path)
+		ts.Check(err)
+		ts.Check(os.Truncate(path, info.Size()*9/10))
+	},
 }
 
 // patch changes the bytes of one tensor in a safetensors file.
