@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -196,17 +197,20 @@ func (r *Recipe) validateNumbers() error {
 		}
 		switch {
 		case math.IsInf(c.hi, 1):
-			return fmt.Errorf("%s is %v, not a number from %v on", c.key, c.v, c.lo)
+			return fmt.Errorf("%s is %s, not a number from %s on", c.key, digits(c.v), digits(c.lo))
 		case c.open:
-			return fmt.Errorf("%s is %v, not from %v to below %v", c.key, c.v, c.lo, c.hi)
+			return fmt.Errorf("%s is %s, not from %s to below %s", c.key, digits(c.v), digits(c.lo), digits(c.hi))
 		}
-		return fmt.Errorf("%s is %v, not from %v to %v", c.key, c.v, c.lo, c.hi)
+		return fmt.Errorf("%s is %s, not from %s to %s", c.key, digits(c.v), digits(c.lo), digits(c.hi))
 	}
 	if r.MaxSteps == 0 && r.Epochs == 0 {
 		return fmt.Errorf("max_steps and epochs are both 0")
 	}
 	return nil
 }
+
+// digits writes a number without an exponent, as a person would have written it.
+func digits(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // checkPaths reports inputs that are not there before anything is loaded.
 func (r *Recipe) checkPaths() error {

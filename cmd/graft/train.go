@@ -87,6 +87,9 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	show := &trainProgress{}
 	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event})
 	show.clear()
+	if errors.Is(err, train.ErrRecipe) {
+		return usagef("%v", err)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("stopped after step %d, whose state is kept; the same command with --resume goes on: %w", show.step, err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/tokenizer"
 	"github.com/graftml/graft/internal/wholefile"
 )
@@ -38,10 +39,11 @@ type Checkpoint struct {
 // Meta is what a model carries beside its tensors and tokenizer.
 type Meta struct {
 	Name         string
-	License      string   // SPDX identifier in lower case, as on a model card
-	Languages    []string // ISO 639-1
-	ChatTemplate string   // Jinja source, "" where there is none
-	Generation   []byte   // generation_config.json, nil where there is none
+	License      string    // SPDX identifier in lower case, as on a model card
+	Languages    []string  // ISO 639-1
+	ChatTemplate string    // Jinja source, "" where there is none
+	Generation   []byte    // generation_config.json, nil where there is none
+	Provenance   []gguf.KV // further general.* keys of a GGUF file, and named chat templates
 	// Files are a folder's other small files by name (tokenizer.json, tokenizer_config.json, …), as
 	// they are. A model read from GGUF has none.
 	Files map[string][]byte

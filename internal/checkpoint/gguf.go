@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"strings"
 	"sync"
 
 	"github.com/graftml/graft/gguf"
@@ -113,8 +114,26 @@ func readMeta(f *gguf.File, m *Meta) error {
 		*field.to = v
 	}
 	var err error
-	m.Languages, _, err = gguf.Value[[]string](f, "general.languages")
-	return err
+	if m.Languages, _, err = gguf.Value[[]string](f, "general.languages"); err != nil {
+		return err
+	}
+	for _, kv := range f.KVs() {
+		if provenance(kv.Key) {
+			m.Provenance = append(m.Provenance, kv)
+		}
+	}
+	return nil
+}
+
+// provenance reports whether a key says where a model comes from or names further chat templates:
+// nothing here depends on it, and a GGUF file written from this one keeps it.
+func provenance(key string) bool {
+	switch key {
+	case "general.architecture", "general.type", "general.name", "general.license", "general.languages", "general.file_type",
+		"general.quantization_version", "general.alignment":
+		return false // written from what the output is
+	}
+	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates"
 }
 
 // readVocab reads the tokenizer's keys, nil where the file has no vocabulary.

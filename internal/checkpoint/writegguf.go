@@ -87,6 +87,7 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 	if len(m.Languages) > 0 {
 		keys = append(keys, gguf.Entry("general.languages", m.Languages))
 	}
+	keys = append(keys, m.Provenance...)
 	for _, k := range shape[1:] {
 		switch v := k.Value.(type) {
 		case uint32:
