@@ -19,6 +19,11 @@
 // Ranks of LoRA pairs, where one side of a product is small, are no special case
 // for the caller; [ScaledMulT] and [ScaledMul] fold the scale of a pair in.
 //
+// A weight with Half set has its forward product and its input gradient computed
+// in bfloat16: both operands rounded, sums in float32. It may be held in bfloat16
+// too, which halves its memory. On a processor with AMX that is several times as
+// fast ([AMX], [SetAMX]); elsewhere it takes the float32 kernels, on rounded values.
+//
 // Work is shared by a pool of goroutines through [Parallel]; [SetThreads] says
 // by how many. Other packages that need threads use the same pool.
 //

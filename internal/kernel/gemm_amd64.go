@@ -48,6 +48,25 @@ func transpose16(dst *float32, ldd int, src *float32, lds int, blocks int)
 //go:noescape
 func transpose8(dst *float32, ldd int, src *float32, lds int, blocks int)
 
+// c (32·strips, 32) (+)= A·B in bfloat16 with float32 sums: a holds strips of 32
+// rows as tiles (steps, 32, 32), with skip values from the end of one to the next,
+// b a panel (16·steps, 32) of pairs. Bytes of the tiles are counted as float32
+// words of two values. next is fetched for a later call.
+//
+//go:noescape
+func tileStrips(config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip int, next *float32, acc bool)
+
+// Each 32 values of src become 16 words of pairs, at stride ldd.
+//
+//go:noescape
+func roundLines(dst *float32, ldd int, src *float32, lines int)
+
+// dst (pairs, 32) gets words of the values of rows 2i and 2i+1 of src (2·pairs, 32),
+// bfloat16 at a stride of lds words.
+//
+//go:noescape
+func pairRows(dst, src *float32, lds, pairs int)
+
 // rowTile runs the wide or narrow micro-kernel of the implementation in use on
 // a whole tile: C (+)= alpha·A·B.
 func rowTile(shape tileShape, steps int, a []float32, lda int, b, next []float32, c []float32, ldc int, alpha float32, acc bool) {

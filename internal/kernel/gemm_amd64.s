@@ -2386,3 +2386,152 @@ loop:
 	JNZ loop
 	VZEROUPPER
 	RET
+
+// func tileStrips(config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip int, next *float32, acc bool)
+TEXT ·tileStrips(SB), NOSPLIT, $0-73
+	MOVQ config+0(FP), AX
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // LDTILECFG (AX)
+	MOVQ strips+8(FP), R14
+	MOVQ a+24(FP), SI
+	MOVQ c+40(FP), R8
+	MOVQ ldc+48(FP), DX
+	MOVQ skip+56(FP), R15
+	MOVQ next+64(FP), AX
+	SHLQ $2, DX
+	SHLQ $2, R15
+	MOVQ $64, R9
+	MOVQ $128, R11
+	MOVQ DX, BX
+	SHLQ $4, BX
+strip:
+	LEAQ (R8)(BX*1), R12
+	MOVQ R8, R13
+	MOVQ b+32(FP), DI
+	MOVQ steps+16(FP), CX
+	LEAQ 1024(SI), R10
+	CMPB acc+72(FP), $0
+	JNE add
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // TILEZERO T0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // TILEZERO T1
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd0 // TILEZERO T2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd8 // TILEZERO T3
+	JMP step
+add:
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0x04; BYTE $0x10 // TILELOADD T0, 0(R8)(DX*1)
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0x4c; BYTE $0x10; BYTE $0x40 // TILELOADD T1, 64(R8)(DX*1)
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0x14; BYTE $0x14 // TILELOADD T2, 0(R12)(DX*1)
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7b; BYTE $0x4b; BYTE $0x5c; BYTE $0x14; BYTE $0x40 // TILELOADD T3, 64(R12)(DX*1)
+	PCALIGN $32
+step:
+	BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x34; BYTE $0x1f // TILELOADD T6, 0(DI)(R11*1)
+	BYTE $0xc4; BYTE $0xa2; BYTE $0x79; BYTE $0x4b; BYTE $0x24; BYTE $0x0e // TILELOADDT1 T4, 0(SI)(R9*1)
+	BYTE $0x41; BYTE $0x0f; BYTE $0x0d; BYTE $0x4d; BYTE $0x00 // PREFETCHW 0(R13)
+	BYTE $0x41; BYTE $0x0f; BYTE $0x0d; BYTE $0x4d; BYTE $0x40 // PREFETCHW 64(R13)
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4 // TDPBF16PS T6, T4, T0
+	BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x7c; BYTE $0x1f; BYTE $0x40 // TILELOADD T7, 64(DI)(R11*1)
+	BYTE $0x41; BYTE $0x0f; BYTE $0x0d; BYTE $0x4c; BYTE $0x15; BYTE $0x00 // PREFETCHW 0(R13)(DX*1)
+	BYTE $0x41; BYTE $0x0f; BYTE $0x0d; BYTE $0x4c; BYTE $0x15; BYTE $0x40 // PREFETCHW 64(R13)(DX*1)
+	LEAQ (R13)(DX*2), R13
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc // TDPBF16PS T7, T4, T1
+	BYTE $0xc4; BYTE $0x82; BYTE $0x79; BYTE $0x4b; BYTE $0x2c; BYTE $0x0a // TILELOADDT1 T5, 0(R10)(R9*1)
+	PREFETCHT1 0(AX)
+	PREFETCHT1 64(AX)
+	PREFETCHT1 128(AX)
+	PREFETCHT1 192(AX)
+	ADDQ $256, AX
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // TDPBF16PS T6, T5, T2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // TDPBF16PS T7, T5, T3
+	ADDQ $2048, SI
+	ADDQ $2048, R10
+	ADDQ $2048, DI
+	DECQ CX
+	JNZ step
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7a; BYTE $0x4b; BYTE $0x04; BYTE $0x10 // TILESTORED T0, 0(R8)(DX*1)
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7a; BYTE $0x4b; BYTE $0x4c; BYTE $0x10; BYTE $0x40 // TILESTORED T1, 64(R8)(DX*1)
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7a; BYTE $0x4b; BYTE $0x14; BYTE $0x14 // TILESTORED T2, 0(R12)(DX*1)
+	BYTE $0xc4; BYTE $0xc2; BYTE $0x7a; BYTE $0x4b; BYTE $0x5c; BYTE $0x14; BYTE $0x40 // TILESTORED T3, 64(R12)(DX*1)
+	ADDQ R15, SI
+	LEAQ (R8)(BX*2), R8
+	DECQ R14
+	JNZ strip
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // TILERELEASE
+	RET
+
+// func roundLines(dst *float32, ldd int, src *float32, lines int)
+TEXT ·roundLines(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ ldd+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ lines+24(FP), CX
+	SHLQ $2, DX
+loop:
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // VCVTNE2PS2BF16 Z0, Z1, Z2
+	VMOVDQU64 Z2, (DI)
+	ADDQ $128, SI
+	ADDQ DX, DI
+	DECQ CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func pairRows(dst, src *float32, lds, pairs int)
+TEXT ·pairRows(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ lds+16(FP), DX
+	MOVQ pairs+24(FP), CX
+	SHLQ $2, DX
+	VMOVDQU64 pairLow<>(SB), Z30
+	VMOVDQU64 pairHigh<>(SB), Z31
+loop:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 (SI)(DX*1), Z1
+	VMOVDQA64 Z0, Z2
+	VPERMT2W Z1, Z30, Z0
+	VPERMT2W Z1, Z31, Z2
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z2, 64(DI)
+	LEAQ (SI)(DX*2), SI
+	ADDQ $128, DI
+	DECQ CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+DATA pairLow<>+0(SB)/4, $2097152
+DATA pairLow<>+4(SB)/4, $2162689
+DATA pairLow<>+8(SB)/4, $2228226
+DATA pairLow<>+12(SB)/4, $2293763
+DATA pairLow<>+16(SB)/4, $2359300
+DATA pairLow<>+20(SB)/4, $2424837
+DATA pairLow<>+24(SB)/4, $2490374
+DATA pairLow<>+28(SB)/4, $2555911
+DATA pairLow<>+32(SB)/4, $2621448
+DATA pairLow<>+36(SB)/4, $2686985
+DATA pairLow<>+40(SB)/4, $2752522
+DATA pairLow<>+44(SB)/4, $2818059
+DATA pairLow<>+48(SB)/4, $2883596
+DATA pairLow<>+52(SB)/4, $2949133
+DATA pairLow<>+56(SB)/4, $3014670
+DATA pairLow<>+60(SB)/4, $3080207
+GLOBL pairLow<>(SB), RODATA|NOPTR, $64
+
+DATA pairHigh<>+0(SB)/4, $3145744
+DATA pairHigh<>+4(SB)/4, $3211281
+DATA pairHigh<>+8(SB)/4, $3276818
+DATA pairHigh<>+12(SB)/4, $3342355
+DATA pairHigh<>+16(SB)/4, $3407892
+DATA pairHigh<>+20(SB)/4, $3473429
+DATA pairHigh<>+24(SB)/4, $3538966
+DATA pairHigh<>+28(SB)/4, $3604503
+DATA pairHigh<>+32(SB)/4, $3670040
+DATA pairHigh<>+36(SB)/4, $3735577
+DATA pairHigh<>+40(SB)/4, $3801114
+DATA pairHigh<>+44(SB)/4, $3866651
+DATA pairHigh<>+48(SB)/4, $3932188
+DATA pairHigh<>+52(SB)/4, $3997725
+DATA pairHigh<>+56(SB)/4, $4063262
+DATA pairHigh<>+60(SB)/4, $4128799
+GLOBL pairHigh<>(SB), RODATA|NOPTR, $64

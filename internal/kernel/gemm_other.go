@@ -15,3 +15,11 @@ func outerTile(steps int, a []float32, lda int, b []float32, ldb int, c []float3
 func dot(out, x, w []float32, ldw int) { genericDot(out, x, w, ldw) }
 
 func transposeBlocks(_ []float32, _ int, _ []float32, _, _ int) {}
+
+// Products in bfloat16 take the float32 kernels in this build.
+
+func tileStrips(_ *[64]byte, _, _ int, _, _, _ *float32, _, _ int, _ *float32, _ bool) {}
+
+func roundLines(_ *float32, _ int, _ *float32, _ int) {}
+
+func pairRows(_, _ *float32, _, _ int) {}

@@ -126,13 +126,13 @@ func (p *product) thinBackward() {
 	Parallel(n, 64, (*flipThin)(p))
 	block := reductionBlock(n, reductionLimit)
 	chunk := n
-	if p.w.F32 == nil {
+	if !p.w.inPlace() {
 		chunk = roundUp(max(chunkValues/k, 1), block)
 	}
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
 		rows := p.w.F32
-		if rows == nil {
+		if !p.w.inPlace() {
 			rows = growAligned(&p.decoded, (p.hi-p.lo)*k)
 			Parallel(p.hi-p.lo, 16, (*decodeRows)(p))
 		}
@@ -159,5 +159,9 @@ type decodeRows product
 
 func (p *decodeRows) Run(lo, hi int) {
 	k := p.w.K
-	p.w.Decode(p.decoded[lo*k:hi*k], p.lo+lo, p.lo+hi)
+	dst := p.decoded[lo*k : hi*k]
+	p.w.widen(dst, p.lo+lo, p.lo+hi)
+	if p.w.Half {
+		RoundBF16(dst)
+	}
 }

@@ -10,24 +10,50 @@ import "fmt"
 // whole in float32.
 type Matrix struct {
 	N, K int
-	// F32 is the (N, K) matrix itself; nil if it is decoded.
+	// F32 is the (N, K) matrix itself; nil if it is in BF16 or decoded.
 	F32 []float32
+	// BF16 is the (N, K) matrix itself in bfloat16, little-endian, where F32 is
+	// nil; nil if it is decoded.
+	BF16 []byte
 	// Decode writes rows [lo, hi) to dst as (hi−lo, K). It is called from
 	// several goroutines at once and must give the same values every time.
-	// It is used only if F32 is nil.
+	// It is used only if F32 and BF16 are nil.
 	Decode func(dst []float32, lo, hi int)
+	// Half makes MulT and Mul round both operands to bfloat16, ties to even. Sums
+	// stay float32. With AMX that is several times as fast; without it the same
+	// products are made in float32, and sums differ by the order of their terms.
+	Half bool
 
 	ld int // row stride of F32 if not K
 }
 
-// rows gives rows [lo, hi) of w, decoded into buf if they must be.
+// rows gives rows [lo, hi) of w as the products take them, in buf unless they
+// can be read where they lie.
 func (w *Matrix) rows(buf *[]float32, lo, hi int) []float32 {
-	if w.F32 != nil {
+	if w.inPlace() {
 		return w.F32[lo*w.stride() : (hi-1)*w.stride()+w.K]
 	}
 	dst := growAligned(buf, (hi-lo)*w.K)
-	w.Decode(dst, lo, hi)
+	w.widen(dst, lo, hi)
+	if w.Half {
+		RoundBF16(dst)
+	}
 	return dst
+}
+
+// inPlace reports whether the products read w where it lies.
+func (w *Matrix) inPlace() bool { return w.F32 != nil && !w.Half }
+
+// widen writes rows [lo, hi) of w to dst as float32.
+func (w *Matrix) widen(dst []float32, lo, hi int) {
+	switch {
+	case w.F32 != nil:
+		copy(dst, w.F32[lo*w.K:hi*w.K])
+	case w.BF16 != nil:
+		BF16ToF32(dst, w.BF16[2*lo*w.K:2*hi*w.K])
+	default:
+		w.Decode(dst, lo, hi)
+	}
 }
 
 // stride is the row stride of what rows gives.
@@ -60,7 +86,10 @@ func ScaledMulT(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, al
 	}
 	p := products.get()
 	p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, m, w, alpha, acc
+	p.roundOperand(w.K)
 	switch {
+	case p.onTiles():
+		p.tiledForward()
 	case m <= dotRows:
 		p.dotProducts()
 	case m <= thinRows && w.N >= 4*m:
@@ -95,9 +124,13 @@ func ScaledMul(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, alp
 	}
 	p := products.get()
 	p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, m, w, alpha, acc
-	if m <= thinRows && w.K >= 4*m {
+	p.roundOperand(w.N)
+	switch {
+	case p.onTiles():
+		p.tiledBackward()
+	case m <= thinRows && w.K >= 4*m:
 		p.thinBackward()
-	} else {
+	default:
 		p.blockedBackward()
 	}
 	p.release()
@@ -143,10 +176,12 @@ func (w *Matrix) check(op string) {
 	switch {
 	case w.N < 0 || w.K < 0:
 		panic(fmt.Sprintf("kernel: %s: weight is (%d, %d)", op, w.N, w.K))
-	case w.F32 == nil && w.Decode == nil && w.N*w.K > 0:
+	case w.F32 == nil && w.BF16 == nil && w.Decode == nil && w.N*w.K > 0:
 		panic(fmt.Sprintf("kernel: %s: weight (%d, %d) has neither values nor a decoder", op, w.N, w.K))
 	case w.F32 != nil && len(w.F32) < w.N*w.K:
 		panic(fmt.Sprintf("kernel: %s: weight (%d, %d) has %d values", op, w.N, w.K, len(w.F32)))
+	case w.F32 == nil && w.BF16 != nil && len(w.BF16) < 2*w.N*w.K:
+		panic(fmt.Sprintf("kernel: %s: weight (%d, %d) has %d bytes of bfloat16", op, w.N, w.K, len(w.BF16)))
 	}
 }
 
@@ -181,6 +216,8 @@ type product struct {
 	panels     []float32 // the packed operand of the present chunk, shared by the workers
 	decoded    []float32 // rows of W that all workers read
 	scratch    []float32 // backs panels
+	rounded    []float32 // A in bfloat16: widened, or as tiles of words of two values
+	tiledTerms int       // terms of the sum that the present tiles hold, and zeros up to a multiple of 32
 	blocks     blocking
 	flipStride int    // row stride of Aᵀ in thinBackward
 	aByTerms   bool   // a is (terms, m), as in MulTN

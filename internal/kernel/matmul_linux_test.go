@@ -48,3 +48,23 @@ func TestProductsStayInside(t *testing.T) {
 		}
 	})
 }
+
+func TestHalfProductsStayInside(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		for at, s := range productShapes {
+			m, n, k := s[0], s[1], s[2]
+			if m*n*k == 0 || m*n*k > 1e6 {
+				continue
+			}
+			for _, front := range []bool{false, true} {
+				w, x, y, half := fenced(t, n*k, front), fenced(t, m*k, front), fenced(t, m*n, front), fenced(t, (n*k+1)/2, front)
+				weight := &Matrix{N: n, K: k, F32: w, Half: true}
+				if at%2 == 0 {
+					weight.F32, weight.BF16 = nil, asBytes(half)
+				}
+				MulT(y, n, x, k, m, weight, false)
+				Mul(x, k, y, n, m, weight, true)
+			}
+		}
+	})
+}

@@ -64,12 +64,8 @@ var embedTasks freeList[embedTask]
 func (t *embedTask) Run(lo, hi int) {
 	c := t.table.K
 	for i := lo; i < hi; i++ {
-		id, dst := int(t.ids[i]), t.dst[i*c:(i+1)*c]
-		if t.table.F32 != nil {
-			copy(dst, t.table.F32[id*c:(id+1)*c])
-		} else {
-			t.table.Decode(dst, id, id+1)
-		}
+		id := int(t.ids[i])
+		t.table.widen(t.dst[i*c:(i+1)*c], id, id+1)
 	}
 }
 

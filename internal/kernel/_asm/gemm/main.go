@@ -381,6 +381,10 @@ func main() {
 	dot("dot1Y", avx2, 1)
 	transpose("transpose16", avx512)
 	transpose("transpose8", avx2)
+	tileStrips()
+	roundLines()
+	pairRows()
+	pairTables()
 	if _, err := os.Stdout.WriteString(out.String()); err != nil {
 		fmt.Fprintln(os.Stderr, "gemm:", err)
 		os.Exit(1)

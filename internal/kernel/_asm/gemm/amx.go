@@ -1,0 +1,200 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// This file emits the kernels of products in bfloat16. The Go assembler does not know AMX,
+// AVX512_BF16 and PREFETCHW: those instructions are encoded here.
+
+// raw prints the bytes of an instruction with its text as a comment.
+func raw(code []byte, format string, args ...any) {
+	parts := make([]string, len(code))
+	for i, b := range code {
+		parts[i] = fmt.Sprintf("BYTE $0x%02x", b)
+	}
+	ins("%s // %s", strings.Join(parts, "; "), fmt.Sprintf(format, args...))
+}
+
+var registerNumber = map[string]int{"AX": 0, "DX": 2, "SI": 6, "DI": 7, "R8": 8, "R9": 9, "R10": 10, "R11": 11, "R12": 12}
+
+// tileMove is a load or store of a tile, rows at stride index, at disp(base): VEX.128 with the
+// given prefix, map 0F38, opcode 4B.
+func tileMove(name string, prefix byte, tile int, base, index string, disp byte) {
+	b, x := registerNumber[base], registerNumber[index]
+	code := []byte{0xc4, 0x82, 0x78 | prefix, 0x4b, byte(tile<<3 | 4), byte((x&7)<<3 | b&7)}
+	if x < 8 {
+		code[1] |= 0x40
+	}
+	if b < 8 {
+		code[1] |= 0x20
+	}
+	if disp != 0 {
+		code[4] |= 0x40
+		code = append(code, disp)
+	}
+	raw(code, "%s T%d, %d(%s)(%s*1)", name, tile, disp, base, index)
+}
+
+func tileLoad(tile int, base, index string, disp byte) {
+	tileMove("TILELOADD", 3, tile, base, index, disp)
+}
+
+// tileStream loads with the hint that the lines need not stay in the first-level cache.
+func tileStream(tile int, base, index string, disp byte) {
+	tileMove("TILELOADDT1", 1, tile, base, index, disp)
+}
+
+func tileStore(tile int, base, index string, disp byte) {
+	tileMove("TILESTORED", 2, tile, base, index, disp)
+}
+
+func tileZero(tile int) {
+	raw([]byte{0xc4, 0xe2, 0x7b, 0x49, byte(0xc0 | tile<<3)}, "TILEZERO T%d", tile)
+}
+
+// tileDot adds the products of pairs of bfloat16: dst (16, 16) += a (16, 32)·b (32, 16).
+func tileDot(dst, a, b int) {
+	raw([]byte{0xc4, 0xe2, byte(^b&15)<<3 | 2, 0x5c, byte(0xc0 | dst<<3 | a)}, "TDPBF16PS T%d, T%d, T%d", b, a, dst)
+}
+
+// prefetchC fetches two lines of C at R13, or a row below, to be written.
+func prefetchC(below bool) {
+	for _, disp := range []byte{0, 64} {
+		if below {
+			raw([]byte{0x41, 0x0f, 0x0d, 0x4c, 0x15, disp}, "PREFETCHW %d(R13)(DX*1)", disp)
+		} else {
+			raw([]byte{0x41, 0x0f, 0x0d, 0x4d, disp}, "PREFETCHW %d(R13)", disp)
+		}
+	}
+}
+
+// tileStrips emits C (+)= A·B for strips of 32 rows of A, one after the other, and a panel of 32
+// columns. T0–T3 hold the square of C, T4 and T5 the rows of A, T6 and T7 the columns of B.
+func tileStrips() {
+	function("tileStrips", "config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip int, next *float32, acc bool", 73)
+	ins("MOVQ config+0(FP), AX")
+	raw([]byte{0xc4, 0xe2, 0x78, 0x49, 0x00}, "LDTILECFG (AX)")
+	ins("MOVQ strips+8(FP), R14")
+	ins("MOVQ a+24(FP), SI")
+	ins("MOVQ c+40(FP), R8")
+	ins("MOVQ ldc+48(FP), DX")
+	ins("MOVQ skip+56(FP), R15")
+	ins("MOVQ next+64(FP), AX")
+	ins("SHLQ $2, DX")
+	ins("SHLQ $2, R15")
+	ins("MOVQ $64, R9")   // a row of a tile of A
+	ins("MOVQ $128, R11") // a row of a panel: 32 columns of pairs
+	ins("MOVQ DX, BX")
+	ins("SHLQ $4, BX") // 16 rows of C
+	label("strip")
+	ins("LEAQ (R8)(BX*1), R12")
+	ins("MOVQ R8, R13")
+	ins("MOVQ b+32(FP), DI")
+	ins("MOVQ steps+16(FP), CX")
+	ins("LEAQ 1024(SI), R10")
+	square := []struct {
+		base string
+		disp byte
+	}{{"R8", 0}, {"R8", 64}, {"R12", 0}, {"R12", 64}}
+	ins("CMPB acc+72(FP), $0")
+	ins("JNE add")
+	for t := range square {
+		tileZero(t)
+	}
+	ins("JMP step")
+	label("add")
+	for t, s := range square {
+		tileLoad(t, s.base, "DX", s.disp)
+	}
+	ins("PCALIGN $32")
+	label("step")
+	tileLoad(6, "DI", "R11", 0)
+	tileStream(4, "SI", "R9", 0)
+	prefetchC(false)
+	tileDot(0, 4, 6)
+	tileLoad(7, "DI", "R11", 64)
+	prefetchC(true)
+	ins("LEAQ (R13)(DX*2), R13")
+	tileDot(1, 4, 7)
+	tileStream(5, "R10", "R9", 0)
+	for line := range 4 {
+		ins("PREFETCHT1 %d(AX)", 64*line)
+	}
+	ins("ADDQ $256, AX")
+	tileDot(2, 5, 6)
+	tileDot(3, 5, 7)
+	ins("ADDQ $2048, SI")
+	ins("ADDQ $2048, R10")
+	ins("ADDQ $2048, DI")
+	ins("DECQ CX")
+	ins("JNZ step")
+	for t, s := range square {
+		tileStore(t, s.base, "DX", s.disp)
+	}
+	ins("ADDQ R15, SI")
+	ins("LEAQ (R8)(BX*2), R8")
+	ins("DECQ R14")
+	ins("JNZ strip")
+	raw([]byte{0xc4, 0xe2, 0x78, 0x49, 0xc0}, "TILERELEASE")
+	ins("RET")
+}
+
+// roundLines emits the rounding of 32 values to each line of dst.
+func roundLines() {
+	function("roundLines", "dst *float32, ldd int, src *float32, lines int", 32)
+	ins("MOVQ dst+0(FP), DI")
+	ins("MOVQ ldd+8(FP), DX")
+	ins("MOVQ src+16(FP), SI")
+	ins("MOVQ lines+24(FP), CX")
+	ins("SHLQ $2, DX")
+	label("loop")
+	ins("VMOVUPS (SI), Z0")
+	ins("VMOVUPS 64(SI), Z1")
+	raw([]byte{0x62, 0xf2, 0x77, 0x48, 0x72, 0xd0}, "VCVTNE2PS2BF16 Z0, Z1, Z2") // low half from Z0
+	ins("VMOVDQU64 Z2, (DI)")
+	ins("ADDQ $128, SI")
+	ins("ADDQ DX, DI")
+	ins("DECQ CX")
+	ins("JNZ loop")
+	ins("VZEROUPPER")
+	ins("RET")
+}
+
+// pairRows emits the interleaving of rows two by two.
+func pairRows() {
+	function("pairRows", "dst, src *float32, lds, pairs int", 32)
+	ins("MOVQ dst+0(FP), DI")
+	ins("MOVQ src+8(FP), SI")
+	ins("MOVQ lds+16(FP), DX")
+	ins("MOVQ pairs+24(FP), CX")
+	ins("SHLQ $2, DX")
+	ins("VMOVDQU64 pairLow<>(SB), Z30")
+	ins("VMOVDQU64 pairHigh<>(SB), Z31")
+	label("loop")
+	ins("VMOVDQU64 (SI), Z0")
+	ins("VMOVDQU64 (SI)(DX*1), Z1")
+	ins("VMOVDQA64 Z0, Z2")
+	ins("VPERMT2W Z1, Z30, Z0")
+	ins("VPERMT2W Z1, Z31, Z2")
+	ins("VMOVDQU64 Z0, (DI)")
+	ins("VMOVDQU64 Z2, 64(DI)")
+	ins("LEAQ (SI)(DX*2), SI")
+	ins("ADDQ $128, DI")
+	ins("DECQ CX")
+	ins("JNZ loop")
+	ins("VZEROUPPER")
+	ins("RET")
+}
+
+// pairTables emits the word numbers for pairRows: of word i of the first row and of the second.
+func pairTables() {
+	for n, name := range []string{"pairLow", "pairHigh"} {
+		out.WriteString("\n")
+		for i := range 16 {
+			fmt.Fprintf(&out, "DATA %s<>+%d(SB)/4, $%d\n", name, 4*i, 16*n+i|(16*n+i+32)<<16)
+		}
+		fmt.Fprintf(&out, "GLOBL %s<>(SB), RODATA|NOPTR, $64\n", name)
+	}
+}

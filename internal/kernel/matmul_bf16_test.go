@@ -1,0 +1,250 @@
+package kernel
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// forEachHalf runs test as a subtest under every implementation, and with AMX
+// where there is AMX.
+func forEachHalf(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	forEachImpl(t, func(t *testing.T) {
+		defer SetAMX(false)()
+		test(t)
+	})
+	t.Run("amx", func(t *testing.T) {
+		if !maxAMX {
+			t.Skip("no AMX")
+		}
+		restore, err := SetImpl("avx512")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer restore()
+		defer SetAMX(true)()
+		test(t)
+	})
+}
+
+// rounded is x in bfloat16.
+func rounded(x []float32) []float32 {
+	y := slices.Clone(x)
+	RoundBF16(y)
+	return y
+}
+
+// halfMatrices are w in every form that a product in bfloat16 takes.
+func halfMatrices(n, k int, w []float32) []*Matrix {
+	dense := &Matrix{N: n, K: k, F32: w, Half: true}
+	narrow := &Matrix{N: n, K: k, BF16: make([]byte, 2*n*k), Half: true}
+	F32ToBF16(narrow.BF16, w)
+	decoded := decoding(n, k, w)
+	decoded.Half = true
+	return []*Matrix{dense, narrow, decoded}
+}
+
+func TestHalfProducts(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		r := seeded(11)
+		for at, s := range append(productShapes, [3]int{64, 64, 64}, [3]int{100, 290, 1200}, [3]int{37, 1300, 33}) {
+			m, n, k := s[0], s[1], s[2]
+			if Impl() == "generic" && m*n*k > 4e6 {
+				continue
+			}
+			for variant := range 4 {
+				acc, alpha := variant&1 == 1, float32(1)
+				if variant == 3 {
+					alpha = -0.37
+				}
+				pad := variant * 3
+				w := normal(r, n*k)
+				weight := halfMatrices(n, k, w)[(at+variant)%3]
+				if n*k == 0 {
+					weight = &Matrix{N: n, K: k, Half: true}
+				}
+				ldx, ldy := k+pad, n+pad
+				x, y, w := normal(r, m*ldx), normal(r, m*ldy), rounded(w)
+
+				what := fmt.Sprintf("m=%d n=%d k=%d acc=%v alpha=%v", m, n, k, acc, alpha)
+				before := normal(r, m*ldy+40)
+				c := slices.Clone(before)
+				ScaledMulT(c, ldy, x, ldx, m, weight, alpha, acc)
+				checkProduct(t, "MulT "+what, c, before, max(ldy, 1), m, n, k, view{rounded(x), ldx, 1}, view{w, 1, k}, alpha, acc)
+
+				before = normal(r, m*ldx+40)
+				c = slices.Clone(before)
+				ScaledMul(c, ldx, y, ldy, m, weight, alpha, acc)
+				checkProduct(t, "Mul "+what, c, before, max(ldx, 1), m, k, n, view{rounded(y), ldy, 1}, view{w, k, 1}, alpha, acc)
+			}
+		}
+	})
+}
+
+// TestHalfChunks runs weights of more than one chunk, with values for which the
+// exact result is known.
+func TestHalfChunks(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		if Impl() == "generic" {
+			t.Skip("too slow; the drivers are the same")
+		}
+		n, k, m := 2*chunkRows+276, 2048, 70
+		w, x, y := make([]float32, n*k), make([]float32, m*k), make([]float32, m*n)
+		for i := range n {
+			w[i*k+i], w[i*k+k-1] = 2, float32(i%32)
+		}
+		r := seeded(12)
+		for i := range x {
+			x[i] = float32(r.IntN(64))
+		}
+		for _, weight := range halfMatrices(n, k, w) {
+			MulT(y, n, x, k, m, weight, false)
+			for i := range m {
+				for j := range n {
+					if want := 2*x[i*k+j] + float32(j%32)*x[i*k+k-1]; y[i*n+j] != want {
+						t.Fatalf("MulT: C[%d,%d] = %g, want %g", i, j, y[i*n+j], want)
+					}
+				}
+			}
+			dx := make([]float32, m*k)
+			Mul(dx, k, x, k, m, weight, false) // the first n columns of x as dY
+			for i := range m {
+				for j := range n {
+					if dx[i*k+j] != 2*x[i*k+j] {
+						t.Fatalf("Mul: C[%d,%d] = %g, want %g", i, j, dx[i*k+j], 2*x[i*k+j])
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestHalfBits: threads, the form of the weight, the rows beside a row and what was
+// in scratch memory change no bit.
+func TestHalfBits(t *testing.T) {
+	r := seeded(13)
+	for _, s := range [][3]int{{1, 700, 650}, {9, 300, 620}, {100, 450, 700}, {203, 333, 777}, {300, 600, 16}} {
+		m, n, k := s[0], s[1], s[2]
+		w, x, y := normal(r, n*k), normal(r, m*k), normal(r, m*n)
+		run := func(w *Matrix, lo, hi int) []float32 {
+			c := make([]float32, (hi-lo)*(n+k))
+			for i := range c {
+				c[i] = 0.5
+			}
+			MulT(c, n, x[lo*k:], k, hi-lo, w, true)
+			Mul(c[(hi-lo)*n:], k, y[lo*n:], n, hi-lo, w, true)
+			return c
+		}
+		forEachHalf(t, func(t *testing.T) {
+			if Impl() == "generic" && m*n*k > 4e6 {
+				t.Skip("too slow; the drivers are the same")
+			}
+			var first []float32
+			withThreads(t, func(t *testing.T) {
+				for _, weight := range halfMatrices(n, k, w) {
+					got := run(weight, 0, m)
+					if first == nil {
+						first = got
+					}
+					sameBits(t, fmt.Sprint(s), got, first)
+				}
+			})
+			poison := make([]float32, 200*200)
+			for i := range poison {
+				poison[i] = float32(math.NaN())
+			}
+			bits(100, 200, 200, &Matrix{N: 200, K: 200, F32: poison, Half: true}, poison, poison)
+			weight := halfMatrices(n, k, w)[1]
+			sameBits(t, "after NaN", run(weight, 0, m), first)
+			for _, cut := range []int{dotRows + 1, m - dotRows - 1} {
+				if cut <= dotRows || cut > m {
+					continue
+				}
+				head, tail := run(weight, 0, cut), []float32(nil)
+				sameBits(t, "MulT of the first rows", head[:cut*n], first[:cut*n])
+				if m-cut > dotRows {
+					tail = run(weight, cut, m)
+					sameBits(t, "Mul of the last rows", tail[(m-cut)*n:], first[m*n+cut*k:])
+				}
+			}
+		})
+	}
+}
+
+func TestHalfAllocatesNothing(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		r := seeded(14)
+		n, k := 50, 60
+		for _, m := range []int{1, 20, thinRows + 8} {
+			x, y := normal(r, m*k), normal(r, m*n)
+			for form, w := range halfMatrices(n, k, normal(r, n*k)) {
+				allocs := testing.AllocsPerRun(5, func() {
+					MulT(y, n, x, k, m, w, true)
+					Mul(x, k, y, n, m, w, true)
+				})
+				if allocs != 0 {
+					t.Errorf("m=%d, form %d: %v allocations", m, form, allocs)
+				}
+			}
+		}
+	})
+}
+
+// TestTilesSurviveSignals: profiling signals, collections and preemption while tile
+// registers are in use change nothing.
+func TestTilesSurviveSignals(t *testing.T) {
+	if !AMX() {
+		t.Skip("no AMX")
+	}
+	r := seeded(15)
+	m, n, k := 256, 256, 1024
+	w, x := &Matrix{N: n, K: k, F32: normal(r, n*k), Half: true}, normal(r, m*k)
+	want, got := make([]float32, m*n), make([]float32, m*n)
+	MulT(want, n, x, k, m, w, false)
+	if err := pprof.StartCPUProfile(io.Discard); err != nil {
+		t.Skip("a profile is being taken already")
+	}
+	defer pprof.StopCPUProfile()
+	stop := make(chan struct{})
+	var collectors sync.WaitGroup
+	for range 2 {
+		collectors.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.GC()
+				}
+			}
+		})
+	}
+	defer collectors.Wait()
+	defer close(stop)
+	for range 200 {
+		MulT(got, n, x, k, m, w, false)
+		sameBits(t, "under signals", got, want)
+	}
+}
+
+func TestSetAMX(t *testing.T) {
+	before := AMX()
+	restore := SetAMX(false)
+	if AMX() {
+		t.Fatal("AMX is on after SetAMX(false)")
+	}
+	SetAMX(true)
+	if AMX() != (maxAMX && Impl() == "avx512") {
+		t.Fatalf("AMX() = %v after SetAMX(true) on %s, and AMX is there: %v", AMX(), Impl(), maxAMX)
+	}
+	restore()
+	if AMX() != before {
+		t.Fatalf("restored to %v, was %v", AMX(), before)
+	}
+}
