@@ -91,14 +91,11 @@ func (r *run) save() error {
 	if err != nil {
 		return fmt.Errorf("train: saving state: %w", err)
 	}
-	var tensors []safetensors.TensorData
+	var specs []safetensors.Spec
+	var values [][]float32 // of each spec
 	add := func(kind, name string, v []float32) {
-		raw := make([]byte, 4*len(v))
-		for i, x := range v {
-			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
-		}
-		tensors = append(tensors, safetensors.TensorData{
-			Spec: safetensors.Spec{Name: kind + "/" + name, DType: safetensors.F32, Shape: []int{len(v)}}, Data: raw})
+		specs = append(specs, safetensors.Spec{Name: kind + "/" + name, DType: safetensors.F32, Shape: []int{len(v)}})
+		values = append(values, v)
 	}
 	for i, p := range r.optimizer.params {
 		add("value", p.Name, p.Value)
@@ -109,11 +106,35 @@ func (r *run) save() error {
 		}
 	}
 	meta := map[string]string{"format": stateForm, "recipe": string(r.recipe.YAML()), "state": string(info)}
-	if err := safetensors.Write(filepath.Join(dir, stateFile), tensors, meta); err != nil {
+	if err := writeTensors(filepath.Join(dir, stateFile), specs, values, meta); err != nil {
 		return fmt.Errorf("train: saving state: %w", err)
 	}
 	r.tell(Event{Kind: Saved, Step: s.step, Total: r.total})
 	return nil
+}
+
+// writeTensors writes float32 tensors without a second copy of more than one of them in memory.
+func writeTensors(path string, specs []safetensors.Spec, values [][]float32, meta map[string]string) error {
+	layout, err := safetensors.Plan(specs, meta)
+	if err != nil {
+		return err
+	}
+	w, err := safetensors.Create(path, layout)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	var raw []byte
+	for i, v := range values {
+		raw = raw[:0]
+		for _, x := range v {
+			raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+		}
+		if err := w.WriteAt(specs[i].Name, raw, 0); err != nil {
+			return err
+		}
+	}
+	return w.Commit()
 }
 
 // restorable are the keys that may differ between a run and its resumption: they change no number.

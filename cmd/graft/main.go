@@ -77,7 +77,7 @@ func rootCommand() *cli.Command {
 		Version: version,
 		Commands: []*cli.Command{
 			inspectCommand(), tokenizeCommand(), convertCommand(), quantizeCommand(), verifyCommand(), trainCommand(),
-			mergeCommand(), adapterCommand(), generateCommand(), chatCommand(), evalCommand(), doctorCommand(),
+			mergeCommand(), adapterCommand(), generateCommand(), chatCommand(), evalCommand(), planCommand(), doctorCommand(),
 		},
 		Suggest: true,
 		Writer:  stdout,

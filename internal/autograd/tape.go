@@ -2,6 +2,7 @@ package autograd
 
 import (
 	"fmt"
+	"runtime/debug"
 	"unsafe"
 )
 
@@ -71,6 +72,9 @@ type Mode struct {
 	Cache *Cache
 }
 
+// largeArena is the number of values from which memory is worth collecting garbage for: 64 MB.
+const largeArena = 1 << 24
+
 // ensure plans where that is due and makes the arena large enough for rows tokens.
 func (t *Tape) ensure(rows int) {
 	if t.plan == nil {
@@ -78,7 +82,10 @@ func (t *Tape) ensure(rows int) {
 		t.at = make([]int, t.plan.buffers)
 	}
 	if need := t.plan.columns * rows; need > len(t.arena) {
-		t.arena = nil // let it be collected before the larger one is made
+		t.arena = nil
+		if need >= largeArena {
+			debug.FreeOSMemory() // the old one goes back first, and what loading the model left behind
+		}
 		t.arena = aligned(need)
 	}
 	t.rows = rows

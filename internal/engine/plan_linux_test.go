@@ -1,0 +1,204 @@
+package engine
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/quantize"
+)
+
+// planConfig is small, but large beside what a process takes anyway.
+func planConfig(t *testing.T) *model.Config {
+	t.Helper()
+	c, err := model.ParseConfig([]byte(`{"model_type":"llama","hidden_size":512,"intermediate_size":1536,"num_hidden_layers":8,
+"num_attention_heads":8,"num_key_value_heads":2,"vocab_size":16384,"max_position_embeddings":2048,"tie_word_embeddings":false}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ramp is a checkpoint that takes no memory.
+type ramp struct{ config *model.Config }
+
+func (r ramp) Config() *model.Config { return r.config }
+
+func (r ramp) Tensors() (out []checkpoint.Tensor) {
+	params, _ := model.Inventory(r.config) // Load reports the error
+	for _, p := range params {
+		out = append(out, checkpoint.Tensor{Name: p.Name, Shape: p.Shape, Codec: "F32"})
+	}
+	return out
+}
+
+func (r ramp) Rows(_ string, lo, _ int, dst []float32) error {
+	for i := range dst {
+		dst[i] = float32((lo+i)*7919%1024)/16384 - 1./32
+	}
+	return nil
+}
+
+// planCases are runs by name.
+var planCases = map[string]MemoryOptions{
+	"lora":  {Lengths: []int{512, 512}},
+	"qlora": {Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true},
+	"full":  {Lengths: []int{512}, Full: true},
+}
+
+// TestMemoryPlan runs each case in a process of its own, and compares by how much its memory grew at
+// the most with what was planned.
+func TestMemoryPlan(t *testing.T) {
+	if name := os.Getenv("GRAFT_TEST_PLAN"); name != "" {
+		grown := trainMeasured(t, planCases[name])
+		fmt.Printf("grown by %d\n", grown)
+		return
+	}
+	if testing.Short() {
+		t.Skip("the race detector, under which short tests run, has memory of its own")
+	}
+	for name, o := range planCases {
+		t.Run(name, func(t *testing.T) {
+			c := planConfig(t)
+			o.Ranks = planRanks(t, c, o)
+			plan, err := PlanMemory(c, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(os.Args[0], "-test.run", "^TestMemoryPlan$")
+			cmd.Env = append(os.Environ(), "GRAFT_TEST_PLAN="+name)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			found := regexp.MustCompile(`grown by (\d+)`).FindSubmatch(out)
+			if found == nil {
+				t.Fatalf("no figure in %q", out)
+			}
+			grown, _ := strconv.ParseFloat(string(found[1]), 64)
+			ratio := grown / float64(plan.Total())
+			t.Logf("planned %.1f MB, measured %.1f MB: %+v", float64(plan.Total())/1e6, grown/1e6, plan)
+			if ratio < 0.9 || ratio > 1.15 {
+				t.Errorf("measured is %.3f of what was planned", ratio)
+			}
+		})
+	}
+}
+
+// planRanks gives every product rank 16 where not everything is trained.
+func planRanks(t *testing.T, c *model.Config, o MemoryOptions) map[string]int {
+	t.Helper()
+	if o.Full {
+		return nil
+	}
+	targets, err := model.Targets(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ranks := map[string]int{}
+	for _, l := range targets {
+		ranks[l.Module] = 16
+	}
+	return ranks
+}
+
+// trainMeasured does two steps with AdamW's moments held, and returns the bytes by which the peak
+// resident size is above the size before.
+func trainMeasured(t *testing.T, o MemoryOptions) int64 {
+	c := planConfig(t)
+	debug.FreeOSMemory()
+	before := status(t, "VmRSS")
+	m, err := Load(ramp{c}, Options{Quant: o.Quant})
+	if err != nil {
+		t.Fatal(err)
+	}
+	so := SessionOptions{Full: o.Full}
+	if o.Dropout {
+		so.Dropout = 0.1
+	}
+	if !o.Full {
+		var modules []string
+		for module := range planRanks(t, c, o) {
+			modules = append(modules, module)
+		}
+		if so.Adapter, err = m.NewAdapter(modules, 16, 2, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := m.NewSession(so)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var moments [][]float32
+	for _, p := range s.Params() {
+		for range 2 {
+			v := make([]float32, len(p.Value))
+			for i := range v {
+				v[i] = 1 // pages count once they are written
+			}
+			moments = append(moments, v)
+		}
+	}
+	b := Batch{Seq: []int32{0}}
+	for _, n := range o.Lengths {
+		for i := range n {
+			b.Tokens = append(b.Tokens, int32(i*37%c.Vocab))
+			b.Targets = append(b.Targets, int32(i*41%c.Vocab))
+		}
+		b.Seq = append(b.Seq, int32(len(b.Tokens)))
+	}
+	for range 2 {
+		s.ZeroGrad()
+		if _, _, err := s.Loss(b); err != nil {
+			t.Fatal(err)
+		}
+		s.Backward(1)
+	}
+	runtime.KeepAlive(moments)
+	return status(t, "VmHWM") - before
+}
+
+// status reads a size from /proc/self/status, in bytes.
+func status(t *testing.T, key string) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return 1024 * n
+		}
+	}
+	t.Fatalf("no %s in /proc/self/status", key)
+	return 0
+}
+
+// TestWeightBytes: 4-bit weights take what quantizing them makes.
+func TestWeightBytes(t *testing.T) {
+	for _, double := range []bool{false, true} {
+		for _, shape := range [][]int{{64, 640}, {3, 50}, {129, 257}} {
+			o := quantize.Options4{Double: double}
+			q, err := quantize.Quantize4(make([]float32, shape[0]*shape[1]), shape, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := int64(len(q.Packed) + len(q.Codes) + 4*len(q.Absmax) + 4*len(q.NestedAbsmax))
+			if got := weightBytes(shape[0]*shape[1], &o); got != want {
+				t.Errorf("%v, double %v: %d bytes are planned, quantizing makes %d", shape, double, got, want)
+			}
+		}
+	}
+}

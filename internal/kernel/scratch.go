@@ -1,0 +1,37 @@
+package kernel
+
+// This file says how much scratch memory the kernels keep from call to call, for
+// those who plan a run before it begins. Every figure is in bytes.
+
+// ProductScratch is what MulT and Mul of many rows keep for an (n, k) weight:
+// the packed panels of a chunk, which all products share, and each worker's
+// copies of rows.
+func ProductScratch(n, k int) int64 {
+	if n == 0 || k == 0 {
+		return 0
+	}
+	cols := tileSets[impl].wide.cols
+	forward := paddedCols(min(n, roundUp(max(chunkValues/k, chunkRows), cols))) * k
+	backward := paddedCols(k) * min(n, roundUp(max(chunkValues/k, 1), reductionBlock(n, reductionLimit)))
+	worker := cols*k + (blockRows+maxTileRows)*stripStride(reductionLimit)
+	return 4 * (int64(max(forward, backward)) + int64(Threads())*int64(worker))
+}
+
+// AttentionScratch is what Attention and AttentionBackward keep for sequences of
+// the given lengths: keys and values in tiles, for either direction, and each
+// head's part of their gradients. It is linear in the number of tokens.
+func AttentionScratch(spec AttentionSpec, lengths []int) int64 {
+	tiles := 0
+	for _, n := range lengths {
+		tiles += ceilDiv(n, kTile)
+	}
+	padded := roundUp(spec.HeadDim, 16)
+	packed := 3 * spec.KVHeads * (spec.HeadDim + padded) // once forward, twice backward
+	return 4 * int64(tiles) * kTile * int64(packed+2*spec.Heads*padded)
+}
+
+// CrossEntropyScratch is the logits that CrossEntropy keeps for so many rows with
+// a target.
+func CrossEntropyScratch(rows, vocab int) int64 {
+	return 4 * int64(min(rows, lossRows)) * int64(vocab)
+}
