@@ -16,9 +16,9 @@ import (
 
 // This file makes what is trained: the model in memory and an adapter on it.
 
-// loadBase reads the model, quantized for qlora.
+// loadBase reads the model, quantized for qlora, to compute as the recipe says.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
-	var o engine.Options
+	o := engine.Options{BF16: r.Compute == "bf16"}
 	if r.Method == "qlora" {
 		o.Quant = &quantize.Options4{Type: r.QuantType, Double: r.DoubleQuant}
 	}

@@ -53,7 +53,7 @@ type Recipe struct {
 	WeightDecay  float64 `yaml:"weight_decay"`
 	MaxGradNorm  float64 `yaml:"max_grad_norm"` // 0: no clipping
 
-	Compute     string `yaml:"compute"` // "f32"
+	Compute     string `yaml:"compute"` // "f32", or "bf16": products with frozen weights on bfloat16 operands, sums and all else float32
 	Remat       bool   `yaml:"remat"`   // false
 	Memory      string `yaml:"memory"`  // ""
 	Threads     int    `yaml:"threads"` // 0: all
@@ -115,8 +115,7 @@ func (r *Recipe) resolve() {
 
 // laterValues are values that name something real which this version does not do, and what to do.
 var laterValues = map[string]string{
-	"method full":  "full training is not in this version; use lora or qlora",
-	"compute bf16": "computing in bfloat16 is not in this version; use f32",
+	"method full": "full training is not in this version; use lora or qlora",
 }
 
 // Validate reports the first key whose value a run cannot have. The error wraps ErrRecipe.
@@ -144,7 +143,7 @@ func (r *Recipe) validate() error {
 		{"packing", r.Packing, []string{"none", "examples", "stream"}}, {"train_on", r.TrainOn, []string{"assistant", "all"}},
 		{"overlong", r.Overlong, []string{"auto", "truncate", "drop", "error"}},
 		{"lr_scheduler", r.LRScheduler, []string{"constant", "linear", "cosine"}}, {"optimizer", r.Optimizer, []string{"adamw"}},
-		{"compute", r.Compute, []string{"f32"}}, {"quant_type", r.QuantType, []string{"nf4", "fp4"}},
+		{"compute", r.Compute, []string{"f32", "bf16"}}, {"quant_type", r.QuantType, []string{"nf4", "fp4"}},
 		{"loss_type", r.LossType, []string{"sigmoid"}},
 	} {
 		if slices.Contains(c.known, c.value) {

@@ -70,7 +70,7 @@ func TestRecipeRefuses(t *testing.T) {
 		{"model: m\ndata: d", "out is missing"},
 		{good + "objective: ppo", `objective "ppo": this version has sft, dpo`},
 		{good + "method: full", `method "full": full training is not in this version; use lora or qlora`},
-		{good + "compute: bf16", `compute "bf16": computing in bfloat16 is not in this version`},
+		{good + "compute: f16", `compute "f16": this version has f32, bf16`},
 		{good + "remat: true", "remat true"},
 		{good + "memory: 4GB", `memory "4GB"`},
 		{good + "objective: dpo\nloss_type: ipo", `loss_type "ipo": this version has sigmoid`},

@@ -246,6 +246,36 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestComputeBF16: a run in bfloat16 follows that in float32, and threads change nothing in it.
+func TestComputeBF16(t *testing.T) {
+	model, data := newModel(t), write(t, "d.jsonl", colours(40))
+	for _, method := range []string{"lora", "qlora"} {
+		run := func(compute string, threads int) (list []metrics, adapter []byte) {
+			out := filepath.Join(t.TempDir(), "run")
+			r := recipeFor(t, model, "data="+data, "out="+out, "max_steps=12", "method="+method, "learning_rate=2e-3", "compute="+compute)
+			r.Threads = threads
+			mustRun(t, r, Options{})
+			return lines(t, out), adapterBytes(t, out)
+		}
+		exact, apart := run("f32", 0)
+		got, first := run("bf16", 1)
+		for i, m := range got {
+			want := *exact[i].Loss
+			if d := math.Abs(*m.Loss-want) / want; !(d < 0.02) {
+				t.Errorf("%s: loss %v in step %d, in float32 %v", method, *m.Loss, m.Step, want)
+			}
+		}
+		if bytes.Equal(first, apart) {
+			t.Errorf("%s: bf16 and f32 give the same adapter", method)
+		}
+		for _, threads := range []int{2, 3} {
+			if _, again := run("bf16", threads); !bytes.Equal(again, first) {
+				t.Errorf("%s: %d threads give another adapter", method, threads)
+			}
+		}
+	}
+}
+
 func TestEarlyStopping(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "run")
 	data := write(t, "d.jsonl", colours(12))

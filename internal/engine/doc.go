@@ -2,7 +2,7 @@
 //
 // # Basics
 //
-// [Load] reads a checkpoint into a [Model]: dense float32 matrices, or 4-bit ones that stay packed
+// [Load] reads a checkpoint into a [Model]: dense matrices, or 4-bit ones that stay packed
 // and are decoded a few rows at a time inside each product. The architecture's definition is run once
 // to record a graph (package autograd), and everything else replays it with memory of its own:
 //
@@ -17,7 +17,8 @@
 //
 // # Caveats
 //
-// Everything is computed in float32 whatever the checkpoint's number type. 4-bit weights are the
+// Everything is computed in float32 whatever the checkpoint's number type, unless [Options].BF16
+// rounds the operands of products with frozen weights to bfloat16. 4-bit weights are the
 // table's value times the block's scale in float32, as bitsandbytes computes with float32
 // activations; its backward rounds them to the checkpoint's type first, which this package does not.
 // All results are the same bits for any number of threads.

@@ -31,6 +31,10 @@ type Options struct {
 	// head, the embedding, norms and biases. Nil holds them as float32. Weights that the checkpoint
 	// stores in 4 bits stay as they are in either case.
 	Quant *quantize.Options4
+	// BF16 computes products with frozen weights, forward and backward, on operands rounded to
+	// bfloat16 with float32 sums. Matrices that are not quantized are held in bfloat16, the embedding
+	// too. Adapters, norms, attention and losses stay float32.
+	BF16 bool
 }
 
 // Model is a decoder in memory.
@@ -110,27 +114,53 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 			return err
 		}
 		if t != nil {
-			w.Matrix.Decode = t.DecodeRows
+			w.Matrix.Decode, w.Matrix.Half = t.DecodeRows, l.options.BF16
 			return nil
 		}
 	}
 	if l.options.Quant != nil && p.Kind == model.KindLinear {
 		return l.quantize(p, w)
 	}
+	if l.options.BF16 && len(p.Shape) == 2 {
+		return l.narrow(p, w)
+	}
 	w.Matrix.F32 = make([]float32, p.Elements())
-	if err := l.src.Rows(p.Name, 0, p.Shape[0], w.Matrix.F32); err != nil {
+	return l.rows(p, 0, p.Shape[0], w.Matrix.F32)
+}
+
+// rows reads rows [lo, hi) of a parameter and fails on NaN and infinities.
+func (l *loader) rows(p model.Param, lo, hi int, dst []float32) error {
+	if err := l.src.Rows(p.Name, lo, hi, dst); err != nil {
 		return err
 	}
-	for i, v := range w.Matrix.F32 {
+	cols := p.Shape[len(p.Shape)-1]
+	for i, v := range dst {
 		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
-			return fmt.Errorf("%w: row %d, column %d is %v", ErrModel, i/w.Matrix.K, i%w.Matrix.K, v)
+			return fmt.Errorf("%w: row %d, column %d is %v", ErrModel, lo+i/cols, i%cols, v)
 		}
 	}
 	return nil
 }
 
-// quantizeChunk is about how many values are quantized at a time.
-const quantizeChunk = 1 << 18
+// loadChunk is about how many values are quantized or narrowed at a time.
+const loadChunk = 1 << 18
+
+// narrow reads a matrix into bfloat16 piece by piece.
+func (l *loader) narrow(p model.Param, w *autograd.Weight) error {
+	rows, cols := p.Shape[0], p.Shape[1]
+	w.Matrix.BF16, w.Matrix.Half = make([]byte, 2*rows*cols), true
+	step := min(rows, max(1, loadChunk/cols))
+	buf := make([]float32, step*cols)
+	for lo := 0; lo < rows; lo += step {
+		hi := min(lo+step, rows)
+		piece := buf[:(hi-lo)*cols]
+		if err := l.rows(p, lo, hi, piece); err != nil {
+			return err
+		}
+		kernel.F32ToBF16(w.Matrix.BF16[2*lo*cols:2*hi*cols], piece)
+	}
+	return nil
+}
 
 // quantize reads and quantizes a matrix piece by piece, so that it never exists as a whole in float32.
 func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
@@ -139,7 +169,7 @@ func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
 		return err
 	}
 	rows, cols := p.Shape[0], p.Shape[1]
-	step := max(1, quantizeChunk/cols)
+	step := max(1, loadChunk/cols)
 	step = (step + e.BlockSize() - 1) / e.BlockSize() * e.BlockSize() // whole blocks for any width
 	packed := make([]byte, e.PackedSize())
 	buf := make([]float32, min(step, rows)*cols)
@@ -162,7 +192,7 @@ func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
 		return err
 	}
 	t.Packed = packed
-	w.Matrix.Decode = t.DecodeRows
+	w.Matrix.Decode, w.Matrix.Half = t.DecodeRows, l.options.BF16
 	return nil
 }
 

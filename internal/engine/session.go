@@ -92,7 +92,7 @@ func (s *Session) trainWeights() error {
 	for _, p := range s.model.params {
 		w := s.model.weights[p.Name]
 		if w.Matrix.F32 == nil {
-			return fmt.Errorf("engine: preparing training: %w: full training of %q, which is held in 4 bits; load the model without quantization", ErrModel, p.Name)
+			return fmt.Errorf("engine: preparing training: %w: full training of %q, which is not held in float32; load the model without quantization and in float32", ErrModel, p.Name)
 		}
 		w.Grad = make([]float32, len(w.Matrix.F32))
 		s.params = append(s.params, Param{p.Name, p.Shape, w.Matrix.F32, w.Grad})

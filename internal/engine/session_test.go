@@ -251,13 +251,57 @@ func TestDropout(t *testing.T) {
 	}
 }
 
-// TestSteadyStepAllocatesNothing trains in float32 and over 4-bit weights.
+// TestBF16 compares losses and gradients in bfloat16, on AMX and without, dense and in 4 bits, with
+// those in float32: the same but for the rounding of operands, which is one part in 512.
+func TestBF16(t *testing.T) {
+	src, err := testmodel.Named("llama")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, quant := range map[string]*quantize.Options4{"dense": nil, "nf4": {Double: true}} {
+		run := func(bf16 bool) (loss float64, params []Param) {
+			m, err := Load(src, Options{Quant: quant, BF16: bf16})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newSession(t, m, 0, 4)
+			for _, p := range s.Params() {
+				copy(p.Value, testmodel.Weights(p.Name, model.KindLinear, len(p.Value)))
+			}
+			sum, n, err := s.Loss(someBatch(m, 40, 9))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Backward(1 / n)
+			return sum / n, s.Params()
+		}
+		want, exact := run(false)
+		for _, on := range []bool{false, true} {
+			restore := kernel.SetAMX(on)
+			got, params := run(true)
+			restore()
+			if d := math.Abs(got-want) / want; !(d < 2e-3) || d == 0 {
+				t.Errorf("%s, AMX %v: loss %v, in float32 %v", name, on, got, want)
+			}
+			worst := 0.0
+			for i, p := range params {
+				worst = max(worst, apart(p.Grad, exact[i].Grad))
+			}
+			if !(worst < 0.05) {
+				t.Errorf("%s, AMX %v: a gradient is apart by %v", name, on, worst)
+			}
+			t.Logf("%s, AMX %v: loss apart by %.2g, gradients by up to %.2g", name, on, math.Abs(got-want)/want, worst)
+		}
+	}
+}
+
+// TestSteadyStepAllocatesNothing trains in float32, over 4-bit weights and in bfloat16.
 func TestSteadyStepAllocatesNothing(t *testing.T) {
 	src, err := testmodel.Named("llama")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []Options{{}, {Quant: &quantize.Options4{Double: true}}} {
+	for _, o := range []Options{{}, {Quant: &quantize.Options4{Double: true}}, {BF16: true}, {Quant: &quantize.Options4{Double: true}, BF16: true}} {
 		m, err := Load(src, o)
 		if err != nil {
 			t.Fatal(err)
@@ -382,7 +426,7 @@ func TestPackedSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Intermediate = 4224 // more than is quantized at a time
-	if c.Intermediate*c.Hidden <= quantizeChunk {
+	if c.Intermediate*c.Hidden <= loadChunk {
 		t.Fatal("the model is too small to be quantized in pieces")
 	}
 	src, err := testmodel.New(c)
@@ -472,17 +516,19 @@ func TestSessionRefuses(t *testing.T) {
 			t.Errorf("no targets: gradient of %s", p.Name)
 		}
 	}
-	// 4-bit weights are not trained.
+	// 4-bit and bfloat16 weights are not trained.
 	src, err := testmodel.Named("llama")
 	if err != nil {
 		t.Fatal(err)
 	}
-	packed, err := Load(src, Options{Quant: &quantize.Options4{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := packed.NewSession(SessionOptions{Full: true}); !errors.Is(err, ErrModel) {
-		t.Errorf("full training of 4-bit weights: %v", err)
+	for _, o := range []Options{{Quant: &quantize.Options4{}}, {BF16: true}} {
+		m, err := Load(src, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.NewSession(SessionOptions{Full: true}); !errors.Is(err, ErrModel) {
+			t.Errorf("full training with %+v: %v", o, err)
+		}
 	}
 }
 
