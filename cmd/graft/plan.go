@@ -24,8 +24,9 @@ func planCommand() *cli.Command {
 		Description: `Takes the recipe, the flags and the --set of "graft train", or the shape of a published model alone.
 The batch is taken to be full: batch_size sequences of max_length tokens, twice as many for dpo.
 Weights are as Graft holds them: float32, or for qlora NF4 with the embedding, the head and the norms
-in float32. Left out: the program itself (some 20 MB), the tokenizer (some 30 MB for 50,000 tokens), the
-rows of data, buffers while the model is read, and what the garbage collector has not yet given back.
+in float32; with compute bf16, matrices that are not in NF4 take 16 bits. Left out: the program with
+its tokenizer (some 35 MB), the rows of data, buffers while the model is read and results are written,
+and garbage that has not yet been given back.
 "graft train" runs lora and qlora; full is planned for comparison.
 
   graft plan recipe.yaml
@@ -105,7 +106,7 @@ func planAction(_ context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	o := engine.MemoryOptions{Full: recipe.Method == "full", Dropout: recipe.LoraDropout > 0, KeepBest: len(recipe.EvalData) > 0 || recipe.Holdout > 0}
+	o := engine.MemoryOptions{Full: recipe.Method == "full", Dropout: recipe.LoraDropout > 0, BF16: recipe.Compute == "bf16", KeepBest: len(recipe.EvalData) > 0 || recipe.Holdout > 0}
 	if recipe.Method == "qlora" {
 		o.Quant = &quantize.Options4{Type: recipe.QuantType, Double: recipe.DoubleQuant}
 	}

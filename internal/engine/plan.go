@@ -32,6 +32,9 @@ func (m Memory) Total() int64 {
 type MemoryOptions struct {
 	// Quant is that of Options.
 	Quant *quantize.Options4
+	// BF16 computes products with frozen weights on bfloat16 operands, and holds matrices that are
+	// not in 4 bits in bfloat16.
+	BF16 bool
 	// Stored, unless nil, says how the checkpoint holds a tensor in 4 bits; nil where it does not.
 	Stored func(name string) *quantize.Options4
 	// Ranks is the adapter: module → rank. Nil with Full.
@@ -56,21 +59,36 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 	m := &Model{config: c, params: params, weights: map[string]*autograd.Weight{}}
 	var out Memory
 	var values int64 // trained
+	var products, rounded int64
+	tokens := 0
+	for _, n := range o.Lengths {
+		tokens += n
+	}
 	for _, p := range params {
 		w := &autograd.Weight{Name: p.Name}
 		w.Matrix.N, w.Matrix.K = 1, p.Shape[0]
 		if len(p.Shape) == 2 {
 			w.Matrix.N, w.Matrix.K = p.Shape[0], p.Shape[1]
-			out.Scratch = max(out.Scratch, kernel.ProductScratch(w.Matrix.N, w.Matrix.K))
+			products = max(products, kernel.ProductScratch(w.Matrix.N, w.Matrix.K))
+			if o.BF16 && p.Kind == model.KindLinear {
+				rounded = max(rounded, kernel.RoundedScratch(tokens, w.Matrix.N, w.Matrix.K))
+			}
 		}
 		m.weights[p.Name] = w
 		quant := o.held(p)
-		out.Weights += weightBytes(p.Elements(), quant)
+		switch {
+		case quant != nil:
+			out.Weights += packedBytes(p.Elements(), quant)
+		case o.BF16 && len(p.Shape) == 2:
+			out.Weights += 2 * int64(p.Elements())
+		default:
+			out.Weights += 4 * int64(p.Elements())
+		}
 		if !o.Full {
 			continue
 		}
-		if quant != nil {
-			return Memory{}, fmt.Errorf("engine: planning memory: %w: full training of %q, which is held in 4 bits", ErrModel, p.Name)
+		if quant != nil || o.BF16 {
+			return Memory{}, fmt.Errorf("engine: planning memory: %w: full training of %q, which is not held in float32", ErrModel, p.Name)
 		}
 		w.Grad = []float32{} // not nil: it has one
 		values += int64(p.Elements())
@@ -98,14 +116,10 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 			out.Adapter *= 2
 		}
 	}
-	tokens := 0
-	for _, n := range o.Lengths {
-		tokens += n
-	}
 	out.Gradients, out.Optimizer = 4*values, 8*values
 	out.Activations = tape.ActivationBytes(tokens)
 	out.Logits = kernel.CrossEntropyScratch(tokens, c.Vocab)
-	out.Scratch += kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths)
+	out.Scratch = products + rounded + kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths)
 	return out, nil
 }
 
@@ -122,11 +136,8 @@ func (o *MemoryOptions) held(p model.Param) *quantize.Options4 {
 	return nil
 }
 
-// weightBytes is the memory of n values: float32, or quantize.Tensor4's codes and scales.
-func weightBytes(n int, q *quantize.Options4) int64 {
-	if q == nil {
-		return 4 * int64(n)
-	}
+// packedBytes is the memory of n values in 4 bits: quantize.Tensor4's codes and scales.
+func packedBytes(n int, q *quantize.Options4) int64 {
 	ceil := func(a, b int) int { return (a + b - 1) / b }
 	blocks := ceil(n, cmp.Or(q.BlockSize, 64))
 	codes := int64(ceil(n, 2))

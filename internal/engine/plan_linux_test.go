@@ -186,8 +186,8 @@ func status(t *testing.T, key string) int64 {
 	return 0
 }
 
-// TestWeightBytes: 4-bit weights take what quantizing them makes.
-func TestWeightBytes(t *testing.T) {
+// TestPackedBytes: 4-bit weights take what quantizing them makes.
+func TestPackedBytes(t *testing.T) {
 	for _, double := range []bool{false, true} {
 		for _, shape := range [][]int{{64, 640}, {3, 50}, {129, 257}} {
 			o := quantize.Options4{Double: double}
@@ -196,7 +196,7 @@ func TestWeightBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := int64(len(q.Packed) + len(q.Codes) + 4*len(q.Absmax) + 4*len(q.NestedAbsmax))
-			if got := weightBytes(shape[0]*shape[1], &o); got != want {
+			if got := packedBytes(shape[0]*shape[1], &o); got != want {
 				t.Errorf("%v, double %v: %d bytes are planned, quantizing makes %d", shape, double, got, want)
 			}
 		}

@@ -17,6 +17,17 @@ func ProductScratch(n, k int) int64 {
 	return 4 * (int64(max(forward, backward)) + int64(Threads())*int64(worker))
 }
 
+// RoundedScratch is what MulT and Mul of m rows keep besides for an (n, k) weight
+// whose products are in bfloat16: the other operand, rounded, on AMX as pairs and
+// a chunk of the sum at a time.
+func RoundedScratch(m, n, k int) int64 {
+	if !AMX() {
+		return 4 * int64(m) * int64(max(n, k))
+	}
+	chunk := roundUp(max(chunkValues/k, tiledTerms), tileSide)
+	return 2 * int64(roundUp(m, tileSide)) * int64(roundUp(max(k, min(n, chunk)), tileSide))
+}
+
 // AttentionScratch is what Attention and AttentionBackward keep for sequences of
 // the given lengths: keys and values in tiles, for either direction, and each
 // head's part of their gradients. It is linear in the number of tokens.
