@@ -113,14 +113,16 @@ func asBytes(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
-// halfRows gives rows [lo, hi) of w in bfloat16, each filled up with zeros to stride
-// words, and rows of zeros up to tileSide of them.
-func (w *Matrix) halfRows(ws *workspace, lo, hi, stride int) []float32 {
+// halfRows gives rows [lo, hi) of w in bfloat16, rows of zeros up to tileSide of them
+// and zeros up to a multiple of tileSide values in a row, at a stride of words of two.
+func (w *Matrix) halfRows(ws *workspace, lo, hi int) (x []float32, stride int) {
 	k := w.K
-	x := growAligned(&ws.stripsBuf, tileSide*stride)
-	if hi-lo < tileSide {
-		clear(x[(hi-lo)*stride:])
+	stride = roundUp(k, tileSide) / 2
+	if w.F32 == nil && w.BF16 != nil && hi-lo == tileSide && k%tileSide == 0 {
+		return asWords(w.BF16[2*lo*k : 2*hi*k]), stride
 	}
+	x = growAligned(&ws.stripsBuf, tileSide*stride)
+	clear(x[(hi-lo)*stride:])
 	var wide []float32
 	if w.F32 != nil {
 		wide = w.F32[lo*k : hi*k]
@@ -139,7 +141,13 @@ func (w *Matrix) halfRows(ws *workspace, lo, hi, stride int) []float32 {
 			copy(asBytes(row), w.BF16[2*(lo+i)*k:2*(lo+i+1)*k])
 		}
 	}
-	return x
+	return x, stride
+}
+
+// asWords is b, of a multiple of 4 bytes, as words of two values in bfloat16. Only
+// vector instructions look at it: it may lie at any address.
+func asWords(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
 }
 
 // pairForward is the task that transposes rows of W into panels; ranges are rows
@@ -149,9 +157,8 @@ type pairForward product
 func (p *pairForward) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
-	stride := p.tiledTerms / 2
 	for ; lo < hi; lo += tileSide {
-		x := p.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide), stride)
+		x, stride := p.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide))
 		transpose(p.panels[lo*stride:(lo+tileSide)*stride], tileSide, x, stride, tileSide, stride)
 	}
 }
@@ -163,13 +170,12 @@ type pairBackward product
 func (p *pairBackward) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
-	padded := roundUp(p.w.K, tileSide)
 	for ; lo < hi; lo += tileSide {
-		x := p.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide), padded/2)
-		for j := 0; j < padded; j += tileSide {
-			dst := p.panels[j*p.tiledTerms/2+lo/2*tileSide:]
-			_, _ = dst[tileSide*tileSide/2-1], x[(tileSide-1)*padded/2+j/2+tileSide/2-1]
-			pairRows(&dst[0], &x[j/2], padded/2, tileSide/2)
+		x, stride := p.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide))
+		for j := 0; j < stride; j += tileSide / 2 { // words
+			dst := p.panels[j*p.tiledTerms+lo/2*tileSide:]
+			_, _ = dst[tileSide*tileSide/2-1], x[(tileSide-1)*stride+j+tileSide/2-1]
+			pairRows(&dst[0], &x[j], stride, tileSide/2)
 		}
 	}
 }
