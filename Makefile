@@ -2,7 +2,7 @@
 #
 #   make quickstart   the main job on a real model, from download to answers (about 6 minutes)
 #   make test         every test, with the race detector; downloads libonnxruntime once
-#   make bench        benchmarks of the kernels
+#   make bench        Graft, and its peers where GRAFT_PEERS names their scripts, at the same work; then the kernels
 #   make lint         gofmt, vet, staticcheck
 #   make build        bin/graft
 
@@ -31,7 +31,8 @@ test: $(ORT_DIR)/.done
 	go test -tags purego ./...
 	GRAFT_ORT_LIB="$$(ls $(CURDIR)/$(ORT_DIR)/libonnxruntime.so* | head -n 1)" go test -race -short ./...
 
-bench:
+bench: build
+	$(PYTHON) testdata/bench/bench.py
 	go test -run '^$$' -bench . -benchtime 300ms ./internal/kernel ./quantize ./internal/engine
 
 lint:
