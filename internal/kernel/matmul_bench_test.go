@@ -87,6 +87,34 @@ func BenchmarkMulTN(b *testing.B) {
 	benchmarkProduct(b, func(m, n, k int, w *Matrix, x, y []float32) { MulTN(w.F32, k, y, n, x, k, m, n, k, 1, false) })
 }
 
+// BenchmarkHalfProducts is MulT and Mul in bfloat16, on AMX where there is AMX, with the
+// weight in bfloat16 too. Without pad, rows may lie a multiple of 4 KiB apart, where
+// they compete for few sets of the caches.
+func BenchmarkHalfProducts(b *testing.B) {
+	r := seeded(1)
+	for _, s := range append([][3]int{{128, 576, 49152}, {1024, 2048, 2048}}, layerShapes[:4]...) {
+		m, k, n := s[0], s[1], s[2]
+		w := &Matrix{N: n, K: k, BF16: make([]byte, 2*n*k), Half: true}
+		F32ToBF16(w.BF16, normal(r, n*k))
+		for _, pad := range []int{0, 16} {
+			x, y := normal(r, m*(k+pad)), normal(r, m*(n+pad))
+			name := fmt.Sprintf("%d,%d→%d,pad=%d", m, k, n, pad)
+			forThreads(b, "MulT/"+name, func(b *testing.B) {
+				for b.Loop() {
+					MulT(y, n+pad, x, k+pad, m, w, false)
+				}
+				report(b, m, n, k)
+			})
+			forThreads(b, "Mul/"+name, func(b *testing.B) {
+				for b.Loop() {
+					Mul(x, k+pad, y, n+pad, m, w, false)
+				}
+				report(b, m, n, k)
+			})
+		}
+	}
+}
+
 // BenchmarkDecoded is BenchmarkMulT with a weight that is decoded, by copying:
 // the difference is the price of the seam without that of a number format.
 func BenchmarkDecoded(b *testing.B) {
