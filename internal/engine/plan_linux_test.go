@@ -1,3 +1,7 @@
+//go:build amd64 && !purego
+
+// The plan is the same everywhere; without vector kernels the runs take minutes.
+
 package engine
 
 import (
