@@ -41,7 +41,7 @@ func initialImpl(env string) implLevel {
 }
 
 // maxAMX says whether this build can use AMX on this processor, which amx says it
-// does. A level named by GRAFT_KERNEL leaves it out.
+// does. GRAFT_KERNEL, set to anything, leaves it out.
 var (
 	maxAMX = maxImpl == avx512 && detectAMX()
 	amx    = maxAMX && os.Getenv("GRAFT_KERNEL") == ""

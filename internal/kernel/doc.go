@@ -32,7 +32,7 @@
 // Each kernel exists in plain Go, which is the reference, and on amd64 in
 // assembly for AVX2 and for AVX-512. The best that the processor offers is
 // chosen at start; the environment variable GRAFT_KERNEL or [SetImpl] choose
-// another, and the build tag purego leaves the assembly out. The same tests run
+// another, without AMX, and the build tag purego leaves the assembly out. The same tests run
 // over all of them. Assembly of the products is written by _asm/gemm (go
 // generate), and a test fails if the tree holds anything else. NOTES.md records
 // what was measured and what was rejected.
