@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -194,7 +195,7 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 				known[p.Name+"."+suffix] = true
 			}
 		} else {
-			if !equalShape(t.Shape, p.Shape) {
+			if !slices.Equal(t.Shape, p.Shape) {
 				return nil, fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, t.Shape, p.Shape)
 			}
 			if s.codecs[p.Name], err = quantize.Lookup(codec); err != nil {
@@ -216,18 +217,6 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 func ignorable(c *model.Config, name string) bool {
 	return strings.HasSuffix(name, ".rotary_emb.inv_freq") || strings.HasSuffix(name, ".attention.masked_bias") ||
 		c.Tied && name == "lm_head.weight"
-}
-
-func equalShape(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // fourBit reports whether a weight is stored in bitsandbytes' 4-bit form, and which.
@@ -253,7 +242,7 @@ func (s *folderSource) load4(p model.Param) (*quantize.Tensor4, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !equalShape(q.Shape, p.Shape) {
+	if !slices.Equal(q.Shape, p.Shape) {
 		return nil, fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, q.Shape, p.Shape)
 	}
 	return q, nil

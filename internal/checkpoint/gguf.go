@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 
@@ -219,7 +220,7 @@ func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
 		if !ok {
 			return nil, fmt.Errorf("tensor %q %v is missing", name, p.Shape)
 		}
-		if !equalShape(reversed(t.Dims), p.Shape) {
+		if !slices.Equal(reversed(t.Dims), p.Shape) {
 			return nil, fmt.Errorf("tensor %q has shape %v, the metadata says %v", name, reversed(t.Dims), p.Shape)
 		}
 		codec, err := quantize.Lookup(t.Type.String())

@@ -158,18 +158,16 @@ func (w *writing) applySpecials(v *tokenizer.Vocab) error {
 // vocabKeys writes a vocabulary's keys, padded to the rows of the embedding table as llama.cpp
 // requires.
 func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
-	tokens, types := slices.Clone(v.Tokens), slices.Clone(v.Types)
-	if types == nil {
-		types = slices.Repeat([]int32{tokenizer.TypeNormal}, len(tokens))
+	v.Tokens, v.Types = slices.Clone(v.Tokens), slices.Clone(v.Types)
+	if v.Types == nil {
+		v.Types = slices.Repeat([]int32{tokenizer.TypeNormal}, len(v.Tokens))
 	}
-	for id := len(tokens); id < rows; id++ {
-		tokens, types = append(tokens, fmt.Sprintf("[PAD%d]", id)), append(types, tokenizer.TypeUnused)
-	}
+	v.Pad(rows)
 	keys := []gguf.KV{
 		gguf.Entry("tokenizer.ggml.model", v.Model),
 		gguf.Entry("tokenizer.ggml.pre", v.Pre),
-		gguf.Entry("tokenizer.ggml.tokens", tokens),
-		gguf.Entry("tokenizer.ggml.token_type", types),
+		gguf.Entry("tokenizer.ggml.tokens", v.Tokens),
+		gguf.Entry("tokenizer.ggml.token_type", v.Types),
 	}
 	if len(v.Merges) > 0 {
 		keys = append(keys, gguf.Entry("tokenizer.ggml.merges", v.Merges))
