@@ -40,27 +40,6 @@ func initialImpl(env string) implLevel {
 	return maxImpl
 }
 
-// maxAMX says whether this build can use AMX on this processor, which amx says it
-// does. GRAFT_KERNEL, set to anything, leaves it out.
-var (
-	maxAMX = maxImpl == avx512 && detectAMX()
-	amx    = maxAMX && os.Getenv("GRAFT_KERNEL") == ""
-)
-
-// AMX reports whether products in bfloat16 (Matrix.Half) run on the tile registers
-// of AMX: this build, the processor and the operating system offer them, the
-// implementation in use is avx512, and neither GRAFT_KERNEL nor SetAMX turned them
-// off.
-func AMX() bool { return amx && impl == avx512 }
-
-// SetAMX turns AMX off, or on where there is AMX, until restore is called. It must
-// not run while a kernel runs.
-func SetAMX(on bool) (restore func()) {
-	previous := amx
-	amx = on && maxAMX
-	return func() { amx = previous }
-}
-
 func parseImpl(name string) (implLevel, error) {
 	for l := generic; l <= maxImpl; l++ {
 		if name == l.String() {

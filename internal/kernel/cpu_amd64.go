@@ -16,6 +16,25 @@ func detect() implLevel {
 	return avx512
 }
 
+// detectHalf lists the ways to compute products in bfloat16, the fastest first.
+func detectHalf() []halfLevel {
+	levels := []halfLevel{widened}
+	if maxImpl < avx512 {
+		return levels
+	}
+	if cpuid.CPU.Supports(cpuid.AVX512BF16) {
+		if cpuid.CPU.IsVendor(cpuid.Intel) {
+			levels = append(levels, pairs) // slower there than multiplying in float32
+		} else {
+			levels = []halfLevel{pairs, widened}
+		}
+	}
+	if detectAMX() {
+		levels = append([]halfLevel{tiles}, levels...)
+	}
+	return levels
+}
+
 // reported are the features that matter to speed here or in a later kernel.
 var reported = []cpuid.FeatureID{
 	cpuid.AVX2, cpuid.FMA3, cpuid.F16C, cpuid.AVX512F, cpuid.AVX512CD, cpuid.AVX512BW, cpuid.AVX512DQ,

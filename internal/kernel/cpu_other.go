@@ -7,3 +7,5 @@ func detect() implLevel { return generic }
 
 // Features lists the vector extensions that this build can use: none.
 func Features() []string { return nil }
+
+func detectHalf() []halfLevel { return []halfLevel{widened} }

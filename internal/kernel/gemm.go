@@ -4,15 +4,20 @@ package kernel
 // The weight goes chunk by chunk, decoded if need be, into panels that all
 // workers share; then each worker multiplies blocks of rows of A. Packing costs
 // 2–5 % of a product at m ≥ 1024.
+//
+// The same driver computes in bfloat16 with VDPBF16PS: operands are then words of
+// two values, neighbours in the sum, and a step of a micro-kernel takes both. Where
+// a word is meant, a length is called steps.
 
 const (
-	// reductionLimit bounds the terms summed in registers before C is touched:
+	// reductionLimit bounds the steps summed in registers before C is touched:
 	// a panel of that many steps stays in the second-level cache with a block
 	// of A.
 	reductionLimit = 576
-	// blockRows bounds the rows of A that a worker multiplies with one panel
-	// after the other.
+	// blockRows and blockCols bound the block of C that a worker computes with one
+	// panel after the other, for all terms of the chunk.
 	blockRows = 140
+	blockCols = 512
 	// chunkValues is about the size of the packed chunk of a weight, and
 	// chunkRows the least number of its rows in MulT: A is read, and perhaps
 	// copied, again for each chunk.
@@ -27,44 +32,111 @@ const (
 )
 
 // blocking says which part of the product the present chunk is, and how it is
-// cut into units of work: terms [r0, r1) of the sum for columns [o0, o1) of C.
+// cut into units of work: columns [o0, o1) of C over steps steps of the sum, those
+// of the parts of the present chunk.
 type blocking struct {
-	r0, r1, o0, o1 int
-	kc             int // terms per block of the sum
-	rowUnits       int // C is cut into rowUnits × colUnits blocks of whole tiles
-	colUnits       int
+	o0, o1   int
+	steps    int  // of a panel, all parts together
+	acc      bool // whether C holds the sum of earlier chunks, or is to be added to
+	last     bool // whether this chunk completes C
+	rowUnits int  // C is cut into rowUnits × colUnits blocks of whole tiles
+	colUnits int
 }
 
-// blockedForward computes C (m, N) (+)= A (m, K)·Wᵀ. A panel holds rows of W
-// as its columns, whole: [row/cols][K][cols].
+// part is a piece of the sum: the product itself, or what a low-rank term adds.
+type part struct {
+	source   Vec // A (m, terms) as it was given, its stride lda until it is converted
+	terms    int
+	copied   []float32 // backs a
+	a        []float32 // rows of A, from the chunk's first term on; words where the product is in pairs
+	lda      int
+	w        *Matrix
+	scale    float32 // multiplies w
+	lo, hi   int     // rows of w in the present chunk that steps run over (Mul)
+	at       int     // its first step in a panel
+	steps    int
+	kc       int  // steps per block of the sum
+	byTerms  bool // a is (terms, m), as in MulTN
+	constant bool // not the product itself
+}
+
+// stepsOf is the number of steps that so many terms take.
+func (p *product) stepsOf(terms int) int {
+	if p.paired {
+		return ceilDiv(terms, 2)
+	}
+	return terms
+}
+
+// blockedForward computes C (m, N) (+)= A (m, K)·Wᵀ and the terms. A panel holds
+// rows of W as its columns, whole, and behind them those of the terms:
+// [row/cols][step][cols].
 func (p *product) blockedForward() {
-	n, k := p.w.N, p.w.K
-	chunk := roundUp(max(chunkValues/k, chunkRows), tileSets[impl].wide.cols)
-	b := &p.blocks
-	*b = blocking{r1: k, kc: reductionBlock(k, reductionLimit)}
+	n, b := p.w.N, &p.blocks
+	*b = blocking{acc: p.acc, last: true}
+	for i := range p.parts {
+		s := &p.parts[i]
+		s.at, s.steps = b.steps, p.stepsOf(s.w.K)
+		s.kc = reductionBlock(s.steps, reductionLimit)
+		b.steps += s.steps
+	}
+	chunk := roundUp(max(chunkValues/b.steps, chunkRows), tileSets[impl].wide.cols)
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
-		p.panels = growAligned(&p.scratch, paddedCols(p.hi-p.lo)*k)
+		p.panels = growAligned(&p.scratch, paddedCols(p.hi-p.lo)*b.steps)
 		Parallel(p.hi-p.lo, tileSets[impl].wide.cols, (*packForward)(p))
 		b.o0, b.o1 = p.lo, p.hi
 		p.multiply()
 	}
 }
 
-// blockedBackward computes C (m, K) (+)= A (m, N)·W. A panel holds a piece of
-// each row of W of the chunk: [column/cols][rows][cols].
+// blockedBackward computes C (m, K) (+)= A (m, N)·W and the terms. A panel holds a
+// piece of each row of W of the chunk, and in the last chunk of those of the terms:
+// [column/cols][step][cols].
 func (p *product) blockedBackward() {
 	n, k := p.w.N, p.w.K
-	b := &p.blocks
-	*b = blocking{o1: k, kc: reductionBlock(n, reductionLimit)}
-	chunk := roundUp(max(chunkValues/k, 1), b.kc)
+	unit := 1
+	if p.paired {
+		unit = 2
+	}
+	kc := reductionBlock(p.stepsOf(n), reductionLimit)
+	chunk := roundUp(max(chunkValues/k, 1), kc*unit)
+	if p.c.Half() && chunk < n {
+		// C is complete only after the last chunk: until then it is float32.
+		p.sumsForC(k)
+	}
+	first := p.parts[0].a
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
-		p.panels = growAligned(&p.scratch, paddedCols(k)*(p.hi-p.lo))
-		Parallel(p.hi-p.lo, 16, (*packBackward)(p))
-		b.r0, b.r1 = p.lo, p.hi
+		b := &p.blocks
+		*b = blocking{o1: k, acc: p.acc || p.lo > 0, last: p.hi == n}
+		for i := range p.parts {
+			s := &p.parts[i]
+			s.lo, s.hi = 0, 0
+			switch {
+			case i == 0:
+				s.lo, s.hi, s.a = p.lo, p.hi, first[p.lo/unit:]
+				if s.byTerms {
+					s.a = first[p.lo*s.lda:]
+				}
+			case b.last:
+				s.hi = s.w.N
+			}
+			s.at, s.steps = b.steps, p.stepsOf(s.hi-s.lo)
+			s.kc = reductionBlock(max(s.steps, 1), reductionLimit)
+			b.steps += s.steps
+		}
+		p.parts[0].kc = kc
+		p.panels = growAligned(&p.scratch, paddedCols(k)*b.steps)
+		for i := range p.parts {
+			if s := &p.parts[i]; s.steps > 0 {
+				p.packing = s
+				Parallel(s.hi-s.lo, 16, (*packBackward)(p))
+			}
+		}
 		p.multiply()
 	}
+	p.storeSums(k)
 }
 
 // packForward is the task that transposes rows of W into panels; ranges are
@@ -74,39 +146,91 @@ type packForward product
 func (p *packForward) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
-	k, cols := p.w.K, p.hi-p.lo
+	steps, cols := p.blocks.steps, p.hi-p.lo
 	for lo < hi {
 		shape := panelShape(cols - lo)
 		n := min(shape.cols, hi-lo)
-		dst := p.panels[lo*k : (lo+shape.cols)*k]
+		dst := p.panels[lo*steps : (lo+shape.cols)*steps]
 		if n < shape.cols {
 			clear(dst)
 		}
-		transpose(dst, shape.cols, p.w.rows(&ws.rowsBuf, p.lo+lo, p.lo+lo+n), k, n, k)
+		for i := range p.parts {
+			s := &p.parts[i]
+			x, ldx := (*product)(p).weightRows(ws, s, p.lo+lo, p.lo+lo+n)
+			transpose(dst[s.at*shape.cols:], shape.cols, x, ldx, n, s.steps)
+		}
 		lo += n
 	}
 }
 
-// packBackward is the task that cuts rows of W into pieces; ranges are rows
-// counted from the chunk's first.
+// weightRows gives rows [lo, hi) of a part's weight as a panel takes them.
+func (p *product) weightRows(ws *workspace, s *part, lo, hi int) (x []float32, ld int) {
+	if p.paired {
+		return s.w.halfRows(ws, lo, hi, hi-lo, 2, s.scale)
+	}
+	x, ld = s.w.rows(&ws.rowsBuf, lo, hi), s.w.stride()
+	if s.scale != 1 || s.constant && p.w.Half {
+		scaled := growAligned(&ws.stripsBuf, (hi-lo)*s.w.K)
+		for i := range hi - lo {
+			vecScale(scaled[i*s.w.K:(i+1)*s.w.K], x[i*ld:i*ld+s.w.K], s.scale)
+		}
+		if p.w.Half {
+			RoundBF16(scaled)
+		}
+		return scaled, s.w.K
+	}
+	return x, ld
+}
+
+// packBackward is the task that cuts rows of a part's weight into pieces; ranges are
+// rows counted from the chunk's first.
 type packBackward product
 
 func (p *packBackward) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
-	k, steps := p.w.K, p.hi-p.lo
+	s, steps := p.packing, p.blocks.steps
+	if p.paired {
+		for ; lo < hi; lo += 16 {
+			(*product)(p).packPairs(ws, lo, min(hi, lo+16))
+		}
+		return
+	}
+	k := s.w.K
 	for ; lo < hi; lo += 16 {
 		n := min(16, hi-lo)
-		w, ldw := p.w.rows(&ws.rowsBuf, p.lo+lo, p.lo+lo+n), p.w.stride()
+		w, ldw := (*product)(p).weightRows(ws, s, s.lo+lo, s.lo+lo+n)
 		for j := 0; j < k; {
 			cols := panelShape(k - j).cols
-			dst, e := p.panels[j*steps+lo*cols:], min(k, j+cols)
+			dst, e := p.panels[j*steps+(s.at+lo)*cols:], min(k, j+cols)
 			for r := range n {
 				row := dst[r*cols : r*cols+cols]
 				clear(row[copy(row, w[r*ldw+j:r*ldw+e]):])
 			}
 			j += cols
 		}
+	}
+}
+
+// packPairs brings rows [lo, hi) of the chunk together two by two: 16 rows at most,
+// from a multiple of 16 on.
+func (p *product) packPairs(ws *workspace, lo, hi int) {
+	s, steps := p.packing, p.blocks.steps
+	n := ceilDiv(hi-lo, 2)
+	x, ldx := s.w.halfRows(ws, s.lo+lo, s.lo+hi, 2*n, tileSide, s.scale)
+	for j := 0; j < s.w.K; {
+		cols := panelShape(s.w.K - j).cols
+		dst := p.panels[j*steps+(s.at+lo/2)*cols:]
+		if cols == tileSide {
+			interleave(dst, x[j/2:], ldx, n)
+		} else {
+			t := ws.tile()
+			interleave(t, x[j/2:], ldx, n)
+			for r := range n {
+				copy(dst[r*cols:(r+1)*cols], t[r*tileSide:])
+			}
+		}
+		j += cols
 	}
 }
 
@@ -132,7 +256,9 @@ func (p *multiplyUnits) Run(lo, hi int) {
 	for ; lo < hi; lo++ {
 		i0, i1 := share(p.m, wide.rows, lo/b.colUnits, b.rowUnits)
 		j0, j1 := share(b.o1-b.o0, wide.cols, lo%b.colUnits, b.colUnits)
-		(*product)(p).multiplyBlock(ws, i0, i1, b.o0+j0, b.o0+j1)
+		for j := j0; j < j1; j += blockCols {
+			(*product)(p).multiplyBlock(ws, i0, i1, b.o0+j, b.o0+min(j1, j+blockCols))
+		}
 	}
 }
 
@@ -145,75 +271,124 @@ func share(n, step, u, parts int) (lo, hi int) {
 // multiplyBlock computes rows [i0, i1) and columns [j0, j1) of C over the
 // present chunk's part of the sum.
 func (p *product) multiplyBlock(ws *workspace, i0, i1, j0, j1 int) {
-	b, set := &p.blocks, &tileSets[impl]
-	direct := p.lda%conflictStride != 0 && !p.aByTerms
-	rows := i1 - i0
-	for r := b.r0; r < b.r1; r += b.kc {
-		s := strips{product: p, ws: ws, i0: i0, rows: rows, r: r, kc: min(b.kc, b.r1-r)}
-		if direct {
-			s.x, s.stride, s.direct = p.a[i0*p.lda+r:], p.lda, true
-		} else {
-			s.pack()
+	b, rows := &p.blocks, i1-i0
+	out := p.target(ws, i0, j0, rows, j1-j0)
+	acc := b.acc
+	for i := range p.parts {
+		s := &p.parts[i]
+		for r := 0; r < s.steps; r += s.kc {
+			x := strips{product: p, part: s, ws: ws, i0: i0, rows: rows, r: r, kc: min(s.kc, s.steps-r), out: out, j0: j0, acc: acc}
+			x.prepare()
+			x.multiply(j0, j1)
+			acc = true
 		}
-		if s.kc <= shortSum {
-			// C is all the traffic: its rows are written from end to end.
-			last := j1
-			if (j1-j0)%set.wide.cols != 0 {
-				last = j0 + (j1-j0)/set.wide.cols*set.wide.cols
-			}
-			for i := 0; i < rows; i += set.wide.rows {
-				for j := j0; j < last; j += set.wide.cols {
-					s.panel(j, j1, i, min(rows, i+set.wide.rows))
-				}
-			}
-			if last < j1 {
-				s.panel(last, j1, 0, rows)
-			}
-			continue
+	}
+	p.deliver(out, i0, j0, rows, j1-j0)
+}
+
+// sums are where a worker sums a block of C: in C itself, or in scratch that deliver
+// rounds.
+type sums struct {
+	x  []float32
+	ld int
+}
+
+// target is where the sums of a block of C go, holding what C has where they are to be
+// added to it.
+func (p *product) target(ws *workspace, i0, j0, rows, cols int) sums {
+	if p.c.F32 != nil {
+		return sums{p.c.F32[i0*p.ldc+j0:], p.ldc}
+	}
+	ld := stripStride(cols)
+	t := sums{growAligned(&ws.sumsBuf, rows*ld), ld}
+	if p.blocks.acc {
+		for i := range rows {
+			at := 2 * ((i0+i)*p.ldc + j0)
+			BF16ToF32(t.x[i*ld:i*ld+cols], p.c.BF16[at:at+2*cols])
 		}
-		for j := j0; j < j1; j += panelShape(b.o1 - j).cols {
-			s.panel(j, j1, 0, rows)
-		}
+	}
+	return t
+}
+
+// deliver rounds a block of sums to C where target gave scratch.
+func (p *product) deliver(t sums, i0, j0, rows, cols int) {
+	if p.c.F32 != nil {
+		return
+	}
+	for i := range rows {
+		at := 2 * ((i0+i)*p.ldc + j0)
+		F32ToBF16(p.c.BF16[at:at+2*cols], t.x[i*t.ld:i*t.ld+cols])
 	}
 }
 
-// strips are a block of rows of A for one block of the sum, terms [r, r+kc),
+// strips are a block of rows of A for one block of the sum, steps [r, r+kc) of a part,
 // as the micro-kernels read them.
 type strips struct {
 	*product
+	part     *part
 	ws       *workspace
 	i0, rows int // rows [i0, i0+rows) of A
 	r, kc    int
 	x        []float32
 	stride   int
 	direct   bool // x is A itself: rows past the block must not be read
+	out      sums
+	j0       int // the first column of out
+	acc      bool
 }
 
-// pack copies the block of A to the workspace.
-func (s *strips) pack() {
+// prepare reads the block of A where it lies, or copies it to the workspace.
+func (s *strips) prepare() {
+	if s.part.lda%conflictStride != 0 && !s.part.byTerms {
+		s.x, s.stride, s.direct = s.part.a[s.i0*s.part.lda+s.r:], s.part.lda, true
+		return
+	}
 	padded := s.rows + maxTileRows
 	s.stride = stripStride(s.kc)
 	s.x = growAligned(&s.ws.stripsBuf, padded*s.stride)
-	if s.aByTerms {
-		transpose(s.x, s.stride, s.a[s.r*s.lda+s.i0:], s.lda, s.kc, s.rows)
+	if s.part.byTerms {
+		transpose(s.x, s.stride, s.part.a[s.r*s.part.lda+s.i0:], s.part.lda, s.kc, s.rows)
 		packStrips(s.x[s.rows*s.stride:], s.stride, nil, 0, 0, s.kc, maxTileRows)
 		return
 	}
-	packStrips(s.x, s.stride, s.a[s.i0*s.lda+s.r:], s.lda, s.rows, s.kc, padded)
+	packStrips(s.x, s.stride, s.part.a[s.i0*s.part.lda+s.r:], s.part.lda, s.rows, s.kc, padded)
+}
+
+// multiply computes columns [j0, j1) of the block.
+func (s *strips) multiply(j0, j1 int) {
+	set := &tileSets[impl]
+	if s.kc <= shortSum {
+		// C is all the traffic: its rows are written from end to end.
+		last := j1
+		if (j1-j0)%set.wide.cols != 0 {
+			last = j0 + (j1-j0)/set.wide.cols*set.wide.cols
+		}
+		for i := 0; i < s.rows; i += set.wide.rows {
+			for j := j0; j < last; j += set.wide.cols {
+				s.panel(j, j1, i, min(s.rows, i+set.wide.rows))
+			}
+		}
+		if last < j1 {
+			s.panel(last, j1, 0, s.rows)
+		}
+		return
+	}
+	for j := j0; j < j1; j += panelShape(s.blocks.o1 - j).cols {
+		s.panel(j, j1, 0, s.rows)
+	}
 }
 
 // panel multiplies rows [lo, hi) of the block by the panel of columns that
 // begins at j, of which those below j1 are wanted.
 func (s *strips) panel(j, j1, lo, hi int) {
-	b, steps := &s.blocks, s.blocks.r1-s.blocks.r0
+	b := &s.blocks
 	shape := panelShape(b.o1 - j)
-	panel := s.panels[(j-b.o0)*steps+(s.r-b.r0)*shape.cols:]
+	panel := s.panels[(j-b.o0)*b.steps+(s.part.at+s.r)*shape.cols:]
 	// The next panel is fetched in pieces while this one is used.
 	next, ahead := panel, s.kc*shape.cols
 	if j+shape.cols < j1 {
-		next = s.panels[(j+shape.cols-b.o0)*steps+(s.r-b.r0)*panelShape(b.o1-j-shape.cols).cols:]
+		next = s.panels[(j+shape.cols-b.o0)*b.steps+(s.part.at+s.r)*panelShape(b.o1-j-shape.cols).cols:]
 	}
-	acc := s.acc || s.r > 0
 	for i, f := lo, 0; i < hi; i, f = i+shape.rows, (f+s.kc*4)%ahead {
 		nr, nc := min(shape.rows, hi-i), min(shape.cols, j1-j)
 		x, stride := s.x[i*s.stride:], s.stride
@@ -222,13 +397,26 @@ func (s *strips) panel(j, j1, lo, hi int) {
 			x = growAligned(&s.ws.stripsBuf, shape.rows*stride)
 			packStrips(x, stride, s.x[i*s.stride:], s.stride, nr, s.kc, shape.rows)
 		}
-		c := s.c[(s.i0+i)*s.ldc+j:]
+		c := s.out.x[i*s.out.ld+j-s.j0:]
 		if nr == shape.rows && nc == shape.cols {
-			rowTile(shape, s.kc, x, stride, panel, next[min(f, len(next)-1):], c, s.ldc, s.alpha, acc)
+			s.tile(shape, x, stride, panel, next[min(f, len(next)-1):], c, s.out.ld, s.acc)
 			continue
 		}
 		t := s.ws.tile()
-		rowTile(shape, s.kc, x, stride, panel, panel, t, shape.cols, s.alpha, false)
-		storeTile(c, s.ldc, t, shape.cols, nr, nc, acc)
+		s.tile(shape, x, stride, panel, panel, t, shape.cols, false)
+		storeTile(c, s.out.ld, t, shape.cols, nr, nc, s.acc)
+	}
+}
+
+// tile runs a micro-kernel on a whole tile.
+func (s *strips) tile(shape tileShape, x []float32, stride int, panel, next, c []float32, ldc int, acc bool) {
+	alpha := s.alpha
+	if s.part.constant {
+		alpha = 1
+	}
+	if s.paired {
+		pairTile(shape, s.kc, x, stride, panel, next, c, ldc, alpha, acc)
+	} else {
+		rowTile(shape, s.kc, x, stride, panel, next, c, ldc, alpha, acc)
 	}
 }

@@ -16,6 +16,12 @@ func rowTile14x32(steps int, a *float32, lda int, b *float32, c *float32, ldc in
 func rowTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
 
 //go:noescape
+func pairTile14x32(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
+
+//go:noescape
+func pairTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
+
+//go:noescape
 func rowTile6x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
 
 // genericOuterTile over the tile in the name.
@@ -80,6 +86,19 @@ func rowTile(shape tileShape, steps int, a []float32, lda int, b, next []float32
 		rowTile14x32(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
 	default:
 		rowTile24x16(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	}
+}
+
+// pairTile is rowTile of avx512 on words of two values in bfloat16, a step taking both.
+func pairTile(shape tileShape, steps int, a []float32, lda int, b, next []float32, c []float32, ldc int, alpha float32, acc bool) {
+	_, _, _ = a[(shape.rows-1)*lda+steps-1], b[steps*shape.cols-1], c[(shape.rows-1)*ldc+shape.cols-1]
+	switch {
+	case pairsInGo:
+		genericPairTile(shape, steps, a, lda, b, c, ldc, alpha, acc)
+	case shape == tileSets[avx512].wide:
+		pairTile14x32(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	default:
+		pairTile24x16(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
 	}
 }
 

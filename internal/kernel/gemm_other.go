@@ -16,6 +16,10 @@ func dot(out, x, w []float32, ldw int) { genericDot(out, x, w, ldw) }
 
 func transposeBlocks(_ []float32, _ int, _ []float32, _, _ int) {}
 
+func pairTile(shape tileShape, steps int, a []float32, lda int, b, _ []float32, c []float32, ldc int, alpha float32, acc bool) {
+	genericPairTile(shape, steps, a, lda, b, c, ldc, alpha, acc)
+}
+
 // Products in bfloat16 take the float32 kernels in this build.
 
 func tileStrips(_ *[64]byte, _, _ int, _, _, _ *float32, _, _ int, _ *float32, _ bool) {}

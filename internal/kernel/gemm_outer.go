@@ -15,7 +15,8 @@ const wideGradient = 128
 // outerProduct is C (n, k) (+)= alpha·Aᵀ·B for A (steps, n) and B (steps, k).
 // If transposed, c is (k, n).
 type outerProduct struct {
-	c, a, b       []float32
+	c             []float32
+	a, b          Vec // float32, or bfloat16 that is widened a tile at a time
 	ldc, lda, ldb int
 	steps, n, k   int
 	block         int // terms per block of the sum
@@ -55,14 +56,18 @@ func (o *outerProduct) panel(ws *workspace, shape tileShape, i0, i1, j int) {
 	nc := min(shape.cols, o.k-j)
 	for s := 0; s < o.steps; s += o.block {
 		kc := min(o.block, o.steps-s)
-		b, ldb := o.b[s*o.ldb+j:], o.ldb
-		if nc < shape.cols { // no row may be read past its end
-			b, ldb = padRows(&ws.rowsBuf, b, ldb, kc, nc, shape.cols), shape.cols
+		b, ldb := o.b.F32, o.ldb
+		if o.b.Half() || nc < shape.cols { // no row may be read past its end
+			b, ldb = padRows(&ws.rowsBuf, o.b, s*o.ldb+j, ldb, kc, nc, shape.cols), shape.cols
+		} else {
+			b = b[s*o.ldb+j:]
 		}
 		for i := i0; i < i1; i += shape.rows {
-			a, lda, nr := o.a[s*o.lda+i:], o.lda, min(shape.rows, i1-i)
-			if nr < shape.rows && !o.padded {
-				a, lda = padRows(&ws.tailBuf, a, lda, kc, nr, shape.rows), shape.rows
+			a, lda, nr := o.a.F32, o.lda, min(shape.rows, i1-i)
+			if o.a.Half() || nr < shape.rows && !o.padded {
+				a, lda = padRows(&ws.tailBuf, o.a, s*o.lda+i, lda, kc, nr, shape.rows), shape.rows
+			} else {
+				a = a[s*o.lda+i:]
 			}
 			o.tile(ws, shape, kc, a, lda, b, ldb, i, j, nr, nc, o.acc || s > 0)
 		}
@@ -86,12 +91,14 @@ func (o *outerProduct) tile(ws *workspace, shape tileShape, kc int, a []float32,
 	storeTile(o.c[j*o.ldc+i:], o.ldc, flipped, ldf, nc, nr, acc)
 }
 
-// padRows copies x (rows, cols) at stride ldx to rows of padded values.
-func padRows(buf *[]float32, x []float32, ldx, rows, cols, padded int) []float32 {
+// padRows copies rows of x that begin at value at, (rows, cols) at stride ldx, to rows
+// of padded values.
+func padRows(buf *[]float32, x Vec, at, ldx, rows, cols, padded int) []float32 {
 	dst := growAligned(buf, rows*padded)
 	for r := range rows {
 		row := dst[r*padded : r*padded+padded]
-		clear(row[copy(row, x[r*ldx:r*ldx+cols]):])
+		clear(row[cols:])
+		Copy(F32Vec(row[:cols]), x.Slice(at+r*ldx, at+r*ldx+cols))
 	}
 	return dst
 }

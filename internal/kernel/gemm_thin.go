@@ -38,7 +38,7 @@ func (p *dotTask) Run(lo, hi int) {
 		w := p.w.rows(&ws.rowsBuf, lo, lo+n)
 		for i := range p.m {
 			dot(out[:n], p.a[i*p.lda:i*p.lda+k], w, k)
-			c := p.c[i*p.ldc+lo : i*p.ldc+lo+n]
+			c := p.c.F32[i*p.ldc+lo : i*p.ldc+lo+n]
 			for j, v := range out[:n] {
 				v = float32(p.alpha * v)
 				if p.acc {
@@ -110,7 +110,7 @@ func (p *product) thinRowsOf(ws *workspace, lo, hi int) {
 				rowTile(shape, kc, s, lds, panel, panel, t, shape.cols, p.alpha, false)
 				ldf := roundUp(shape.rows, 16)
 				transpose(flipped, ldf, t, shape.cols, ldf, shape.cols)
-				storeTile(p.c[i*p.ldc+lo+j:], p.ldc, flipped, ldf, min(shape.cols, m-i), n, p.acc || r > 0)
+				storeTile(p.c.F32[i*p.ldc+lo+j:], p.ldc, flipped, ldf, min(shape.cols, m-i), n, p.acc || r > 0)
 			}
 			i += shape.cols
 		}
@@ -136,7 +136,7 @@ func (p *product) thinBackward() {
 			rows = growAligned(&p.decoded, (p.hi-p.lo)*k)
 			Parallel(p.hi-p.lo, 16, (*decodeRows)(p))
 		}
-		p.outer = outerProduct{c: p.c, ldc: p.ldc, a: p.panels[p.lo*p.flipStride:], lda: p.flipStride, padded: true, b: rows, ldb: k,
+		p.outer = outerProduct{c: p.c.F32, ldc: p.ldc, a: F32Vec(p.panels[p.lo*p.flipStride:]), lda: p.flipStride, padded: true, b: F32Vec(rows), ldb: k,
 			steps: p.hi - p.lo, n: m, k: k, block: block, alpha: p.alpha, acc: p.acc || p.lo > 0}
 		p.outer.run()
 	}

@@ -1,6 +1,9 @@
 package kernel
 
-import "unsafe"
+import (
+	"math"
+	"unsafe"
+)
 
 // This file holds the products in bfloat16 (Matrix.Half). On AMX, A is rounded
 // into tiles and the weight, chunk by chunk, into panels of pairs:
@@ -27,26 +30,19 @@ const (
 // onTiles reports whether the product runs on AMX. Few rows do not repay the
 // packing of the weight, and the tiles know no factor.
 func (p *product) onTiles() bool {
-	return p.w.Half && AMX() && p.m > dotRows && p.alpha == 1
+	return p.w.Half && halfNow() == tiles && p.m > dotRows && p.alpha == 1
 }
 
-// roundOperand replaces A (m, terms) by its rounded values where the product is in
-// bfloat16 but not on AMX.
-func (p *product) roundOperand(terms int) {
-	if !p.w.Half || p.onTiles() {
-		return
-	}
-	x := growAligned(&p.rounded, p.m*terms)
-	packStrips(x, terms, p.a, p.lda, p.m, terms, p.m)
-	RoundBF16(x)
-	p.a, p.lda = x, terms
-}
-
-// tiledForward computes C (m, N) (+)= A (m, K)·Wᵀ. A panel holds rows of W.
+// tiledForward computes C (m, N) (+)= A (m, K)·Wᵀ and the terms. A panel holds rows
+// of W, and behind them those of the terms.
 func (p *product) tiledForward() {
-	n, k := p.w.N, p.w.K
-	p.packTiles(0, k)
-	chunk := roundUp(max(chunkValues/k, chunkRows), tileSide)
+	n := p.w.N
+	for i := range p.parts {
+		p.parts[i].lo, p.parts[i].hi = 0, p.parts[i].w.K
+	}
+	p.packTiles()
+	p.blocks.acc, p.blocks.last = p.acc, true
+	chunk := roundUp(max(chunkValues/p.tiledTerms, chunkRows), tileSide)
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
 		p.panels = growAligned(&p.scratch, roundUp(p.hi-p.lo, tileSide)*p.tiledTerms/2)
@@ -56,25 +52,48 @@ func (p *product) tiledForward() {
 	}
 }
 
-// tiledBackward computes C (m, K) (+)= A (m, N)·W. A panel holds columns of W, of
-// the rows of the chunk.
+// tiledBackward computes C (m, K) (+)= A (m, N)·W and the terms. A panel holds
+// columns of W, of the rows of the chunk, and in the last chunk those of the terms.
 func (p *product) tiledBackward() {
 	n, k := p.w.N, p.w.K
 	chunk := roundUp(max(chunkValues/k, tiledTerms), tileSide)
+	if p.c.Half() && chunk < n {
+		p.sumsForC(k)
+	}
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
-		p.packTiles(p.lo, p.hi)
+		for i := range p.parts {
+			s := &p.parts[i]
+			s.lo, s.hi = 0, 0
+			if i == 0 {
+				s.lo, s.hi = p.lo, p.hi
+			} else if p.hi == n {
+				s.hi = s.w.N
+			}
+		}
+		p.packTiles()
+		p.blocks.acc, p.blocks.last = p.acc || p.lo > 0, p.hi == n
 		p.panels = growAligned(&p.scratch, roundUp(k, tileSide)*p.tiledTerms/2)
-		Parallel(p.hi-p.lo, tileSide, (*pairBackward)(p))
+		for i := range p.parts {
+			if s := &p.parts[i]; s.hi > s.lo {
+				p.packing = s
+				Parallel(s.hi-s.lo, tileSide, (*pairBackward)(p))
+			}
+		}
 		p.blocks.o0, p.blocks.o1 = 0, k
 		p.multiplyTiles()
 	}
+	p.storeSums(k)
 }
 
-// packTiles rounds terms [r0, r1) of A into tiles.
-func (p *product) packTiles(r0, r1 int) {
-	p.tiledTerms = roundUp(r1-r0, tileSide)
-	p.blocks = blocking{r0: r0, r1: r1, kc: roundUp(ceilDiv(p.tiledTerms, ceilDiv(p.tiledTerms, tiledTerms)), tileSide)}
+// packTiles rounds terms [lo, hi) of each part's A into tiles.
+func (p *product) packTiles() {
+	p.tiledTerms = 0
+	for i := range p.parts {
+		s := &p.parts[i]
+		s.at, s.steps = p.tiledTerms, roundUp(s.hi-s.lo, tileSide)
+		p.tiledTerms += s.steps
+	}
 	growAligned(&p.rounded, roundUp(p.m, tileSide)*p.tiledTerms/2)
 	Parallel(roundUp(p.m, tileSide), tileSide, (*tileRowsTask)(p))
 }
@@ -85,26 +104,42 @@ type tileRowsTask product
 
 func (p *tileRowsTask) Run(lo, hi int) {
 	const words = tileSide / 2 // of a line: the terms of one row in one tile
-	terms := p.blocks.r1 - p.blocks.r0
-	full := terms / tileSide
 	for i := lo; i < hi; i++ {
-		x := p.rounded[i/tileSide*tileSide*p.tiledTerms/2+i%tileSide*words:]
-		if i >= p.m {
-			for s := range p.tiledTerms / tileSide {
-				clear(x[s*tileSide*words:][:words])
+		row := p.rounded[i/tileSide*tileSide*p.tiledTerms/2+i%tileSide*words:]
+		for k := range p.parts {
+			s := &p.parts[k]
+			if s.steps == 0 {
+				continue
 			}
-			continue
+			x := row[s.at*words:]
+			if i >= p.m {
+				for l := range s.steps / tileSide {
+					clear(x[l*tileSide*words:][:words])
+				}
+				continue
+			}
+			at := i*s.lda + s.lo
+			tileLines(x, s.source.Slice(at, at+s.hi-s.lo))
 		}
-		a := p.a[i*p.lda+p.blocks.r0:][:terms]
-		if full > 0 {
-			_ = x[(full-1)*tileSide*words+words-1]
-			roundLines(&x[0], tileSide*words, &a[0], full)
+	}
+}
+
+// tileLines brings the terms of one row into lines of tiles, tileSide lines apart.
+func tileLines(x []float32, a Vec) {
+	const words, apart = tileSide / 2, tileSide * tileSide / 2
+	full := a.Len() / tileSide
+	if full > 0 && !a.Half() && !tilesInGo {
+		_ = x[(full-1)*apart+words-1]
+		roundLines(&x[0], apart, &a.F32[0], full)
+	} else {
+		for l := range full {
+			Copy(HalfVec(x[l*apart:][:words], tileSide), a.Slice(l*tileSide, (l+1)*tileSide))
 		}
-		if rest := a[full*tileSide:]; len(rest) > 0 {
-			line := x[full*tileSide*words:][:words]
-			clear(line)
-			F32ToBF16(asBytes(line)[:2*len(rest)], rest)
-		}
+	}
+	if rest := a.from(full * tileSide); rest.Len() > 0 {
+		line := x[full*apart:][:words]
+		clear(line)
+		Copy(HalfVec(line, rest.Len()), rest)
 	}
 }
 
@@ -113,22 +148,27 @@ func asBytes(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
-// halfRows gives rows [lo, hi) of w in bfloat16, rows of zeros up to tileSide of them
-// and zeros up to a multiple of tileSide values in a row, at a stride of words of two.
-func (w *Matrix) halfRows(ws *workspace, lo, hi int) (x []float32, stride int) {
+// halfRows gives rows [lo, hi) of w times scale in bfloat16, rows of zeros up to so
+// many and zeros up to a multiple of values in a row, at a stride of words of two.
+func (w *Matrix) halfRows(ws *workspace, lo, hi, rows, multiple int, scale float32) (x []float32, stride int) {
 	k := w.K
-	stride = roundUp(k, tileSide) / 2
-	if w.F32 == nil && w.BF16 != nil && hi-lo == tileSide && k%tileSide == 0 {
+	stride = roundUp(k, multiple) / 2
+	if w.F32 == nil && w.BF16 != nil && hi-lo == rows && k%multiple == 0 && scale == 1 {
 		return asWords(w.BF16[2*lo*k : 2*hi*k]), stride
 	}
-	x = growAligned(&ws.stripsBuf, tileSide*stride)
+	x = growAligned(&ws.stripsBuf, rows*stride)
 	clear(x[(hi-lo)*stride:])
 	var wide []float32
-	if w.F32 != nil {
-		wide = w.F32[lo*k : hi*k]
-	} else if w.BF16 == nil {
+	switch {
+	case scale != 1:
 		wide = growAligned(&ws.rowsBuf, (hi-lo)*k)
-		w.Decode(wide, lo, hi)
+		w.widen(wide, lo, hi)
+		vecScale(wide, wide, scale)
+	case w.F32 != nil:
+		wide = w.F32[lo*k : hi*k]
+	case w.BF16 == nil:
+		wide = growAligned(&ws.rowsBuf, (hi-lo)*k)
+		w.Decode(wide, w.base+lo, w.base+hi)
 	}
 	for i := range hi - lo {
 		row := x[i*stride : (i+1)*stride]
@@ -158,24 +198,28 @@ func (p *pairForward) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
 	for ; lo < hi; lo += tileSide {
-		x, stride := p.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide))
-		transpose(p.panels[lo*stride:(lo+tileSide)*stride], tileSide, x, stride, tileSide, stride)
+		for i := range p.parts {
+			s := &p.parts[i]
+			x, stride := s.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide), tileSide, tileSide, s.scale)
+			dst := p.panels[(lo*p.tiledTerms+s.at*tileSide)/2:][:tileSide*stride]
+			transpose(dst, tileSide, x, stride, tileSide, stride)
+		}
 	}
 }
 
-// pairBackward is the task that brings rows of W together two by two; ranges are
-// rows counted from the chunk's first, at multiples of tileSide.
+// pairBackward is the task that brings rows of a part's weight together two by two;
+// ranges are rows counted from the chunk's first, at multiples of tileSide.
 type pairBackward product
 
 func (p *pairBackward) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
+	s := p.packing
 	for ; lo < hi; lo += tileSide {
-		x, stride := p.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide))
+		x, stride := s.w.halfRows(ws, s.lo+lo, s.lo+min(hi, lo+tileSide), tileSide, tileSide, s.scale)
 		for j := 0; j < stride; j += tileSide / 2 { // words
-			dst := p.panels[j*p.tiledTerms+lo/2*tileSide:]
-			_, _ = dst[tileSide*tileSide/2-1], x[(tileSide-1)*stride+j+tileSide/2-1]
-			pairRows(&dst[0], &x[j], stride, tileSide/2)
+			dst := p.panels[j*p.tiledTerms+(s.at+lo)/2*tileSide:]
+			interleave(dst, x[j:], stride, tileSide/2)
 		}
 	}
 }
@@ -210,25 +254,30 @@ func (p *tiledUnits) Run(lo, hi int) {
 // chunk's first.
 func (p *product) tiledBlock(ws *workspace, i0, i1, j0, j1 int) {
 	b := &p.blocks
+	kc := roundUp(ceilDiv(p.tiledTerms, ceilDiv(p.tiledTerms, tiledTerms)), tileSide)
 	for jb := j0; jb < j1; jb += tiledCols {
-		for r := 0; r < p.tiledTerms; r += b.kc {
-			for j := jb; j < min(jb+tiledCols, j1); j += tileSide {
-				p.tiledPanel(ws, i0, i1, j, j1, r, min(b.kc, p.tiledTerms-r))
+		end := min(jb+tiledCols, j1)
+		out := p.target(ws, i0, b.o0+jb, i1-i0, end-jb)
+		for r := 0; r < p.tiledTerms; r += kc {
+			for j := jb; j < end; j += tileSide {
+				c := sums{out.x[j-jb:], out.ld}
+				p.tiledPanel(ws, c, i0, i1, j, end, r, min(kc, p.tiledTerms-r))
 			}
 		}
+		p.deliver(out, i0, b.o0+jb, i1-i0, end-jb)
 	}
 }
 
 // tiledPanel multiplies rows [i0, i1) by the panel of columns that begins at j, of
-// which those below j1 are wanted, over terms [r, r+kc) of the chunk.
-func (p *product) tiledPanel(ws *workspace, i0, i1, j, j1, r, kc int) {
-	b := &p.blocks
+// which those below j1 are wanted, over terms [r, r+kc) of the chunk. out is where the
+// first row's first column goes.
+func (p *product) tiledPanel(ws *workspace, out sums, i0, i1, j, j1, r, kc int) {
 	panel := p.panels[(j*p.tiledTerms+r*tileSide)/2:][:kc*tileSide/2]
 	next := panel
 	if j+tileSide < j1 {
 		next = p.panels[((j+tileSide)*p.tiledTerms+r*tileSide)/2:]
 	}
-	acc := p.acc || b.r0+r > 0
+	acc := p.blocks.acc || r > 0
 	skip := (p.tiledTerms - kc) * tileSide / 2
 	nc := min(tileSide, j1-j)
 	full := 0
@@ -236,20 +285,18 @@ func (p *product) tiledPanel(ws *workspace, i0, i1, j, j1, r, kc int) {
 		full = (i1 - i0) / tileSide
 	}
 	if full > 0 {
-		a, c := p.tilesOf(i0, r, full, kc), p.c[i0*p.ldc+b.o0+j:]
-		_ = c[(full*tileSide-1)*p.ldc+tileSide-1]
-		tileStrips(&tileConfig, full, kc/tileSide, &a[0], &panel[0], &c[0], p.ldc, skip, &next[0], acc)
+		tileSquares(full, kc/tileSide, p.tilesOf(i0, r, full, kc), panel, out.x, out.ld, skip, next, acc)
 	}
 	for i := i0 + full*tileSide; i < i1; i += tileSide {
 		// Part of a square goes through scratch that holds C, so that it rounds as a
 		// whole one does.
-		a, c, t, nr := p.tilesOf(i, r, 1, kc), p.c[i*p.ldc+b.o0+j:], ws.tile(), min(tileSide, i1-i)
+		a, c, t, nr := p.tilesOf(i, r, 1, kc), out.x[(i-i0)*out.ld:], ws.tile(), min(tileSide, i1-i)
 		if acc {
 			clear(t)
-			storeTile(t, tileSide, c, p.ldc, nr, nc, false)
+			storeTile(t, tileSide, c, out.ld, nr, nc, false)
 		}
-		tileStrips(&tileConfig, 1, kc/tileSide, &a[0], &panel[0], &t[0], tileSide, skip, &next[0], acc)
-		storeTile(c, p.ldc, t, tileSide, nr, nc, false)
+		tileSquares(1, kc/tileSide, a, panel, t, tileSide, skip, next, acc)
+		storeTile(c, out.ld, t, tileSide, nr, nc, false)
 	}
 }
 
@@ -268,3 +315,74 @@ var tileConfig = func() (c [64]byte) {
 	}
 	return c
 }()
+
+// tilesInGo and pairsInGo make the drivers run the reference in place of AMX and of
+// VDPBF16PS, so that they are tested on processors that have neither.
+var tilesInGo, pairsInGo bool
+
+// tileSquares runs the AMX kernel on strips of tileSide rows of C: see tileStrips.
+func tileSquares(strips, steps int, a, panel, c []float32, ldc, skip int, next []float32, acc bool) {
+	_ = c[(strips*tileSide-1)*ldc+tileSide-1]
+	if tilesInGo {
+		genericTileStrips(strips, steps, a, panel, c, ldc, skip, acc)
+		return
+	}
+	tileStrips(&tileConfig, strips, steps, &a[0], &panel[0], &c[0], ldc, skip, &next[0], acc)
+}
+
+// genericTileStrips is the reference of tileStrips, whose sums have the same order.
+func genericTileStrips(strips, steps int, a, panel, c []float32, ldc, skip int, acc bool) {
+	const words = tileSide / 2
+	for s := range strips {
+		strip := a[s*(steps*tileSide*words+skip):]
+		for i := range tileSide {
+			row := c[(s*tileSide+i)*ldc:][:tileSide]
+			if !acc {
+				clear(row)
+			}
+			for w := range steps * words {
+				x := wordAt(strip, w/words*tileSide*words+i*words+w%words)
+				for j := range row {
+					y := wordAt(panel, w*tileSide+j)
+					row[j] += x.lo * y.lo
+					row[j] += x.hi * y.hi
+				}
+			}
+		}
+	}
+}
+
+// word is two values in bfloat16, widened.
+type word struct{ lo, hi float32 }
+
+func wordAt(x []float32, i int) word {
+	bits := math.Float32bits(x[i])
+	return word{math.Float32frombits(bits << 16), math.Float32frombits(bits &^ 0xffff)}
+}
+
+// interleave sets dst (pairs, 32) to words of the values of rows 2i and 2i+1 of src
+// (2·pairs, 32), bfloat16 at a stride of lds words.
+func interleave(dst, src []float32, lds, pairs int) {
+	_, _ = dst[pairs*tileSide-1], src[(2*pairs-1)*lds+tileSide/2-1]
+	pairRows(&dst[0], &src[0], lds, pairs)
+}
+
+// genericPairTile is the reference of pairTile, but for the order in which the two
+// products of a word are added.
+func genericPairTile(shape tileShape, steps int, a []float32, lda int, b []float32, c []float32, ldc int, alpha float32, acc bool) {
+	for i := range shape.rows {
+		for j := range shape.cols {
+			var sum float32
+			for s := range steps {
+				x, y := wordAt(a, i*lda+s), wordAt(b, s*shape.cols+j)
+				sum += x.hi * y.hi
+				sum += x.lo * y.lo
+			}
+			sum = float32(alpha * sum)
+			if acc {
+				sum += c[i*ldc+j]
+			}
+			c[i*ldc+j] = sum
+		}
+	}
+}

@@ -19,12 +19,29 @@ type Matrix struct {
 	// several goroutines at once and must give the same values every time.
 	// It is used only if F32 and BF16 are nil.
 	Decode func(dst []float32, lo, hi int)
-	// Half makes MulT and Mul round both operands to bfloat16, ties to even. Sums
-	// stay float32. With AMX that is several times as fast; without it the same
-	// products are made in float32, and sums differ by the order of their terms.
+	// Half makes products round both operands to bfloat16, ties to even. Sums stay
+	// float32. With AMX or AVX512-BF16 that is up to several times as fast; without
+	// them the same products are made in float32, and sums differ by the order of
+	// their terms. See [Half].
 	Half bool
 
-	ld int // row stride of F32 if not K
+	ld   int // row stride of F32 if not K
+	base int // number of the first row, as Decode counts
+}
+
+// rowsOf is the matrix of rows [lo, hi).
+func (w *Matrix) rowsOf(lo, hi int) Matrix {
+	part := *w
+	part.N = hi - lo
+	switch {
+	case w.F32 != nil:
+		part.F32 = w.F32[lo*w.stride():]
+	case w.BF16 != nil:
+		part.BF16 = w.BF16[2*lo*w.K:]
+	default:
+		part.base += lo
+	}
+	return part
 }
 
 // rows gives rows [lo, hi) of w as the products take them, in buf unless they
@@ -52,7 +69,7 @@ func (w *Matrix) widen(dst []float32, lo, hi int) {
 	case w.BF16 != nil:
 		BF16ToF32(dst, w.BF16[2*lo*w.K:2*hi*w.K])
 	default:
-		w.Decode(dst, lo, hi)
+		w.Decode(dst, w.base+lo, w.base+hi)
 	}
 }
 
@@ -71,30 +88,59 @@ func MulT(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, acc bool
 }
 
 // ScaledMulT is MulT with the product multiplied by alpha before it is stored
-// or added: C (+)= alpha·A·Wᵀ. It costs no more than MulT; a LoRA branch uses
-// it as y += s·(h·Bᵀ).
+// or added: C (+)= alpha·A·Wᵀ, at the cost of MulT.
 func ScaledMulT(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, alpha float32, acc bool) {
-	w.check("MulT")
-	checkOperand("MulT", "C", c, m, w.N, ldc)
-	checkOperand("MulT", "A", a, m, w.K, lda)
+	forward("MulT", F32Vec(c), ldc, F32Vec(a), lda, m, w, alpha, acc, nil)
+}
+
+// Term is what a low-rank pair adds to a product: Scale·H·Bᵀ to y = x·Wᵀ, with
+// B (N, R), or Scale·H·A to dx = dy·W, with A (R, K). H is (m, R).
+type Term struct {
+	H     []float32
+	W     *Matrix
+	Scale float32
+}
+
+// Linear is a linear layer with low-rank pairs: y = x·Wᵀ + Σ terms, or y += with
+// acc. y is (m, N), x is (m, K), w is (N, K). The terms are summed with the product
+// before y is rounded, and in bfloat16 where w is Half.
+func Linear(y, x Vec, m int, w *Matrix, acc bool, terms []Term) {
+	forward("Linear", y, w.N, x, w.K, m, w, 1, acc, terms)
+}
+
+func forward(op string, c Vec, ldc int, a Vec, lda int, m int, w *Matrix, alpha float32, acc bool, terms []Term) {
+	w.check(op)
+	checkOperand(op, "C", c.Len(), m, w.N, ldc)
+	checkOperand(op, "A", a.Len(), m, w.K, lda)
+	for i := range terms {
+		terms[i].check(op, m, w.N, terms[i].W.K, terms[i].W.N)
+	}
 	if m == 0 || w.N == 0 {
 		return
 	}
 	if w.K == 0 {
 		clearUnless(acc, c, ldc, m, w.N)
-		return
+		acc = true
+		if len(terms) == 0 {
+			return
+		}
 	}
 	p := products.get()
-	p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, m, w, alpha, acc
-	p.roundOperand(w.K)
+	p.c, p.ldc, p.m, p.w, p.alpha, p.acc = c, ldc, m, w, alpha, acc
 	switch {
+	case w.K == 0:
+		p.plain(w.N, terms, func() {}, ScaledMulT)
 	case p.onTiles():
+		p.operands(a, lda, w.K, terms)
 		p.tiledForward()
 	case m <= dotRows:
-		p.dotProducts()
-	case m <= thinRows && w.N >= 4*m:
-		p.thinForward()
+		p.widenOperand(a, lda, w.K)
+		p.plain(w.N, terms, p.dotProducts, ScaledMulT)
+	case !p.onPairs() && m <= thinRows && w.N >= 4*m:
+		p.widenOperand(a, lda, w.K)
+		p.plain(w.N, terms, p.thinForward, ScaledMulT)
 	default:
+		p.operands(a, lda, w.K, terms)
 		p.blockedForward()
 	}
 	p.release()
@@ -112,25 +158,45 @@ func Mul(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, acc bool)
 // ScaledMul is Mul with the product multiplied by alpha before it is stored or
 // added: C (+)= alpha·A·W, at the cost of Mul.
 func ScaledMul(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, alpha float32, acc bool) {
-	w.check("Mul")
-	checkOperand("Mul", "C", c, m, w.K, ldc)
-	checkOperand("Mul", "A", a, m, w.N, lda)
+	backward("Mul", F32Vec(c), ldc, F32Vec(a), lda, m, w, alpha, acc, nil)
+}
+
+// LinearBackward is the input gradient of Linear: dx = dy·W + Σ terms, or dx += with
+// acc. dx is (m, K), dy is (m, N), w is (N, K).
+func LinearBackward(dx, dy Vec, m int, w *Matrix, acc bool, terms []Term) {
+	backward("LinearBackward", dx, w.K, dy, w.N, m, w, 1, acc, terms)
+}
+
+func backward(op string, c Vec, ldc int, a Vec, lda int, m int, w *Matrix, alpha float32, acc bool, terms []Term) {
+	w.check(op)
+	checkOperand(op, "C", c.Len(), m, w.K, ldc)
+	checkOperand(op, "A", a.Len(), m, w.N, lda)
+	for i := range terms {
+		terms[i].check(op, m, w.K, terms[i].W.N, terms[i].W.K)
+	}
 	if m == 0 || w.K == 0 {
 		return
 	}
 	if w.N == 0 {
 		clearUnless(acc, c, ldc, m, w.K)
-		return
+		acc = true
+		if len(terms) == 0 {
+			return
+		}
 	}
 	p := products.get()
-	p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, m, w, alpha, acc
-	p.roundOperand(w.N)
+	p.c, p.ldc, p.m, p.w, p.alpha, p.acc = c, ldc, m, w, alpha, acc
 	switch {
+	case w.N == 0:
+		p.plain(w.K, terms, func() {}, ScaledMul)
 	case p.onTiles():
+		p.operands(a, lda, w.N, terms)
 		p.tiledBackward()
-	case m <= thinRows && w.K >= 4*m:
-		p.thinBackward()
+	case !p.onPairs() && m <= thinRows && w.K >= 4*m:
+		p.widenOperand(a, lda, w.N)
+		p.plain(w.K, terms, p.thinBackward, ScaledMul)
 	default:
+		p.operands(a, lda, w.N, terms)
 		p.blockedBackward()
 	}
 	p.release()
@@ -143,21 +209,27 @@ func ScaledMul(c []float32, ldc int, a []float32, lda int, m int, w *Matrix, alp
 //
 // Every element is summed in an order that m alone decides; see MulT.
 func MulTN(c []float32, ldc int, a []float32, lda int, b []float32, ldb int, m, n, k int, alpha float32, acc bool) {
-	checkOperand("MulTN", "C", c, n, k, ldc)
-	checkOperand("MulTN", "A", a, m, n, lda)
-	checkOperand("MulTN", "B", b, m, k, ldb)
+	WeightGradient(c, ldc, F32Vec(a), lda, F32Vec(b), ldb, m, n, k, alpha, acc)
+}
+
+// WeightGradient is MulTN of activations of either type, which it widens.
+func WeightGradient(c []float32, ldc int, a Vec, lda int, b Vec, ldb int, m, n, k int, alpha float32, acc bool) {
+	checkOperand("MulTN", "C", len(c), n, k, ldc)
+	checkOperand("MulTN", "A", a.Len(), m, n, lda)
+	checkOperand("MulTN", "B", b.Len(), m, k, ldb)
 	if n == 0 || k == 0 {
 		return
 	}
 	if m == 0 {
-		clearUnless(acc, c, ldc, n, k)
+		clearUnless(acc, F32Vec(c), ldc, n, k)
 		return
 	}
 	p := products.get()
-	if min(n, k) >= wideGradient && m >= wideGradient {
-		p.gradient = Matrix{N: m, K: k, F32: b, ld: ldb}
-		p.c, p.ldc, p.a, p.lda, p.m, p.w, p.alpha, p.acc = c, ldc, a, lda, n, &p.gradient, alpha, acc
-		p.aByTerms = true
+	if min(n, k) >= wideGradient && m >= wideGradient && !a.Half() && !b.Half() {
+		p.gradient = Matrix{N: m, K: k, F32: b.F32, ld: ldb}
+		p.c, p.ldc, p.m, p.w, p.alpha, p.acc = F32Vec(c), ldc, n, &p.gradient, alpha, acc
+		s := p.addPart()
+		s.a, s.lda, s.w, s.scale, s.byTerms = a.F32, lda, p.w, 1, true
 		p.blockedBackward()
 		p.release()
 		return
@@ -170,6 +242,14 @@ func MulTN(c []float32, ldc int, a []float32, lda int, b []float32, ldb int, m, 
 	}
 	o.run()
 	p.release()
+}
+
+func (t *Term) check(op string, m, width, r, other int) {
+	t.W.check(op)
+	if other != width {
+		panic(fmt.Sprintf("kernel: %s: a low-rank term is (%d, %d), the product has %d columns", op, t.W.N, t.W.K, width))
+	}
+	checkOperand(op, "H", len(t.H), m, r, r)
 }
 
 func (w *Matrix) check(op string) {
@@ -185,51 +265,68 @@ func (w *Matrix) check(op string) {
 	}
 }
 
-// checkOperand panics unless x holds rows rows of cols values at stride ld.
-func checkOperand(op, name string, x []float32, rows, cols, ld int) {
-	if rows < 0 || cols < 0 || ld < cols || rows > 0 && len(x) < (rows-1)*ld+cols {
-		panic(fmt.Sprintf("kernel: %s: %s is (%d, %d) at stride %d, but has %d values", op, name, rows, cols, ld, len(x)))
+// checkOperand panics unless so many values hold rows rows of cols values at stride ld.
+func checkOperand(op, name string, values, rows, cols, ld int) {
+	if rows < 0 || cols < 0 || ld < cols || rows > 0 && values < (rows-1)*ld+cols {
+		panic(fmt.Sprintf("kernel: %s: %s is (%d, %d) at stride %d, but has %d values", op, name, rows, cols, ld, values))
 	}
 }
 
 // clearUnless stores the empty sum, zero, unless it is to be added.
-func clearUnless(acc bool, c []float32, ldc, rows, cols int) {
+func clearUnless(acc bool, c Vec, ldc, rows, cols int) {
 	if acc {
 		return
 	}
 	for i := range rows {
-		clear(c[i*ldc : i*ldc+cols])
+		row := c.Slice(i*ldc, i*ldc+cols)
+		clear(row.F32)
+		clear(row.BF16)
 	}
 }
 
 // product is one call and what its phases share. It is reused from call to
 // call, so that a steady state allocates nothing.
 type product struct {
-	c, a     []float32
-	ldc, lda int
-	m        int
-	w        *Matrix
-	alpha    float32
-	acc      bool
+	c      Vec
+	ldc    int
+	m      int
+	w      *Matrix
+	alpha  float32
+	acc    bool
+	parts  []part // of the sum: the product itself first
+	paired bool   // operands are words of two values in bfloat16
+
+	a   []float32 // A as float32, for few rows
+	lda int
+
+	finalStride int
+	final       Vec       // C where c are sums that storeSums rounds to it
+	sums        []float32 // backs c then
+	widened     []float32 // backs a
 
 	lo, hi     int       // rows of W in the present chunk
+	packing    *part     // whose weight packBackward packs
 	panels     []float32 // the packed operand of the present chunk, shared by the workers
 	decoded    []float32 // rows of W that all workers read
 	scratch    []float32 // backs panels
-	rounded    []float32 // A in bfloat16: widened, or as tiles of words of two values
-	tiledTerms int       // terms of the sum that the present tiles hold, and zeros up to a multiple of 32
+	rounded    []float32 // A as tiles of words of two values in bfloat16
+	tiledTerms int       // terms of the sum that the present tiles hold, parts filled up with zeros to multiples of 32
 	blocks     blocking
 	flipStride int    // row stride of Aᵀ in thinBackward
-	aByTerms   bool   // a is (terms, m), as in MulTN
 	gradient   Matrix // the right operand of MulTN
 	outer      outerProduct
+	converting convertTask
 }
 
 var products freeList[product]
 
 // release gives p back without keeping the caller's memory alive.
 func (p *product) release() {
-	p.c, p.a, p.w, p.panels = nil, nil, nil, nil
-	p.outer, p.gradient, p.aByTerms = outerProduct{}, Matrix{}, false
+	p.c, p.a, p.w, p.panels, p.final, p.packing = Vec{}, nil, nil, nil, Vec{}, nil
+	for i := range p.parts {
+		p.parts[i] = part{copied: p.parts[i].copied}
+	}
+	p.parts, p.paired = p.parts[:0], false
+	p.outer, p.gradient, p.converting = outerProduct{}, Matrix{}, convertTask{}
 	products.put(p)
 }

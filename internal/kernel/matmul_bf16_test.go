@@ -7,30 +7,53 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
 
-// forEachHalf runs test as a subtest under every implementation, and with AMX
-// where there is AMX.
+// forEachHalf runs test as a subtest under every implementation, and where that is
+// avx512 in every way of computing products in bfloat16: those of the processor, and
+// the drivers of the others on their references.
 func forEachHalf(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	forEachImpl(t, func(t *testing.T) {
-		defer SetAMX(false)()
+		defer setHalf(widened)()
 		test(t)
 	})
-	t.Run("amx", func(t *testing.T) {
-		if !maxAMX {
-			t.Skip("no AMX")
+	if maxImpl < avx512 {
+		return
+	}
+	for _, l := range []halfLevel{pairs, tiles} {
+		name := halfNames[l]
+		if !slices.Contains(halfLevels, l) {
+			name += " in Go"
 		}
-		restore, err := SetImpl("avx512")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer restore()
-		defer SetAMX(true)()
-		test(t)
-	})
+		t.Run(name, func(t *testing.T) {
+			restore, err := SetImpl("avx512")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer restore()
+			defer setHalf(l)()
+			test(t)
+		})
+	}
+}
+
+// setHalf chooses a level, by its reference where the processor does not have it.
+func setHalf(l halfLevel) (restore func()) {
+	level, pairsWere, tilesWere := half, pairsInGo, tilesInGo
+	half = l
+	pairsInGo = l == pairs && !slices.Contains(halfLevels, pairs)
+	tilesInGo = l == tiles && !slices.Contains(halfLevels, tiles)
+	return func() { half, pairsInGo, tilesInGo = level, pairsWere, tilesWere }
+}
+
+// slow reports whether products as large as m·n·k are left out: the drivers are the
+// same for smaller ones.
+func slow(m, n, k int) bool {
+	return (Impl() == "generic" || pairsInGo || tilesInGo) && m*n*k > 4e6
 }
 
 // rounded is x in bfloat16.
@@ -55,7 +78,7 @@ func TestHalfProducts(t *testing.T) {
 		r := seeded(11)
 		for at, s := range append(productShapes, [3]int{64, 64, 64}, [3]int{100, 290, 1200}, [3]int{37, 1300, 33}) {
 			m, n, k := s[0], s[1], s[2]
-			if Impl() == "generic" && m*n*k > 4e6 {
+			if slow(m, n, k) {
 				continue
 			}
 			for variant := range 4 {
@@ -91,10 +114,10 @@ func TestHalfProducts(t *testing.T) {
 // exact result is known.
 func TestHalfChunks(t *testing.T) {
 	forEachHalf(t, func(t *testing.T) {
-		if Impl() == "generic" {
+		n, k, m := 2*chunkRows+276, 2048, 70
+		if slow(m, n, k) {
 			t.Skip("too slow; the drivers are the same")
 		}
-		n, k, m := 2*chunkRows+276, 2048, 70
 		w, x, y := make([]float32, n*k), make([]float32, m*k), make([]float32, m*n)
 		for i := range n {
 			w[i*k+i], w[i*k+k-1] = 2, float32(i%32)
@@ -142,7 +165,7 @@ func TestHalfBits(t *testing.T) {
 			return c
 		}
 		forEachHalf(t, func(t *testing.T) {
-			if Impl() == "generic" && m*n*k > 4e6 {
+			if slow(m, n, k) {
 				t.Skip("too slow; the drivers are the same")
 			}
 			var first []float32
@@ -199,7 +222,7 @@ func TestHalfAllocatesNothing(t *testing.T) {
 // TestTilesSurviveSignals: profiling signals, collections and preemption while tile
 // registers are in use change nothing.
 func TestTilesSurviveSignals(t *testing.T) {
-	if !AMX() {
+	if Half() != "amx" {
 		t.Skip("no AMX")
 	}
 	r := seeded(15)
@@ -233,18 +256,29 @@ func TestTilesSurviveSignals(t *testing.T) {
 	}
 }
 
-func TestSetAMX(t *testing.T) {
-	before := AMX()
-	restore := SetAMX(false)
-	if AMX() {
-		t.Fatal("AMX is on after SetAMX(false)")
+func TestSetHalf(t *testing.T) {
+	before := half
+	for _, name := range Halves() {
+		restore, err := SetHalf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := name; Half() != want && maxImpl == avx512 {
+			t.Errorf("SetHalf(%q) leaves %q", want, Half())
+		}
+		if generic, err := SetImpl("generic"); err != nil || Half() != "float32" {
+			t.Errorf("with plain Go %q, %v", Half(), err)
+		} else {
+			generic()
+		}
+		if restore(); half != before {
+			t.Fatalf("restored to %v, was %v", half, before)
+		}
 	}
-	SetAMX(true)
-	if AMX() != (maxAMX && Impl() == "avx512") {
-		t.Fatalf("AMX() = %v after SetAMX(true) on %s, and AMX is there: %v", AMX(), Impl(), maxAMX)
+	if _, err := SetHalf("int8"); err == nil || !strings.Contains(err.Error(), "float32") {
+		t.Errorf("SetHalf(int8): %v", err)
 	}
-	restore()
-	if AMX() != before {
-		t.Fatalf("restored to %v, was %v", AMX(), before)
+	if initialHalf("avx512") != widened || initialHalf("") != halfLevels[0] {
+		t.Error("the environment variable is misread")
 	}
 }

@@ -21,7 +21,7 @@ func growAligned(buf *[]float32, n int) []float32 {
 
 // workspace is one worker's scratch during one range of a task.
 type workspace struct {
-	rowsBuf, stripsBuf, tailBuf, tileBuf, flipBuf []float32
+	rowsBuf, stripsBuf, tailBuf, tileBuf, flipBuf, sumsBuf []float32
 }
 
 var workspaces freeList[workspace]

@@ -21,7 +21,7 @@ func ProductScratch(n, k int) int64 {
 // whose products are in bfloat16: the other operand, rounded, on AMX as pairs and
 // a chunk of the sum at a time.
 func RoundedScratch(m, n, k int) int64 {
-	if !AMX() {
+	if halfNow() != tiles {
 		return 4 * int64(m) * int64(max(n, k))
 	}
 	chunk := roundUp(max(chunkValues/k, tiledTerms), tileSide)
@@ -44,5 +44,6 @@ func AttentionScratch(spec AttentionSpec, lengths []int) int64 {
 // CrossEntropyScratch is the logits that CrossEntropy keeps for so many rows with
 // a target.
 func CrossEntropyScratch(rows, vocab int) int64 {
-	return 4 * int64(min(rows, lossRows)) * int64(vocab)
+	rows = min(rows, lossRows)
+	return 4 * int64(rows) * int64(lossPiece(rows, vocab))
 }

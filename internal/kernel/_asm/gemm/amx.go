@@ -19,6 +19,19 @@ func raw(code []byte, format string, args ...any) {
 
 var registerNumber = map[string]int{"AX": 0, "DX": 2, "SI": 6, "DI": 7, "R8": 8, "R9": 9, "R10": 10, "R11": 11, "R12": 12}
 
+// dotPairs adds the products of pairs of bfloat16 in 16 lanes, dst += a·b: EVEX.512 with the prefix
+// F3, map 0F38, opcode 52.
+func dotPairs(a, b, dst int) {
+	raw([]byte{
+		0x62,
+		byte(^dst>>3&1)<<7 | byte(^a>>4&1)<<6 | byte(^a>>3&1)<<5 | byte(^dst>>4&1)<<4 | 2,
+		byte(^b&15)<<3 | 6,
+		0x40 | byte(^b>>4&1)<<3,
+		0x52,
+		0xc0 | byte(dst&7)<<3 | byte(a&7),
+	}, "VDPBF16PS Z%d, Z%d, Z%d", a, b, dst)
+}
+
 // tileMove is a load or store of a tile, rows at stride index, at disp(base): VEX.128 with the
 // given prefix, map 0F38, opcode 4B.
 func tileMove(name string, prefix byte, tile int, base, index string, disp byte) {
