@@ -33,7 +33,7 @@ func (o *attentionOp) private(t *Tape) []buffer {
 	if !t.training {
 		return nil
 	}
-	return []buffer{{o.spec.Heads, saved}}
+	return []buffer{{o.spec.Heads, saved, none}}
 }
 
 func (o *attentionOp) forward(c *call) {
@@ -42,10 +42,10 @@ func (o *attentionOp) forward(c *call) {
 	switch {
 	case t.cache != nil:
 		l := &t.cache.layers[o.layer]
-		l.put(k, v, t.cache.length, c.rows())
-		kernel.AttentionCached(y, q, l.k, l.v, c.rows(), t.cache.length, t.cache.capacity, o.spec)
+		l.put(k.F32, v.F32, t.cache.length, c.rows())
+		kernel.AttentionCached(y.F32, q.F32, l.k, l.v, c.rows(), t.cache.length, t.cache.capacity, o.spec)
 	case t.training:
-		kernel.Attention(y, c.own(0), q, k, v, t.batch.Seq, o.spec)
+		kernel.Attention(y, c.own(0).F32, q, k, v, t.batch.Seq, o.spec)
 	default:
 		kernel.Attention(y, nil, q, k, v, t.batch.Seq, o.spec)
 	}
@@ -53,7 +53,7 @@ func (o *attentionOp) forward(c *call) {
 
 func (o *attentionOp) backward(c *call) {
 	kernel.AttentionBackward(c.inGrad(0), c.inGrad(1), c.inGrad(2), c.outGrad(),
-		c.in(0), c.in(1), c.in(2), c.output(), c.own(0), c.tape.batch.Seq, o.spec)
+		c.in(0), c.in(1), c.in(2), c.output(), c.own(0).F32, c.tape.batch.Seq, o.spec)
 }
 
 // Cache holds the keys and values of one sequence, in every layer.

@@ -37,7 +37,13 @@ type Graph struct {
 	products int // Linear operations so far: the number of places adapters can stand at
 	layers   int // Attention operations so far
 	head     *headOp
+	half     bool
 }
+
+// Half makes tapes that train hold values between operations in bfloat16, but for the residual stream
+// and what the head makes: half the memory, and what products in bfloat16 read without rounding it
+// first. Operations compute in float32 all the same.
+func (g *Graph) Half() { g.half = true }
 
 type value struct {
 	width int
@@ -76,6 +82,7 @@ type op interface {
 type buffer struct {
 	width int
 	life  life
+	like  Var // the value whose type it has; none for float32
 }
 
 type life int

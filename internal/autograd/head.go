@@ -40,11 +40,11 @@ func (o *headOp) private(t *Tape) []buffer {
 	c := o.weight.Matrix.K
 	switch {
 	case !t.training:
-		return []buffer{{c, forwardScratch}}
+		return []buffer{{c, forwardScratch, o.ins[0]}}
 	case o.weight.Grad != nil: // the rows are wanted again
-		return []buffer{{c, saved}, {c, saved}}
+		return []buffer{{c, saved, o.ins[0]}, {c, saved, none}}
 	}
-	return []buffer{{c, forwardScratch}, {c, saved}}
+	return []buffer{{c, forwardScratch, o.ins[0]}, {c, saved, none}}
 }
 
 func (o *headOp) forward(c *call) {
@@ -56,28 +56,33 @@ func (o *headOp) forward(c *call) {
 	hidden, rows := c.in(0), c.own(targetRows)
 	for i, target := range t.batch.Targets {
 		if target >= 0 {
-			copy(rows[len(t.targets)*w.K:][:w.K], hidden[i*w.K:])
+			k := len(t.targets)
+			kernel.Copy(rows.Slice(k*w.K, (k+1)*w.K), hidden.Slice(i*w.K, (i+1)*w.K))
 			t.targets, t.targetAt, t.nll = append(t.targets, target), append(t.targetAt, int32(i)), append(t.nll, 0)
 		}
 	}
 	var grads []float32
 	m := len(t.targets)
 	if !t.lossOnly {
-		grads = c.own(targetGrads)[:m*w.K]
+		grads = c.own(targetGrads).F32[:m*w.K]
 	}
-	kernel.CrossEntropy(t.nll, grads, nil, rows[:m*w.K], w, t.targets, nil, kernel.LossSpec{GradScale: 1})
+	if cap(t.lse) < m {
+		t.lse = make([]float32, m)
+	}
+	t.lse = t.lse[:m]
+	kernel.CrossEntropy(t.nll, t.lse, grads, rows.Slice(0, m*w.K), w, t.targets)
 }
 
 func (o *headOp) backward(c *call) {
 	t, w := c.tape, &o.weight.Matrix
 	if o.weight.Grad != nil {
 		// Forward did not know the coefficients, so the logits are made again.
-		kernel.CrossEntropyBackward(nil, o.weight.Grad, c.own(targetRows)[:len(t.targets)*w.K], w, t.targets, t.coef)
+		kernel.HeadGradient(o.weight.Grad, c.own(targetRows).Slice(0, len(t.targets)*w.K), w, t.targets, t.lse, t.coef)
 	}
 	if !c.ins[0].wants {
 		return
 	}
-	grads, dx := c.own(targetGrads), c.inGrad(0)
+	grads, dx := c.own(targetGrads).F32, c.inGrad(0).F32
 	clear(dx)
 	for i, row := range t.targetAt {
 		kernel.Scale(dx[int(row)*w.K:][:w.K], grads[i*w.K:][:w.K], t.coef[i])
@@ -97,7 +102,7 @@ func (t *Tape) Logits(dst []float32, lo, hi int) {
 		panic(fmt.Sprintf("autograd: logits of tokens [%d, %d) of %d, training %v", lo, hi, t.rows, t.training))
 	}
 	w := &o.weight.Matrix
-	kernel.MulT(dst, w.N, c.in(0)[lo*w.K:hi*w.K], w.K, hi-lo, w, false)
+	kernel.Linear(kernel.F32Vec(dst), c.in(0).Slice(lo*w.K, hi*w.K), hi-lo, w, false, nil)
 }
 
 // Backward adds the gradient of Σ coef[i]·nll[i] to every trained parameter; coef has one value for

@@ -2,6 +2,7 @@ package autograd
 
 import (
 	"math"
+	"sync"
 
 	"github.com/graftml/graft/internal/kernel"
 )
@@ -69,7 +70,8 @@ func (o *linearOp) private(t *Tape) []buffer {
 		if l.Dropout > 0 && t.training {
 			drop = l.A.K
 		}
-		out = append(out, buffer{l.A.N, keep}, buffer{l.A.N, backwardScratch}, buffer{drop, forwardScratch}, buffer{drop, backwardScratch})
+		out = append(out, buffer{l.A.N, keep, none}, buffer{l.A.N, backwardScratch, none},
+			buffer{drop, forwardScratch, o.ins[0]}, buffer{drop, backwardScratch, o.ins[0]})
 	}
 	return out
 }
@@ -78,58 +80,73 @@ func (o *linearOp) forward(c *call) {
 	x, y, m := c.in(0), c.output(), c.rows()
 	w := &o.weight.Matrix
 	if o.bias != nil {
+		bias := kernel.F32Vec(o.bias.Matrix.F32)
 		for i := range m {
-			copy(y[i*w.N:(i+1)*w.N], o.bias.Matrix.F32)
+			kernel.Copy(y.Slice(i*w.N, (i+1)*w.N), bias)
 		}
 	}
-	kernel.MulT(y, w.N, x, w.K, m, w, o.bias != nil)
-	if c.tape.off {
-		return
-	}
-	for k, l := range c.tape.adapters[o.place] {
-		h, r := c.own(k*perAdapter+hidden), l.A.N
-		in := x
-		if o.drops(c, l) {
-			in = c.own(k*perAdapter + dropped)
-			o.drop(c, k, l, in, x)
+	c.terms = c.terms[:0]
+	if !c.tape.off {
+		for k, l := range c.tape.adapters[o.place] {
+			h, in := c.own(k*perAdapter+hidden), x
+			if o.drops(c, l) {
+				in = c.own(k*perAdapter + dropped)
+				o.drop(c, k, l, in, x)
+			}
+			kernel.Linear(h, in, m, &l.A, false, nil)
+			c.terms = append(c.terms, kernel.Term{H: h.F32, W: &l.B, Scale: l.Scale})
 		}
-		kernel.MulT(h, r, in, w.K, m, &l.A, false)
-		kernel.ScaledMulT(y, w.N, h, r, m, &l.B, l.Scale, true)
 	}
+	kernel.Linear(y, x, m, w, o.bias != nil, c.terms)
 }
 
 func (o *linearOp) backward(c *call) {
 	dy, m := c.outGrad(), c.rows()
 	w := &o.weight.Matrix
 	if o.weight.Grad != nil {
-		kernel.MulTN(o.weight.Grad, w.K, dy, w.N, c.in(0), w.K, m, w.N, w.K, 1, true)
+		kernel.WeightGradient(o.weight.Grad, w.K, dy, w.N, c.in(0), w.K, m, w.N, w.K, 1, true)
 	}
 	if o.bias != nil && o.bias.Grad != nil {
+		bias := kernel.F32Vec(o.bias.Grad)
 		for i := range m {
-			kernel.Add(o.bias.Grad, o.bias.Grad, dy[i*w.N:(i+1)*w.N])
+			kernel.Accumulate(bias, dy.Slice(i*w.N, (i+1)*w.N))
 		}
 	}
-	var dx []float32
-	if c.ins[0].wants {
-		dx = c.inGrad(0)
-		kernel.Mul(dx, w.K, dy, w.N, m, w, c.ins[0].add)
+	c.terms = c.terms[:0]
+	wants := c.ins[0].wants
+	if !c.tape.off {
+		for k, l := range c.tape.adapters[o.place] {
+			if wants || l.trained() {
+				o.backwardPair(c, k, l)
+			}
+		}
 	}
+	if !wants {
+		return
+	}
+	dx := c.inGrad(0)
+	kernel.LinearBackward(dx, dy, m, w, c.ins[0].add, c.terms)
 	if c.tape.off {
 		return
 	}
 	for k, l := range c.tape.adapters[o.place] {
-		if dx != nil || l.trained() {
-			o.backwardAdapter(c, k, l, dx)
+		if o.drops(c, l) {
+			d := c.own(k*perAdapter + droppedAgain)
+			kernel.LinearBackward(d, c.own(k*perAdapter+hiddenGrad), m, &l.A, false, nil)
+			o.drop(c, k, l, d, d)
+			kernel.Accumulate(dx, d)
 		}
 	}
 }
 
-// backwardAdapter adds to the gradients of one adapter and, unless nil, to dx.
-func (o *linearOp) backwardAdapter(c *call, k int, l *LowRank, dx []float32) {
+// backwardPair adds to the gradients of one adapter, and names what it adds to dx where no mask comes
+// in between.
+func (o *linearOp) backwardPair(c *call, k int, l *LowRank) {
 	dy, m, r := c.outGrad(), c.rows(), l.A.N
 	n, in := o.weight.Matrix.N, o.weight.Matrix.K
 	dh := c.own(k*perAdapter + hiddenGrad)
-	kernel.ScaledMul(dh, r, dy, n, m, &l.B, l.Scale, false)
+	kernel.LinearBackward(dh, dy, m, &l.B, false, nil)
+	kernel.Scale(dh.F32, dh.F32, l.Scale)
 	drops := o.drops(c, l)
 	if l.trained() {
 		x := c.in(0)
@@ -137,25 +154,18 @@ func (o *linearOp) backwardAdapter(c *call, k int, l *LowRank, dx []float32) {
 			x = c.own(k*perAdapter + droppedAgain)
 			o.drop(c, k, l, x, c.in(0))
 		}
-		kernel.MulTN(l.GradA, in, dh, r, x, in, m, r, in, 1, true)
-		kernel.MulTN(l.GradB, r, dy, n, c.own(k*perAdapter+hidden), r, m, n, r, l.Scale, true)
+		kernel.WeightGradient(l.GradA, in, dh, r, x, in, m, r, in, 1, true)
+		kernel.WeightGradient(l.GradB, r, dy, n, c.own(k*perAdapter+hidden), r, m, n, r, l.Scale, true)
 	}
-	switch {
-	case dx == nil:
-	case drops:
-		d := c.own(k*perAdapter + droppedAgain)
-		kernel.Mul(d, in, dh, r, m, &l.A, false)
-		o.drop(c, k, l, d, d)
-		kernel.Add(dx, dx, d)
-	default:
-		kernel.Mul(dx, in, dh, r, m, &l.A, true)
+	if !drops {
+		c.terms = append(c.terms, kernel.Term{H: dh.F32, W: &l.A, Scale: 1})
 	}
 }
 
 func (o *linearOp) drops(c *call, l *LowRank) bool { return l.Dropout > 0 && c.tape.dropKey != 0 }
 
 // drop sets dst = src ∘ mask / (1 − p) with the mask of adapter k at this place. dst may be src.
-func (o *linearOp) drop(c *call, k int, l *LowRank, dst, src []float32) {
+func (o *linearOp) drop(c *call, k int, l *LowRank, dst, src kernel.Vec) {
 	d := &c.tape.dropping
 	*d = dropTask{
 		dst: dst, src: src,
@@ -163,14 +173,14 @@ func (o *linearOp) drop(c *call, k int, l *LowRank, dst, src []float32) {
 		threshold: uint32(min(float64(l.Dropout)*(1<<32), math.MaxUint32)),
 		scale:     1 / (1 - l.Dropout),
 	}
-	kernel.Parallel(len(dst), dropGrain, d)
-	d.dst, d.src = nil, nil
+	kernel.Parallel(dst.Len(), dropGrain, d)
+	d.dst, d.src = kernel.Vec{}, kernel.Vec{}
 }
 
 // dropTask applies a dropout mask (Srivastava et al. 2014): element i is decided by half i%2 of the
 // hash of key and i/2, whoever computes it and whatever was computed before.
 type dropTask struct {
-	dst, src  []float32
+	dst, src  kernel.Vec
 	key       uint64
 	threshold uint32
 	scale     float32
@@ -179,22 +189,37 @@ type dropTask struct {
 const dropGrain = 4096 // even, so that two elements of one hash meet in one range
 
 func (d *dropTask) Run(lo, hi int) {
-	for i := lo; i < hi; i += 2 {
-		h := mix(d.key + uint64(i/2))
-		d.set(i, uint32(h))
-		if i+1 < hi {
-			d.set(i+1, uint32(h>>32))
+	buf := dropBuffers.Get().(*[]float32)
+	defer dropBuffers.Put(buf)
+	for ; lo < hi; lo += dropGrain {
+		end := min(lo+dropGrain, hi)
+		// dst may be src, and one room is then enough for both.
+		x := d.src.Read(buf, lo, end)
+		y := x
+		if d.dst.F32 != nil {
+			y = d.dst.F32[lo:end]
 		}
+		for i := 0; i < len(x); i += 2 {
+			h := mix(d.key + uint64((lo+i)/2))
+			y[i] = d.keep(x[i], uint32(h))
+			if i+1 < len(x) {
+				y[i+1] = d.keep(x[i+1], uint32(h>>32))
+			}
+		}
+		d.dst.Write(lo, y)
 	}
 }
 
-func (d *dropTask) set(i int, u uint32) {
+// keep is x scaled, or 0 where its number decides so.
+func (d *dropTask) keep(x float32, u uint32) float32 {
 	if u < d.threshold {
-		d.dst[i] = 0
-	} else {
-		d.dst[i] = d.src[i] * d.scale
+		return 0
 	}
+	return x * d.scale
 }
+
+// dropBuffers hold values of bfloat16, widened.
+var dropBuffers = sync.Pool{New: func() any { return new([]float32) }}
 
 // mix is the finalizer of splitmix64 (Steele, Lea and Flood 2014) after one step of its counter.
 func mix(z uint64) uint64 {

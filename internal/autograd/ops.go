@@ -30,12 +30,12 @@ func (o *embedOp) reads(*Tape) []Var      { return nil }
 func (o *embedOp) private(*Tape) []buffer { return nil }
 
 func (o *embedOp) forward(c *call) {
-	kernel.EmbedRows(c.output(), &o.table.Matrix, c.tape.batch.Tokens)
+	kernel.EmbedRows(c.output().F32, &o.table.Matrix, c.tape.batch.Tokens)
 }
 
 func (o *embedOp) backward(c *call) {
 	if o.table.Grad != nil {
-		kernel.EmbedBackward(o.table.Grad, c.outGrad(), c.tape.batch.Tokens, c.out.width)
+		kernel.EmbedBackward(o.table.Grad, c.outGrad().F32, c.tape.batch.Tokens, c.out.width)
 	}
 }
 
@@ -65,15 +65,15 @@ func (o *normOp) groups(c *call) int { return c.out.width / o.gain.Matrix.K }
 
 // private: the reciprocal root mean squares, (T, groups).
 func (o *normOp) private(t *Tape) []buffer {
-	return []buffer{{t.graph.Width(o.out) / o.gain.Matrix.K, saved}}
+	return []buffer{{t.graph.Width(o.out) / o.gain.Matrix.K, saved, none}}
 }
 
 func (o *normOp) forward(c *call) {
-	kernel.RMSNorm(c.output(), c.in(0), o.gain.Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0), 0)
+	kernel.RMSNorm(c.output(), c.in(0), o.gain.Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0).F32, 0)
 }
 
 func (o *normOp) backward(c *call) {
-	kernel.RMSNormBackward(c.inGrad(0), c.outGrad(), c.in(0), o.gain.Matrix.F32, c.own(0), c.rows()*o.groups(c), o.gain.Matrix.K, 0, c.ins[0].add, o.gain.Grad)
+	kernel.RMSNormBackward(c.inGrad(0), c.outGrad(), c.in(0), o.gain.Matrix.F32, c.own(0).F32, c.rows()*o.groups(c), o.gain.Matrix.K, 0, c.ins[0].add, o.gain.Grad)
 }
 
 // gatedOp is silu(gate) ∘ up, (T, C) each. Like a norm it is computed again.
@@ -92,10 +92,10 @@ func (g *Graph) SwiGLU(gate, up Var) Var {
 
 func (o *gatedOp) reads(*Tape) []Var { return o.ins }
 
-func (o *gatedOp) forward(c *call) { kernel.SwiGLU(c.output(), c.in(0), c.in(1)) }
+func (o *gatedOp) forward(c *call) { kernel.GLU(kernel.SiLU, c.output(), c.in(0), c.in(1)) }
 
 func (o *gatedOp) backward(c *call) {
-	kernel.SwiGLUBackward(c.inGrad(0), c.inGrad(1), c.outGrad(), c.in(0), c.in(1))
+	kernel.GLUBackward(kernel.SiLU, c.inGrad(0), c.inGrad(1), c.outGrad(), c.in(0), c.in(1))
 }
 
 // addOp is a + b. Where the plan can arrange it, the gradients of both are that of the sum itself.
@@ -114,19 +114,19 @@ func (g *Graph) Add(a, b Var) Var {
 
 func (o *addOp) reads(*Tape) []Var { return nil }
 
-func (o *addOp) forward(c *call) { kernel.Add(c.output(), c.in(0), c.in(1)) }
+func (o *addOp) forward(c *call) { kernel.Add(c.output().F32, c.in(0).F32, c.in(1).F32) }
 
 func (o *addOp) backward(c *call) {
-	dy := c.outGrad()
+	dy := c.outGrad().F32
 	for k := range c.ins {
 		in := &c.ins[k]
 		switch {
 		case !in.wants || in.shared:
 		case in.add:
-			dx := c.inGrad(k)
+			dx := c.inGrad(k).F32
 			kernel.Add(dx, dx, dy)
 		default:
-			copy(c.inGrad(k), dy)
+			copy(c.inGrad(k).F32, dy)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type segment struct {
 }
 
 type plan struct {
+	half    []bool // by buffer: held in bfloat16
 	steps   []step
 	split   int // number of forward steps
 	columns int // columns of the arena
@@ -91,12 +92,49 @@ func (p *plan) number(t *Tape) {
 	for i := range p.current {
 		p.current[i] = -1
 	}
+	p.half = make([]bool, p.buffers)
+	if g.half && t.training {
+		p.chooseTypes(g)
+	}
+}
+
+// chooseTypes decides what is held in bfloat16: values that products, attention and gated units make
+// or norms make for them, but not the residual stream, whose sums would lose what single blocks add;
+// and the gradients of those that one operation alone reads, so that they are written once.
+func (p *plan) chooseTypes(g *Graph) {
+	n := len(g.values)
+	for v, val := range g.values {
+		switch g.ops[val.from].(type) {
+		case *embedOp, *addOp:
+			continue
+		}
+		half, grad := true, len(val.uses) == 1
+		for _, use := range val.uses {
+			switch g.ops[use].(type) {
+			case *addOp:
+				half = false
+			case *headOp:
+				grad = false
+			}
+		}
+		if half {
+			p.half[val.store], p.half[n+v] = true, grad
+		}
+	}
+	for i := range p.calls {
+		for _, s := range p.calls[i].private {
+			p.half[s.id] = s.like >= 0 && p.half[g.values[s.like].store]
+		}
+	}
 }
 
 // begin starts a segment of a buffer at the step being planned, the last of p.steps.
 func (p *plan) begin(buffer, width int) {
 	s := len(p.steps) - 1
 	p.current[buffer] = len(p.segs)
+	if p.half[buffer] {
+		width = (width + 1) / 2
+	}
 	p.segs = append(p.segs, segment{buffer: buffer, first: s, last: s, columns: pad(width)})
 }
 

@@ -68,7 +68,7 @@ func (g *Graph) Rope(heads, headDim int, angles *Angles, x Var) Var {
 
 func (o *ropeOp) reads(*Tape) []Var { return nil }
 
-func (o *ropeOp) rotate(c *call, x []float32, inverse bool) {
+func (o *ropeOp) rotate(c *call, x kernel.Vec, inverse bool) {
 	last := int32(0)
 	for _, p := range c.tape.positions {
 		last = max(last, p)

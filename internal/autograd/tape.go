@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"unsafe"
+
+	"github.com/graftml/graft/internal/kernel"
 )
 
 // This file runs a graph: it binds buffers to the arena and walks the steps of the plan.
@@ -40,7 +42,7 @@ type Tape struct {
 	dropKey   uint64 // 0: no dropout
 	ran       bool   // a forward pass that backward may follow
 
-	nll      []float32 // (M) losses of the targets
+	nll, lse []float32 // (M) losses of the targets, and logarithms of their softmax sums
 	targets  []int32   // (M) the targets themselves
 	targetAt []int32   // (M) the token that each stands at
 	coef     []float32 // (M) weights of the losses in what is differentiated
@@ -157,9 +159,12 @@ func (t *Tape) run(steps []step) {
 }
 
 // data returns a buffer of the pass, (T, width).
-func (t *Tape) data(buffer, width int) []float32 {
-	lo := t.at[buffer] * t.rows
-	return t.arena[lo : lo+t.rows*width]
+func (t *Tape) data(buffer, width int) kernel.Vec {
+	lo, n := t.at[buffer]*t.rows, t.rows*width
+	if t.plan.half[buffer] {
+		return kernel.HalfVec(t.arena[lo:lo+(n+1)/2], n)
+	}
+	return kernel.F32Vec(t.arena[lo : lo+n])
 }
 
 // call is one operation on one tape: where its operands lie.
@@ -169,6 +174,7 @@ type call struct {
 	ins     []operand
 	out     operand
 	private []slot
+	terms   []kernel.Term // of a product, reused
 }
 
 type operand struct {
@@ -186,14 +192,14 @@ type slot struct {
 
 func (c *call) rows() int { return c.tape.rows }
 
-func (c *call) in(k int) []float32 { return c.tape.data(c.ins[k].value, c.ins[k].width) }
+func (c *call) in(k int) kernel.Vec { return c.tape.data(c.ins[k].value, c.ins[k].width) }
 
-func (c *call) output() []float32 { return c.tape.data(c.out.value, c.out.width) }
+func (c *call) output() kernel.Vec { return c.tape.data(c.out.value, c.out.width) }
 
 // outGrad is the gradient of the output, complete.
-func (c *call) outGrad() []float32 { return c.tape.data(c.out.grad, c.out.width) }
+func (c *call) outGrad() kernel.Vec { return c.tape.data(c.out.grad, c.out.width) }
 
 // inGrad is the gradient of input k, which the operation sets, or adds to where ins[k].add.
-func (c *call) inGrad(k int) []float32 { return c.tape.data(c.ins[k].grad, c.ins[k].width) }
+func (c *call) inGrad(k int) kernel.Vec { return c.tape.data(c.ins[k].grad, c.ins[k].width) }
 
-func (c *call) own(k int) []float32 { return c.tape.data(c.private[k].id, c.private[k].width) }
+func (c *call) own(k int) kernel.Vec { return c.tape.data(c.private[k].id, c.private[k].width) }

@@ -31,15 +31,17 @@ type Options struct {
 	// head, the embedding, norms and biases. Nil holds them as float32. Weights that the checkpoint
 	// stores in 4 bits stay as they are in either case.
 	Quant *quantize.Options4
-	// BF16 computes products with frozen weights, forward and backward, on operands rounded to
-	// bfloat16 with float32 sums. Matrices that are not quantized are held in bfloat16, the embedding
-	// too. Adapters, norms, attention and losses stay float32.
+	// BF16 computes products with frozen weights and with adapters, forward and backward, on operands
+	// rounded to bfloat16 with float32 sums. Matrices that are not quantized are held in bfloat16, the
+	// embedding too, and in training the values between operations, the residual stream aside.
+	// Adapters and their gradients are float32, and so is all arithmetic but the products'.
 	BF16 bool
 }
 
 // Model is a decoder in memory.
 type Model struct {
 	config  *model.Config
+	bf16    bool // Options.BF16
 	graph   *autograd.Graph
 	weights map[string]*autograd.Weight // by stored name
 	params  []model.Param
@@ -73,7 +75,7 @@ func Load(src checkpoint.Source, o Options) (*Model, error) {
 	}
 	l := loader{src: src, options: o, params: params, weights: make([]*autograd.Weight, len(params)), errs: make([]error, len(params))}
 	kernel.Parallel(len(params), 1, &l)
-	m := &Model{config: c, params: params, weights: map[string]*autograd.Weight{}, adapters: map[string][][]*autograd.LowRank{}}
+	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}, adapters: map[string][][]*autograd.LowRank{}}
 	for i, p := range params {
 		if l.errs[i] != nil {
 			return nil, fmt.Errorf("engine: loading tensor %q: %w", p.Name, l.errs[i])
@@ -254,8 +256,8 @@ func (m *Model) resolve(a *adapters.Adapter) ([][]*autograd.LowRank, error) {
 		p := &a.Pairs[i]
 		place := m.places[p.Module]
 		out[place] = append(out[place], &autograd.LowRank{
-			A:     kernel.Matrix{N: p.R, K: p.In, F32: p.A},
-			B:     kernel.Matrix{N: p.Out, K: p.R, F32: p.B},
+			A:     kernel.Matrix{N: p.R, K: p.In, F32: p.A, Half: m.bf16},
+			B:     kernel.Matrix{N: p.Out, K: p.R, F32: p.B, Half: m.bf16},
 			Scale: float32(p.Scale),
 		})
 	}

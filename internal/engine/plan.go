@@ -56,7 +56,7 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 	if err != nil {
 		return Memory{}, fmt.Errorf("engine: planning memory: %w", err)
 	}
-	m := &Model{config: c, params: params, weights: map[string]*autograd.Weight{}}
+	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}}
 	var out Memory
 	var values int64 // trained
 	var products, rounded int64

@@ -20,6 +20,9 @@ type recorder struct {
 // record runs the architecture's definition, once in the life of a model.
 func (m *Model) record() error {
 	r := recorder{graph: &autograd.Graph{}, weights: m.weights, angles: map[*model.RopeTable]*autograd.Angles{}}
+	if m.bf16 {
+		r.graph.Half()
+	}
 	if _, err := model.Forward(m.config, &r, 0); err != nil {
 		return fmt.Errorf("engine: recording model: %w", err)
 	}

@@ -45,7 +45,7 @@ func (s *span) qBlocks() int { return ceilDiv(s.n, qTile) }
 // keySource says where key and value rows lie: row r of head h begins at
 // r·row + h·head.
 type keySource struct {
-	k, v      []float32
+	k, v      Vec
 	row, head int
 }
 
@@ -114,6 +114,8 @@ func (p *plan) pack(src keySource, backward bool) {
 
 // Run packs the (tile, kvHead) pairs lo to hi.
 func (p *plan) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
 	d := p.spec.HeadDim
 	for u := lo; u < hi; u++ {
 		tile, head := u/p.spec.KVHeads, u%p.spec.KVHeads
@@ -121,14 +123,28 @@ func (p *plan) Run(lo, hi int) {
 		first := (tile - s.keyTile) * kTile
 		n := min(kTile, s.keys()-first)
 		at := (s.keyRow+first)*p.src.row + head*p.src.head
-		k, v := p.src.k[at:], p.src.v[at:]
-		packT(p.keyT[u*d*kTile:][:d*kTile], k, p.src.row, n, d)
-		packRows(p.valRow[u*kTile*p.padded:], p.padded, v, p.src.row, n, d, 1)
+		k, row := p.src.k.tile(&sc[0], at, p.src.row, n, d)
+		v, _ := p.src.v.tile(&sc[1], at, p.src.row, n, d)
+		packT(p.keyT[u*d*kTile:][:d*kTile], k, row, n, d)
+		packRows(p.valRow[u*kTile*p.padded:], p.padded, v, row, n, d, 1)
 		if p.backward {
-			packT(p.valT[u*d*kTile:][:d*kTile], v, p.src.row, n, d)
-			packRows(p.keyRows[u*kTile*p.padded:], p.padded, k, p.src.row, n, d, 1)
+			packT(p.valT[u*d*kTile:][:d*kTile], v, row, n, d)
+			packRows(p.keyRows[u*kTile*p.padded:], p.padded, k, row, n, d, 1)
 		}
 	}
+}
+
+// tile is n rows of d values as float32, the first at value at and the others row
+// apart: in place where they are, in buf without gaps otherwise.
+func (v Vec) tile(buf *[]float32, at, row, n, d int) (x []float32, stride int) {
+	if v.F32 != nil {
+		return v.F32[at:], row
+	}
+	x = growAligned(buf, n*d)
+	for i := range n {
+		BF16ToF32(x[i*d:(i+1)*d], v.BF16[2*(at+i*row):2*(at+i*row+d)])
+	}
+	return x, d
 }
 
 // packT sets dst (d, kTile) to the transpose of src (n, d) with rows at stride
@@ -197,10 +213,11 @@ func (b *block) rowsEnd(i, first int) int {
 	return max(hi, 0)
 }
 
-// load packs the block's rows of src into dst (qTile, padded), and zeros into
-// the rows that fill up its last group.
-func (b *block) load(dst []float32, padded int, src []float32, row, d int, scale float32) {
-	packRows(dst, padded, src, row, b.n, d, scale)
+// load packs the block's rows of src, the first at value at, into dst (qTile, padded),
+// and zeros into the rows that fill up its last group.
+func (b *block) load(dst []float32, padded int, src Vec, at, row, d int, scale float32, buf *[]float32) {
+	x, row := src.tile(buf, at, row, b.n, d)
+	packRows(dst, padded, x, row, b.n, d, scale)
 	clear(dst[b.n*padded : roundUp(b.n, tileRows)*padded])
 }
 
@@ -238,12 +255,14 @@ func (b *block) weigh(o, p, v []float32, padded, first int) {
 // forwardTask computes (span, head, block) units of the forward.
 type forwardTask struct {
 	plan
-	q, out, lse []float32
-	rows        int
+	q, out Vec
+	lse    []float32
+	rows   int
 }
 
 type forwardScratch struct {
 	q, s, o  []float32
+	rows     []float32 // of bfloat16, widened
 	max, sum [qTile]float32
 }
 
@@ -257,15 +276,15 @@ var (
 // and v (T, KVHeads·HeadDim), and sees nothing of the others. lse (Heads, T)
 // receives the logarithm of each softmax denominator for AttentionBackward; it
 // may be nil. out may be q.
-func Attention(out, lse, q, k, v []float32, seq []int32, spec AttentionSpec) {
-	rows := len(q) / max(1, spec.Heads*spec.HeadDim)
+func Attention(out Vec, lse []float32, q, k, v Vec, seq []int32, spec AttentionSpec) {
+	rows := q.Len() / max(1, spec.Heads*spec.HeadDim)
 	t := forwardTasks.get()
 	t.layout("Attention", spec, seq, rows)
 	width := spec.KVHeads * spec.HeadDim
-	checkLen("Attention", "q", len(q), rows*spec.Heads*spec.HeadDim)
-	checkLen("Attention", "out", len(out), len(q))
-	checkLen("Attention", "k", len(k), rows*width)
-	checkLen("Attention", "v", len(v), rows*width)
+	checkLen("Attention", "q", q.Len(), rows*spec.Heads*spec.HeadDim)
+	checkLen("Attention", "out", out.Len(), q.Len())
+	checkLen("Attention", "k", k.Len(), rows*width)
+	checkLen("Attention", "v", v.Len(), rows*width)
 	if lse != nil {
 		checkLen("Attention", "lse", len(lse), rows*spec.Heads)
 	}
@@ -273,11 +292,11 @@ func Attention(out, lse, q, k, v []float32, seq []int32, spec AttentionSpec) {
 }
 
 // forward runs the task and gives it back.
-func (t *forwardTask) forward(out, lse, q []float32, src keySource, rows int) {
+func (t *forwardTask) forward(out Vec, lse []float32, q Vec, src keySource, rows int) {
 	t.pack(src, false)
 	t.q, t.out, t.lse, t.rows = q, out, lse, rows
 	Parallel(t.blocks*t.spec.Heads, 1, t)
-	t.q, t.out, t.lse = nil, nil, nil
+	t.q, t.out, t.lse = Vec{}, Vec{}, nil
 	forwardTasks.put(t)
 }
 
@@ -309,7 +328,7 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
-	b.load(sc.q, t.padded, t.q[at:], width, d, t.spec.Scale)
+	b.load(sc.q, t.padded, t.q, at, width, d, t.spec.Scale, &sc.rows)
 	clear(sc.o)
 	for i := range b.n {
 		sc.max[i], sc.sum[i] = float32(math.Inf(-1)), 0
@@ -325,7 +344,10 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first)
 	}
 	for i := range b.n {
-		vecScale(t.out[at+i*width:at+i*width+d], sc.o[i*t.padded:i*t.padded+d], 1/sc.sum[i])
+		to := at + i*width
+		row := t.out.Room(&sc.rows, to, to+d)
+		vecScale(row, sc.o[i*t.padded:i*t.padded+d], 1/sc.sum[i])
+		t.out.Write(to, row)
 		if t.lse != nil {
 			t.lse[head*t.rows+b.row+b.first+i] = sc.max[i] + float32(math.Log(float64(sc.sum[i])))
 		}

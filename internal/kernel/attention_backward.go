@@ -8,7 +8,8 @@ package kernel
 // backwardTask computes (span, head) units.
 type backwardTask struct {
 	plan
-	dq, dout, q, out, lse []float32
+	dq, dout, q, out Vec
+	lse              []float32
 	// dkPart and dvPart are (tile, head, kTile, padded).
 	dkPart, dvPart []float32
 	rows           int
@@ -16,6 +17,7 @@ type backwardTask struct {
 
 type backwardScratch struct {
 	q, dout, dq, p, dp []float32
+	rows, out          []float32 // of bfloat16, widened
 	delta              [qTile]float32
 }
 
@@ -28,16 +30,16 @@ var (
 // AttentionBackward is the gradient of Attention: dq (T, Heads·HeadDim) and dk,
 // dv (T, KVHeads·HeadDim) are set from dout (T, Heads·HeadDim) and what the
 // forward read and wrote. dq may be dout.
-func AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse []float32, seq []int32, spec AttentionSpec) {
-	rows := len(q) / max(1, spec.Heads*spec.HeadDim)
+func AttentionBackward(dq, dk, dv, dout, q, k, v, out Vec, lse []float32, seq []int32, spec AttentionSpec) {
+	rows := q.Len() / max(1, spec.Heads*spec.HeadDim)
 	t := backwardTasks.get()
 	t.layout("AttentionBackward", spec, seq, rows)
 	width := spec.KVHeads * spec.HeadDim
-	for _, x := range [...][]float32{dq, dout, q, out} {
-		checkLen("AttentionBackward", "dq, dout, q or out", len(x), rows*spec.Heads*spec.HeadDim)
+	for _, x := range [...]Vec{dq, dout, q, out} {
+		checkLen("AttentionBackward", "dq, dout, q or out", x.Len(), rows*spec.Heads*spec.HeadDim)
 	}
-	for _, x := range [...][]float32{dk, dv, k, v} {
-		checkLen("AttentionBackward", "dk, dv, k or v", len(x), rows*width)
+	for _, x := range [...]Vec{dk, dv, k, v} {
+		checkLen("AttentionBackward", "dk, dv, k or v", x.Len(), rows*width)
 	}
 	checkLen("AttentionBackward", "lse", len(lse), rows*spec.Heads)
 	t.pack(keySource{k, v, width, spec.HeadDim}, true)
@@ -51,7 +53,7 @@ func AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse []float32, seq []int3
 	Parallel(t.tiles*spec.KVHeads, 1, g)
 	*g = groupTask{}
 	groupTasks.put(g)
-	t.dq, t.dout, t.q, t.out, t.lse = nil, nil, nil, nil, nil
+	t.dq, t.dout, t.q, t.out, t.lse = Vec{}, Vec{}, Vec{}, Vec{}, nil
 	backwardTasks.put(t)
 }
 
@@ -88,11 +90,12 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
 	clear(sc.dq)
-	b.load(sc.q, t.padded, t.q[at:], width, d, t.spec.Scale)
-	b.load(sc.dout, t.padded, t.dout[at:], width, d, 1)
+	b.load(sc.q, t.padded, t.q, at, width, d, t.spec.Scale, &sc.rows)
+	b.load(sc.dout, t.padded, t.dout, at, width, d, 1, &sc.rows)
 	for i := range b.n {
 		// Σⱼ pᵢⱼ·(dp)ᵢⱼ = doutᵢ·outᵢ: the softmax's gradient needs no second pass.
-		sc.delta[i] = vecDot(t.dout[at+i*width:][:d], t.out[at+i*width:][:d])
+		from := at + i*width
+		sc.delta[i] = vecDot(sc.dout[i*t.padded:][:d], t.out.Read(&sc.out, from, from+d))
 	}
 	from, to := b.tileRange(t.spec.Window)
 	for tile := from; tile < to; tile++ {
@@ -119,7 +122,10 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
 	}
 	for i := range b.n {
-		vecScale(t.dq[at+i*width:][:d], sc.dq[i*t.padded:][:d], t.spec.Scale)
+		to := at + i*width
+		row := t.dq.Room(&sc.rows, to, to+d)
+		vecScale(row, sc.dq[i*t.padded:][:d], t.spec.Scale)
+		t.dq.Write(to, row)
 	}
 }
 
@@ -138,10 +144,12 @@ func (b *block) transposed(c, p, x []float32, padded, first int) {
 // groupTask adds the parts of the heads of each group: (tile, kvHead) units.
 type groupTask struct {
 	*backwardTask
-	dk, dv []float32
+	dk, dv Vec
 }
 
 func (t *groupTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
 	d, kv := t.spec.HeadDim, t.spec.KVHeads
 	heads := t.spec.Heads / kv
 	for u := lo; u < hi; u++ {
@@ -151,7 +159,7 @@ func (t *groupTask) Run(lo, hi int) {
 		for j := range min(kTile, s.keys()-first) {
 			to := (s.keyRow+first+j)*kv*d + group*d
 			from := t.part(s, tile-s.keyTile, group*heads) + j*t.padded
-			dk, dv := t.dk[to:to+d], t.dv[to:to+d]
+			dk, dv := t.dk.Room(&sc[0], to, to+d), t.dv.Room(&sc[1], to, to+d)
 			copy(dk, t.dkPart[from:])
 			copy(dv, t.dvPart[from:])
 			for h := 1; h < heads; h++ {
@@ -159,6 +167,8 @@ func (t *groupTask) Run(lo, hi int) {
 				vecAdd(dk, dk, t.dkPart[at:at+d])
 				vecAdd(dv, dv, t.dvPart[at:at+d])
 			}
+			t.dk.Write(to, dk)
+			t.dv.Write(to, dv)
 		}
 	}
 }

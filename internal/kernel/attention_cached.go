@@ -43,7 +43,7 @@ func AttentionCached(out, q, kcache, vcache []float32, nq, past, capacity int, s
 		t := forwardTasks.get()
 		t.spans = append(t.spans[:0], span{n: nq, past: past})
 		t.number(spec)
-		t.forward(out, nil, q, keySource{kcache, vcache, spec.HeadDim, capacity * spec.HeadDim}, nq)
+		t.forward(F32Vec(out), nil, F32Vec(q), keySource{F32Vec(kcache), F32Vec(vcache), spec.HeadDim, capacity * spec.HeadDim}, nq)
 		return
 	}
 	t := cachedTasks.get()

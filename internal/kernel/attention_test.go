@@ -177,15 +177,15 @@ func TestAttention(t *testing.T) {
 					outs[j], check = guarded(t, n, j)
 					defer check()
 				}
-				Attention(outs[0], outs[1], q, k, v, seq, c.spec)
-				AttentionBackward(outs[2], outs[3], outs[4], dout, q, k, v, outs[0], outs[1], seq, c.spec)
+				Attention(F32Vec(outs[0]), outs[1], F32Vec(q), F32Vec(k), F32Vec(v), seq, c.spec)
+				AttentionBackward(F32Vec(outs[2]), F32Vec(outs[3]), F32Vec(outs[4]), F32Vec(dout), F32Vec(q), F32Vec(k), F32Vec(v), F32Vec(outs[0]), outs[1], seq, c.spec)
 				near(t, "out", outs[0], narrow(r.out), 2e-6)
 				near(t, "lse", outs[1], narrow(r.lse), 2e-6)
 				near(t, "dq", outs[2], narrow(r.dq), 1e-5)
 				near(t, "dk", outs[3], narrow(r.dk), 1e-5)
 				near(t, "dv", outs[4], narrow(r.dv), 1e-5)
 				inPlace := append([]float32(nil), q...)
-				Attention(inPlace, nil, inPlace, k, v, seq, c.spec)
+				Attention(F32Vec(inPlace), nil, F32Vec(inPlace), F32Vec(k), F32Vec(v), seq, c.spec)
 				near(t, "in place", inPlace, outs[0], 0)
 			})
 		})
@@ -211,8 +211,8 @@ func TestAttentionGolden(t *testing.T) {
 			}
 			out, lse := make([]float32, nq), make([]float32, rows*c.spec.Heads)
 			dq, dk, dv := make([]float32, nq), make([]float32, nk), make([]float32, nk)
-			Attention(out, lse, q, k, v, c.seq, c.spec)
-			AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, c.seq, c.spec)
+			Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), c.seq, c.spec)
+			AttentionBackward(F32Vec(dq), F32Vec(dk), F32Vec(dv), F32Vec(dout), F32Vec(q), F32Vec(k), F32Vec(v), F32Vec(out), lse, c.seq, c.spec)
 			for part, got := range map[string][]float32{"out": out, "dq": dq, "dk": dk, "dv": dv} {
 				near(t, name+" "+part, got, golden(t, "attention/"+name+"/"+part), 2e-6)
 			}
@@ -230,7 +230,7 @@ func TestAttentionCached(t *testing.T) {
 			spec := AttentionSpec{Heads: 6, KVHeads: 2, HeadDim: 24, Scale: 0.2, Window: window}
 			q, k, v := randoms(rng, rows*144, 1), randoms(rng, rows*48, 1), randoms(rng, rows*48, 1)
 			want := make([]float32, len(q))
-			Attention(want, nil, q, k, v, []int32{0, rows}, spec)
+			Attention(F32Vec(want), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, rows}, spec)
 			kc, vc := make([]float32, 2*capacity*24), make([]float32, 2*capacity*24)
 			for i := range kc {
 				kc[i], vc[i] = canary, canary // unused rows must not matter
@@ -264,7 +264,7 @@ func TestAttentionNaN(t *testing.T) {
 		spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 16, Scale: 0.25}
 		q, k, v, out := randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), make([]float32, rows*16)
 		k[at*16+3] = float32(math.NaN())
-		Attention(out, nil, q, k, v, []int32{0, 120, rows}, spec)
+		Attention(F32Vec(out), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, 120, rows}, spec)
 		for i := range rows {
 			bad := out[i*16] != out[i*16]
 			if want := i >= at && i < 120; bad != want {
@@ -282,12 +282,12 @@ func benchmarkAttention(b *testing.B, backward bool) {
 	q, k, v := randoms(rng, 1024*576, 1), randoms(rng, 1024*192, 1), randoms(rng, 1024*192, 1)
 	out, lse := make([]float32, len(q)), make([]float32, 1024*9)
 	dq, dk, dv := make([]float32, len(q)), make([]float32, len(k)), make([]float32, len(k))
-	Attention(out, lse, q, k, v, seq, spec)
+	Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), seq, spec)
 	for b.Loop() {
 		if backward {
-			AttentionBackward(dq, dk, dv, q, q, k, v, out, lse, seq, spec)
+			AttentionBackward(F32Vec(dq), F32Vec(dk), F32Vec(dv), F32Vec(q), F32Vec(q), F32Vec(k), F32Vec(v), F32Vec(out), lse, seq, spec)
 		} else {
-			Attention(out, lse, q, k, v, seq, spec)
+			Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), seq, spec)
 		}
 	}
 }

@@ -2,119 +2,231 @@ package kernel
 
 import "math"
 
-// This file holds the output head fused with cross-entropy: the logits of a
-// few rows at a time live in a scratch and turn into their own gradient there,
-// so the (rows, vocabulary) matrix never exists.
+// This file holds the output head fused with cross-entropy: the logits of some rows and
+// a piece of the vocabulary at a time live in a scratch, where they turn into
+// exponentials, and the sums of the softmax are carried from piece to piece (Milakov
+// and Gimelshein 2018). The (rows, vocabulary) matrix never exists, and a piece of the
+// head is packed once for all rows.
 
-// lossRows is the number of rows whose logits exist at once: enough for the
-// products to run at full speed, 25 MB for a vocabulary of 49152.
-const lossRows = 128
+const (
+	// lossRows is the number of rows whose logits exist at once.
+	lossRows = 1024
+	// lossValues is about the number of those logits: 8 MB.
+	lossValues = 1 << 21
+)
 
-// LossSpec holds the options of the fused head.
-type LossSpec struct {
-	// GradScale multiplies every gradient: 1/tokens for a mean.
-	GradScale float32
+// lossPiece is how much of the vocabulary the logits of so many rows cover at a time.
+func lossPiece(rows, vocab int) int {
+	return min(vocab, roundUp(max(lossValues/max(rows, 1), 1), 64))
+}
+
+// logits are those of some rows and a piece of the vocabulary, words [v0, v0+n), in
+// scratch of its own.
+type logits struct {
+	x       []float32 // (rows, stride)
+	stride  int
+	v0, n   int
+	piece   Matrix // these words of the head
+	targets []int32
+}
+
+// make computes them from hidden states h (rows, C).
+func (l *logits) compute(h Vec, rows int, head *Matrix, v0, n, stride int) {
+	l.v0, l.n, l.stride = v0, n, stride
+	l.x = grow(l.x, rows*stride)
+	l.piece = head.rowsOf(v0, v0+n)
+	forward("CrossEntropy", F32Vec(l.x), stride, h, head.K, rows, &l.piece, 1, false, nil)
+}
+
+// row is the logits of row i.
+func (l *logits) row(i int) []float32 { return l.x[i*l.stride:][:l.n] }
+
+// target is where the target of row i is among its logits, if it is there.
+func (l *logits) target(i int) (at int, ok bool) {
+	at = int(l.targets[i]) - l.v0
+	return at, at >= 0 && at < l.n
 }
 
 type lossTask struct {
-	spec    LossSpec
-	logits  []float32 // (lossRows, vocab)
-	vocab   int
-	loss    []float32 // of the rows of this chunk, like the next two
-	targets []int32
-	weight  []float32
-	grad    bool
+	logits
+	head *Matrix
+	half bool // exponentials are kept in bfloat16, in the first half of each row
+	grad bool
+	last bool
+	// Of the rows of the present call: the results, and what is carried along.
+	loss, lse  []float32
+	dh         []float32 // (rows, C)
+	max, score []float32
+	sum        []float64
 }
 
 var lossTasks freeList[lossTask]
 
-// Run takes rows lo to hi from logits to losses, and to the gradient of the
-// logits in place when grad.
+// Run takes rows lo to hi of a piece into the sums and, with grad, from logits to
+// exponentials in place, with 0 for the target: its part of the gradient needs no
+// rounding and is added at the end.
 func (t *lossTask) Run(lo, hi int) {
+	var block [expBlock]float32
+	c := t.head.K
 	for i := lo; i < hi; i++ {
-		x, target := t.logits[i*t.vocab:(i+1)*t.vocab], t.targets[i]
-		score := float64(x[target])
-		if !t.grad {
-			t.loss[i] = float32(LogSumExp(x) - score)
+		if t.last {
+			t.finish(i)
 			continue
 		}
-		m, sum := vecMax(x), 0.0
+		x := t.row(i)
+		target, here := t.target(i)
+		if here {
+			t.score[i] = x[target]
+		}
+		m := vecMax(x)
+		switch {
+		case t.v0 == 0:
+			t.max[i], t.sum[i] = m, 0
+		case m > t.max[i]:
+			shrink := exp32(t.max[i] - m)
+			t.max[i] = m
+			t.sum[i] *= float64(shrink)
+			if t.grad {
+				dh := t.dh[i*c : (i+1)*c]
+				vecScale(dh, dh, shrink)
+			}
+		}
 		for j := 0; j < len(x); j += expBlock {
 			part := x[j:min(j+expBlock, len(x))]
-			sum += float64(vecExpSum(part, part, m))
+			switch {
+			case !t.grad:
+				t.sum[i] += float64(vecExpSum(block[:len(part)], part, t.max[i]))
+			case t.half:
+				t.sum[i] += float64(vecExpSum(block[:len(part)], part, t.max[i]))
+				F32ToBF16(asBytes(x)[2*j:2*(j+len(part))], block[:len(part)])
+			default:
+				t.sum[i] += float64(vecExpSum(part, part, t.max[i]))
+			}
 		}
-		if t.loss != nil {
-			t.loss[i] = float32(float64(m) + math.Log(sum) - score)
+		switch {
+		case !here || !t.grad:
+		case t.half:
+			clear(asBytes(x)[2*target : 2*target+2])
+		default:
+			x[target] = 0
 		}
-		coef := t.spec.GradScale
-		if t.weight != nil {
-			coef *= t.weight[i]
-		}
-		vecScale(x, x, float32(float64(coef)/sum))
-		x[target] -= coef
 	}
+}
+
+// finish makes the results of row i from the sums.
+func (t *lossTask) finish(i int) {
+	lse := float64(t.max[i]) + math.Log(t.sum[i])
+	if t.lse != nil {
+		t.lse[i] = float32(lse)
+	}
+	if t.loss != nil {
+		t.loss[i] = float32(lse - float64(t.score[i]))
+	}
+	if !t.grad {
+		return
+	}
+	ws := workspaces.get()
+	defer workspaces.put(ws)
+	c := t.head.K
+	dh, target := t.dh[i*c:(i+1)*c], int(t.targets[i])
+	vecScale(dh, dh, float32(1/t.sum[i]))
+	vecAxpy(dh, t.head.rows(&ws.rowsBuf, target, target+1)[:c], float32(math.Exp(float64(t.score[i])-lse)-1))
 }
 
 // CrossEntropy computes, for hidden rows h (P, C) and the output head (V, C),
 // the negative log-likelihood in nats of targets (P): loss (P) receives
-// log Σ eˣ − x[target] of the logits x = h·headᵀ of each row, without weight.
-//
-// With dh (P, C) it also sets the gradient of GradScale·Σ weightᵢ·lossᵢ with
-// respect to h; with dhead (V, C) it adds that with respect to the head. Both
-// may be nil; weight (P) may be nil, for ones. Every target must lie in [0, V).
-// The result does not depend on how many rows one call has, but for rounding.
-//
-// Where the coefficient of a row is known only once all losses are (DPO), call
-// it without dh first, then CrossEntropyBackward.
-func CrossEntropy(loss, dh, dhead, h []float32, head *Matrix, targets []int32, weight []float32, spec LossSpec) {
-	checkLen("CrossEntropy", "loss", len(loss), len(targets))
-	crossEntropy("CrossEntropy", loss, dh, dhead, h, head, targets, weight, spec)
-}
-
-// CrossEntropyBackward computes the gradients of Σ coefᵢ·lossᵢ with respect to
-// h, dh (P, C), and to the head, dhead (V, C), which is added to; see
-// CrossEntropy. Either may be nil. The logits are computed again.
-func CrossEntropyBackward(dh, dhead, h []float32, head *Matrix, targets []int32, coef []float32) {
-	checkLen("CrossEntropyBackward", "coef", len(coef), len(targets))
-	crossEntropy("CrossEntropyBackward", nil, dh, dhead, h, head, targets, coef, LossSpec{GradScale: 1})
-}
-
-func crossEntropy(op string, loss, dh, dhead, h []float32, head *Matrix, targets []int32, weight []float32, spec LossSpec) {
+// log Σ eˣ − x[target] of the logits x = h·headᵀ of each row, lse (P), unless nil, the
+// logarithm alone, and dh (P, C), unless nil, the gradient of each loss in its row of
+// h. Every target must lie in [0, V). The result does not depend on how many rows one
+// call has, but for rounding.
+func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, targets []int32) {
+	const op = "CrossEntropy"
 	p, c, vocab := len(targets), head.K, head.N
 	head.check(op)
-	checkLen(op, "h", len(h), p*c)
+	checkLen(op, "h", h.Len(), p*c)
+	checkLen(op, "loss", len(loss), p)
 	checkIDs(op, targets, vocab)
+	if lse != nil {
+		checkLen(op, "lse", len(lse), p)
+	}
 	if dh != nil {
 		checkLen(op, "dh", len(dh), p*c)
 	}
-	if dhead != nil {
-		checkLen(op, "dhead", len(dhead), vocab*c)
-	}
-	if weight != nil {
-		checkLen(op, "weight", len(weight), p)
-	}
 	t := lossTasks.get()
-	t.logits = grow(t.logits, min(p, lossRows)*vocab)
-	t.spec, t.vocab, t.grad = spec, vocab, dh != nil || dhead != nil
+	t.head, t.half, t.grad = head, head.Half, dh != nil
 	for lo := 0; lo < p; lo += lossRows {
 		hi := min(lo+lossRows, p)
-		t.targets = targets[lo:hi]
-		if loss != nil {
-			t.loss = loss[lo:hi]
+		rows := hi - lo
+		t.max, t.score, t.sum = grow(t.max, rows), grow(t.score, rows), grow(t.sum, rows)
+		t.targets, t.loss = targets[lo:hi], loss[lo:hi]
+		if lse != nil {
+			t.lse = lse[lo:hi]
 		}
-		if weight != nil {
-			t.weight = weight[lo:hi]
-		}
-		rows := h[lo*c : hi*c]
-		MulT(t.logits, vocab, rows, c, hi-lo, head, false)
-		Parallel(hi-lo, 1, t)
 		if dh != nil {
-			Mul(dh[lo*c:hi*c], c, t.logits, vocab, hi-lo, head, false)
+			t.dh = dh[lo*c : hi*c]
 		}
-		if dhead != nil {
-			MulTN(dhead, c, t.logits, vocab, rows, c, hi-lo, vocab, c, 1, true)
+		t.last = false
+		piece := lossPiece(rows, vocab)
+		for v0 := 0; v0 < vocab; v0 += piece {
+			t.compute(h.Slice(lo*c, hi*c), rows, head, v0, min(piece, vocab-v0), piece)
+			Parallel(rows, 1, t)
+			if dh != nil {
+				e, stride := F32Vec(t.x), t.stride
+				if t.half {
+					e, stride = Vec{BF16: asBytes(t.x)}, 2*stride
+				}
+				backward(op, F32Vec(t.dh), c, e, stride, rows, &t.piece, 1, v0 > 0, nil)
+			}
+		}
+		t.last = true
+		Parallel(rows, 1, t)
+	}
+	t.head, t.loss, t.lse, t.dh, t.targets, t.piece = nil, nil, nil, nil, nil, Matrix{}
+	lossTasks.put(t)
+}
+
+// headTask turns logits into their gradient, coef·(softmax − one at the target).
+type headTask struct {
+	logits
+	lse, coef []float32
+}
+
+var headTasks freeList[headTask]
+
+func (t *headTask) Run(lo, hi int) {
+	for i := lo; i < hi; i++ {
+		x := t.row(i)
+		vecExpSum(x, x, t.lse[i])
+		vecScale(x, x, t.coef[i])
+		if target, here := t.target(i); here {
+			x[target] -= t.coef[i]
 		}
 	}
-	t.loss, t.targets, t.weight = nil, nil, nil
-	lossTasks.put(t)
+}
+
+// HeadGradient adds the gradient of Σ coefᵢ·lossᵢ in the head, (V, C), to dhead: h,
+// targets and lse are those of CrossEntropy. The logits are computed again.
+func HeadGradient(dhead []float32, h Vec, head *Matrix, targets []int32, lse, coef []float32) {
+	const op = "HeadGradient"
+	p, c, vocab := len(targets), head.K, head.N
+	head.check(op)
+	checkLen(op, "dhead", len(dhead), vocab*c)
+	checkLen(op, "h", h.Len(), p*c)
+	checkLen(op, "lse", len(lse), p)
+	checkLen(op, "coef", len(coef), p)
+	checkIDs(op, targets, vocab)
+	t := headTasks.get()
+	for lo := 0; lo < p; lo += lossRows {
+		hi := min(lo+lossRows, p)
+		t.targets, t.lse, t.coef = targets[lo:hi], lse[lo:hi], coef[lo:hi]
+		rows, piece := h.Slice(lo*c, hi*c), lossPiece(hi-lo, vocab)
+		for v0 := 0; v0 < vocab; v0 += piece {
+			n := min(piece, vocab-v0)
+			t.compute(rows, hi-lo, head, v0, n, piece)
+			Parallel(hi-lo, 1, t)
+			WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), piece, rows, c, hi-lo, n, c, 1, true)
+		}
+	}
+	t.targets, t.lse, t.coef, t.piece = nil, nil, nil, Matrix{}
+	headTasks.put(t)
 }

@@ -40,8 +40,8 @@ func lossRef(h, head []float32, targets []int32, coef []float32, c, vocab int) (
 // TestCrossEntropy compares with float64 over row counts around the chunk, for
 // a dense and a decoded head, with and without weights and gradients.
 func TestCrossEntropy(t *testing.T) {
-	for _, p := range []int{0, 1, 3, lossRows, 2*lossRows + 5} {
-		const c, vocab, scale = 10, 1100, 0.25
+	for _, p := range []int{0, 1, 3, 130, lossRows + 5} {
+		const c, vocab, scale = 10, 3100, 0.25 // two pieces of the vocabulary for the longest
 		rng := rand.New(rand.NewPCG(1, uint64(p)))
 		h, w, weight := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), randoms(rng, p, 1)
 		targets, coef := make([]int32, p), make([]float32, p)
@@ -60,15 +60,18 @@ func TestCrossEntropy(t *testing.T) {
 				loss, checkLoss := guarded(t, p, 1)
 				dh, checkDh := guarded(t, p*c, 2)
 				dhead := make([]float32, vocab*c)
-				CrossEntropy(loss, nil, nil, h, head, targets, weight, LossSpec{})
+				CrossEntropy(loss, nil, nil, F32Vec(h), head, targets)
 				near(t, "loss alone", loss, wantLoss, 2e-6)
-				CrossEntropy(loss, dh, dhead, h, head, targets, weight, LossSpec{GradScale: scale})
+				lse := make([]float32, p)
+				CrossEntropy(loss, lse, dh, F32Vec(h), head, targets)
 				near(t, "loss", loss, wantLoss, 2e-6)
+				for i := range coef {
+					Scale(dh[i*c:(i+1)*c], dh[i*c:(i+1)*c], coef[i])
+				}
 				near(t, "dh", dh, wantDh, 2e-6)
+				HeadGradient(dhead, F32Vec(h), head, targets, lse, coef)
 				near(t, "dhead", dhead, wantDhead, 5e-6)
-				clear(dh)
-				CrossEntropyBackward(dh, dhead, h, head, targets, coef)
-				near(t, "dh in two passes", dh, wantDh, 2e-6)
+				HeadGradient(dhead, F32Vec(h), head, targets, lse, coef)
 				near(t, "dhead of both calls", dhead, twice, 5e-6) // it is added to
 				checkLoss()
 				checkDh()
@@ -84,7 +87,7 @@ func TestCrossEntropyDifference(t *testing.T) {
 	h, w, ones := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), []float32{1, 1, 1}
 	targets := []int32{7, 0, 39}
 	dh, loss := make([]float32, p*c), make([]float32, p)
-	CrossEntropy(loss, dh, nil, h, &Matrix{N: vocab, K: c, F32: w}, targets, nil, LossSpec{GradScale: 1})
+	CrossEntropy(loss, nil, dh, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, targets)
 	for i := range h {
 		at := func(v float32) float64 {
 			old := h[i]
@@ -110,7 +113,7 @@ func TestCrossEntropyExtremes(t *testing.T) {
 			head.F32[i] = float32(i)
 		}
 		h, loss, dh := []float32{1e6, float32(math.NaN()), -1e30}, make([]float32, 3), make([]float32, 3)
-		CrossEntropy(loss, dh, nil, h, head, []int32{vocab - 1, 0, 0}, nil, LossSpec{GradScale: 1})
+		CrossEntropy(loss, nil, dh, F32Vec(h), head, []int32{vocab - 1, 0, 0})
 		if loss[0] != 0 || dh[0] != 0 || loss[1] == loss[1] || dh[1] == dh[1] || loss[2] != 0 || dh[2] != 0 {
 			t.Fatalf("loss %v, dh %v", loss, dh)
 		}
@@ -125,27 +128,35 @@ func TestCrossEntropyGolden(t *testing.T) {
 		for i := range targets {
 			targets[i] = int32(i * 167 % 310)
 		}
-		loss, dh, dhead := make([]float32, 9), make([]float32, 9*16), make([]float32, 310*16)
-		CrossEntropy(loss, dh, dhead, h, &Matrix{N: 310, K: 16, F32: w}, targets, weight, LossSpec{GradScale: 0.125})
+		loss, lse, dh, dhead := make([]float32, 9), make([]float32, 9), make([]float32, 9*16), make([]float32, 310*16)
+		head := &Matrix{N: 310, K: 16, F32: w}
+		CrossEntropy(loss, lse, dh, F32Vec(h), head, targets)
+		Scale(weight, weight, 0.125)
+		for i := range weight {
+			Scale(dh[i*16:(i+1)*16], dh[i*16:(i+1)*16], weight[i])
+		}
+		HeadGradient(dhead, F32Vec(h), head, targets, lse, weight)
 		near(t, "nll", loss, golden(t, "loss/nll"), 1e-6)
 		near(t, "dh", dh, golden(t, "loss/dh"), 1e-6)
 		near(t, "dhead", dhead, golden(t, "loss/dhead"), 1e-6)
 	})
 }
 
-// BenchmarkSoftmaxLoss is what the loss adds to its products: 128 rows of
-// SmolLM2's vocabulary from logits to their gradient.
-func BenchmarkSoftmaxLoss(b *testing.B) {
-	const vocab = 49152
+// BenchmarkCrossEntropy is the loss of 1024 rows of SmolLM2 with its gradient, both
+// products included.
+func BenchmarkCrossEntropy(b *testing.B) {
+	const rows, vocab, c = 1024, 49152, 576
 	rng := rand.New(rand.NewPCG(3, 3))
-	logits, row := make([]float32, lossRows*vocab), randoms(rng, vocab, 3)
-	for i := range lossRows {
-		copy(logits[i*vocab:], row)
-	}
-	t := &lossTask{logits: logits, vocab: vocab, loss: make([]float32, lossRows), targets: make([]int32, lossRows), grad: true}
-	b.SetBytes(lossRows * vocab * 4)
-	for b.Loop() {
-		t.spec.GradScale = 1
-		Parallel(lossRows, 1, t)
+	w, h, targets := randoms(rng, vocab*c, 0.1), randoms(rng, rows*c, 1), make([]int32, rows)
+	narrow := make([]byte, 2*vocab*c)
+	F32ToBF16(narrow, w)
+	loss, dh := make([]float32, rows), make([]float32, rows*c)
+	for name, head := range map[string]*Matrix{"float32": {N: vocab, K: c, F32: w}, "bfloat16": {N: vocab, K: c, BF16: narrow, Half: true}} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				CrossEntropy(loss, nil, dh, F32Vec(h), head, targets)
+			}
+			report(b, 2*rows, vocab, c)
+		})
 	}
 }

@@ -10,8 +10,8 @@ func TestScratch(t *testing.T) {
 	forwardTasks.free, backwardTasks.free = nil, nil
 	wide, narrow := make([]float32, rows*4*24), make([]float32, rows*2*24)
 	lse := make([]float32, 4*rows)
-	Attention(wide, lse, wide, narrow, narrow, seq, spec)
-	AttentionBackward(make([]float32, len(wide)), make([]float32, len(narrow)), make([]float32, len(narrow)), wide, wide, narrow, narrow, wide, lse, seq, spec)
+	Attention(F32Vec(wide), lse, F32Vec(wide), F32Vec(narrow), F32Vec(narrow), seq, spec)
+	AttentionBackward(F32Vec(make([]float32, len(wide))), F32Vec(make([]float32, len(narrow))), F32Vec(make([]float32, len(narrow))), F32Vec(wide), F32Vec(wide), F32Vec(narrow), F32Vec(narrow), F32Vec(wide), lse, seq, spec)
 	f, b := forwardTasks.get(), backwardTasks.get()
 	kept := 0
 	for _, x := range [][]float32{f.keyT, f.valRow, b.keyT, b.valRow, b.valT, b.keyRows, b.dkPart, b.dvPart} {
@@ -24,8 +24,8 @@ func TestScratch(t *testing.T) {
 	const p, vocab, width = 300, 1000, 16
 	lossTasks.free = nil
 	head := Matrix{N: vocab, K: width, F32: make([]float32, vocab*width)}
-	CrossEntropy(make([]float32, p), nil, nil, make([]float32, p*width), &head, make([]int32, p), nil, LossSpec{GradScale: 1})
-	if got, kept := CrossEntropyScratch(p, vocab), 4*cap(lossTasks.get().logits); got != int64(kept) {
+	CrossEntropy(make([]float32, p), nil, nil, F32Vec(make([]float32, p*width)), &head, make([]int32, p))
+	if got, kept := CrossEntropyScratch(p, vocab), 4*cap(lossTasks.get().x); got != int64(kept) {
 		t.Errorf("cross-entropy: %d bytes are said, %d are kept", got, kept)
 	}
 

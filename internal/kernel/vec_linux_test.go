@@ -19,12 +19,12 @@ func TestVectorsStayInside(t *testing.T) {
 				Exp(x[0], x[1])
 				vecMulAxpy(x[0], x[1], x[2], 2)
 				vecSubMul(x[0], x[1], 2)
-				RMSNorm(x[0], x[1], x[2], 1, n, 1e-5, nil, 0)
+				RMSNorm(F32Vec(x[0]), F32Vec(x[1]), x[2], 1, n, 1e-5, nil, 0)
 				for _, acc := range []bool{false, true} {
-					RMSNormBackward(x[0], x[1], x[2], x[3], []float32{1}, 1, n, 0, acc, x[4])
+					RMSNormBackward(F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]), x[3], []float32{1}, 1, n, 0, acc, x[4])
 				}
-				SwiGLU(x[0], x[1], x[2])
-				SwiGLUBackward(x[0], x[1], x[2], x[3], x[4])
+				GLU(SiLU, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]))
+				GLUBackward(SiLU, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]), F32Vec(x[3]), F32Vec(x[4]))
 				vecRotate(x[0], x[1], x[2], x[3], 1)
 				AdamW(x[0], x[1], x[2], x[3], 1e-3, 0.9, 0.99, 1e-8, 0.1, 1)
 				clear(x[0])
@@ -40,8 +40,8 @@ func TestVectorsStayInside(t *testing.T) {
 				out, lse := fenced(t, 20*d, front), fenced(t, 20, front)
 				dq, dk, dv := fenced(t, 20*d, front), fenced(t, 20*d, front), fenced(t, 20*d, front)
 				spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: d, Scale: 1}
-				Attention(out, lse, q, k, k, []int32{0, 7, 20}, spec)
-				AttentionBackward(dq, dk, dv, out, q, k, k, out, lse, []int32{0, 7, 20}, spec)
+				Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(k), []int32{0, 7, 20}, spec)
+				AttentionBackward(F32Vec(dq), F32Vec(dk), F32Vec(dv), F32Vec(out), F32Vec(q), F32Vec(k), F32Vec(k), F32Vec(out), lse, []int32{0, 7, 20}, spec)
 				AttentionCached(out, q, k, k, 20, 0, 20, spec)
 				AttentionCached(out[:d], q[:d], k, k, 1, 19, 20, spec)
 			}

@@ -9,21 +9,25 @@ import "math"
 func rowGrain(c int) int { return max(1, elemGrain/max(c, 1)) }
 
 type normTask struct {
-	y, x, w, rstd []float32
-	c             int
-	eps, offset   float32
+	y, x        Vec
+	w, rstd     []float32
+	c           int
+	eps, offset float32
 }
 
 var normTasks freeList[normTask]
 
 func (t *normTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
 	for i := lo; i < hi; i++ {
-		x := t.x[i*t.c : (i+1)*t.c]
+		x, y := t.x.Read(&sc[0], i*t.c, (i+1)*t.c), t.y.Room(&sc[1], i*t.c, (i+1)*t.c)
 		r := float32(1 / math.Sqrt(vecSumSquares(x)/float64(t.c)+float64(t.eps)))
 		if t.rstd != nil {
 			t.rstd[i] = r
 		}
-		vecNorm(t.y[i*t.c:(i+1)*t.c], x, t.w, r, t.offset)
+		vecNorm(y, x, t.w, r, t.offset)
+		t.y.Write(i*t.c, y)
 	}
 }
 
@@ -31,54 +35,70 @@ func (t *normTask) Run(lo, hi int) {
 // r = 1/√(mean x² + eps). w is (c); wOffset is 0, or 1 for the Gemma family,
 // which stores w − 1. rstd (rows) receives r for the backward; it may be nil.
 // y may be x.
-func RMSNorm(y, x, w []float32, rows, c int, eps float32, rstd []float32, wOffset float32) {
-	checkLen("RMSNorm", "y", len(y), rows*c)
-	checkLen("RMSNorm", "x", len(x), rows*c)
+func RMSNorm(y, x Vec, w []float32, rows, c int, eps float32, rstd []float32, wOffset float32) {
+	checkLen("RMSNorm", "y", y.Len(), rows*c)
+	checkLen("RMSNorm", "x", x.Len(), rows*c)
 	checkLen("RMSNorm", "w", len(w), c)
 	if rstd != nil {
 		checkLen("RMSNorm", "rstd", len(rstd), rows)
 	}
 	t := normTasks.get()
-	*t = normTask{y, x, w, rstd, c, eps, wOffset}
+	*t = normTask{y: y, x: x, w: w, rstd: rstd, c: c, eps: eps, offset: wOffset}
 	Parallel(rows, rowGrain(c), t)
 	*t = normTask{}
 	normTasks.put(t)
 }
 
 type normBackTask struct {
-	dx, dy, x, w, rstd []float32
-	c                  int
-	offset             float32
-	acc                bool
+	dx, dy, x Vec
+	w, rstd   []float32
+	c         int
+	offset    float32
+	acc       bool
 }
 
 var normBackTasks freeList[normBackTask]
 
 func (t *normBackTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
 	for i := lo; i < hi; i++ {
-		dy, x, r := t.dy[i*t.c:(i+1)*t.c], t.x[i*t.c:(i+1)*t.c], t.rstd[i]
+		from, to, r := i*t.c, (i+1)*t.c, t.rstd[i]
+		dy, x := t.dy.Read(&sc[0], from, to), t.x.Read(&sc[1], from, to)
 		k := r * r * r * vecNormDot(dy, x, t.w, t.offset) / float32(t.c)
-		if dx := t.dx[i*t.c : (i+1)*t.c]; t.acc {
+		var dx []float32
+		if t.acc {
+			dx = t.dx.Read(&sc[2], from, to)
 			vecNormBackAdd(dx, dy, x, t.w, r, k, t.offset)
 		} else {
+			dx = t.dx.Room(&sc[2], from, to)
 			vecNormBack(dx, dy, x, t.w, r, k, t.offset)
 		}
+		t.dx.Write(from, dx)
 	}
 }
+
+// rowScratch is room for a row of each operand that is not float32.
+type rowScratch [6][]float32
+
+var rowScratches freeList[rowScratch]
 
 // normGainTask sums the gradient of the gain over the rows, column by column:
 // the order of a column's sum is that of the rows, whoever computes it.
 type normGainTask struct {
-	dw, dy, x, rstd []float32
-	rows, c         int
+	dw, rstd []float32
+	dy, x    Vec
+	rows, c  int
 }
 
 var normGainTasks freeList[normGainTask]
 
 func (t *normGainTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
 	for i := range t.rows {
 		o := i * t.c
-		vecMulAxpy(t.dw[lo:hi], t.dy[o+lo:o+hi], t.x[o+lo:o+hi], t.rstd[i])
+		vecMulAxpy(t.dw[lo:hi], t.dy.Read(&sc[0], o+lo, o+hi), t.x.Read(&sc[1], o+lo, o+hi), t.rstd[i])
 	}
 }
 
@@ -86,16 +106,16 @@ func (t *normGainTask) Run(lo, hi int) {
 // when acc, and dw (c) is added to unless it is nil (a frozen gain). x, w, rstd
 // and wOffset are those of the forward. Without acc, dx may be dy unless dw is
 // wanted.
-func RMSNormBackward(dx, dy, x, w, rstd []float32, rows, c int, wOffset float32, acc bool, dw []float32) {
-	checkLen("RMSNormBackward", "dx", len(dx), rows*c)
-	checkLen("RMSNormBackward", "dy", len(dy), rows*c)
-	checkLen("RMSNormBackward", "x", len(x), rows*c)
+func RMSNormBackward(dx, dy, x Vec, w, rstd []float32, rows, c int, wOffset float32, acc bool, dw []float32) {
+	checkLen("RMSNormBackward", "dx", dx.Len(), rows*c)
+	checkLen("RMSNormBackward", "dy", dy.Len(), rows*c)
+	checkLen("RMSNormBackward", "x", x.Len(), rows*c)
 	checkLen("RMSNormBackward", "w", len(w), c)
 	checkLen("RMSNormBackward", "rstd", len(rstd), rows)
 	if dw != nil {
 		checkLen("RMSNormBackward", "dw", len(dw), c)
 		t := normGainTasks.get()
-		*t = normGainTask{dw, dy, x, rstd, rows, c}
+		*t = normGainTask{dw, rstd, dy, x, rows, c}
 		Parallel(c, 64, t)
 		*t = normGainTask{}
 		normGainTasks.put(t)
@@ -127,29 +147,48 @@ func (a Act) coefficients() (c1, c3 float32) {
 }
 
 type gluTask struct {
-	y, dgate, dup, dy, gate, up []float32
+	y, dgate, dup, dy, gate, up Vec
 	c1, c3                      float32
+	backward                    bool
 }
 
 var gluTasks freeList[gluTask]
 
+// gluPiece is the number of values that are widened at a time.
+const gluPiece = 2048
+
 func (t *gluTask) Run(lo, hi int) {
-	if t.y != nil {
-		vecGLU(t.y[lo:hi], t.gate[lo:hi], t.up[lo:hi], t.c1, t.c3)
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
+	for ; lo < hi; lo += gluPiece {
+		t.piece(sc, lo, min(lo+gluPiece, hi))
+	}
+}
+
+func (t *gluTask) piece(sc *rowScratch, lo, hi int) {
+	gate, up := t.gate.Read(&sc[0], lo, hi), t.up.Read(&sc[1], lo, hi)
+	if !t.backward {
+		y := t.y.Room(&sc[2], lo, hi)
+		vecGLU(y, gate, up, t.c1, t.c3)
+		t.y.Write(lo, y)
 		return
 	}
-	vecGLUBack(t.dgate[lo:hi], t.dup[lo:hi], t.dy[lo:hi], t.gate[lo:hi], t.up[lo:hi], t.c1, t.c3)
+	dgate, dup := t.dgate.Room(&sc[3], lo, hi), t.dup.Room(&sc[4], lo, hi)
+	vecGLUBack(dgate, dup, t.dy.Read(&sc[2], lo, hi), gate, up, t.c1, t.c3)
+	t.dgate.Write(lo, dgate)
+	t.dup.Write(lo, dup)
 }
 
 // GLU sets y = act(gate) ∘ up, elementwise: SwiGLU with SiLU, GeGLU with
 // GELUTanh. y may be gate or up.
-func GLU(act Act, y, gate, up []float32) {
-	checkLen("GLU", "gate", len(gate), len(y))
-	checkLen("GLU", "up", len(up), len(y))
+func GLU(act Act, y, gate, up Vec) {
+	n := y.Len()
+	checkLen("GLU", "gate", gate.Len(), n)
+	checkLen("GLU", "up", up.Len(), n)
 	t := gluTasks.get()
-	t.y, t.gate, t.up = y, gate, up
+	t.y, t.gate, t.up, t.backward = y, gate, up, false
 	t.c1, t.c3 = act.coefficients()
-	Parallel(len(y), elemGrain/4, t)
+	Parallel(n, elemGrain/4, t)
 	*t = gluTask{}
 	gluTasks.put(t)
 }
@@ -157,22 +196,16 @@ func GLU(act Act, y, gate, up []float32) {
 // GLUBackward is the gradient of GLU: dgate = dy∘up∘act′(gate) and
 // dup = dy∘act(gate). dgate may be gate, or dup may be up, or either may be dy,
 // as long as dgate and dup differ.
-func GLUBackward(act Act, dgate, dup, dy, gate, up []float32) {
-	n := len(dy)
-	checkLen("GLUBackward", "dgate", len(dgate), n)
-	checkLen("GLUBackward", "dup", len(dup), n)
-	checkLen("GLUBackward", "gate", len(gate), n)
-	checkLen("GLUBackward", "up", len(up), n)
+func GLUBackward(act Act, dgate, dup, dy, gate, up Vec) {
+	n := dy.Len()
+	checkLen("GLUBackward", "dgate", dgate.Len(), n)
+	checkLen("GLUBackward", "dup", dup.Len(), n)
+	checkLen("GLUBackward", "gate", gate.Len(), n)
+	checkLen("GLUBackward", "up", up.Len(), n)
 	t := gluTasks.get()
-	t.dgate, t.dup, t.dy, t.gate, t.up = dgate, dup, dy, gate, up
+	t.dgate, t.dup, t.dy, t.gate, t.up, t.backward = dgate, dup, dy, gate, up, true
 	t.c1, t.c3 = act.coefficients()
 	Parallel(n, elemGrain/4, t)
 	*t = gluTask{}
 	gluTasks.put(t)
 }
-
-// SwiGLU sets y = silu(gate) ∘ up. y may be gate or up.
-func SwiGLU(y, gate, up []float32) { GLU(SiLU, y, gate, up) }
-
-// SwiGLUBackward is the gradient of SwiGLU; see GLUBackward.
-func SwiGLUBackward(dgate, dup, dy, gate, up []float32) { GLUBackward(SiLU, dgate, dup, dy, gate, up) }

@@ -9,7 +9,8 @@ import (
 // and what sampling needs of one row of logits.
 
 type ropeTask struct {
-	x, cos, sin          []float32
+	x                    Vec
+	cos, sin             []float32
 	positions            []int32
 	heads, headDim, half int
 	sign                 float32
@@ -18,13 +19,18 @@ type ropeTask struct {
 var ropeTasks freeList[ropeTask]
 
 func (t *ropeTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
+	width := t.heads * t.headDim
 	for i := lo; i < hi; i++ {
+		row := t.x.Read(&sc[0], i*width, (i+1)*width)
 		at := int(t.positions[i]) * t.half
 		cos, sin := t.cos[at:at+t.half], t.sin[at:at+t.half]
 		for h := range t.heads {
-			x := t.x[(i*t.heads+h)*t.headDim:]
+			x := row[h*t.headDim:]
 			vecRotate(x[:t.half], x[t.half:2*t.half], cos, sin, t.sign)
 		}
+		t.x.Write(i*width, row)
 	}
 }
 
@@ -33,8 +39,8 @@ func (t *ropeTask) Run(lo, hi int) {
 // j < rot/2 is turned by the angle of row i's position; the elements from rot
 // on stay. cos and sin are (maxPos, rot/2) tables, positions is (rows). inverse
 // turns the other way, which is the gradient.
-func Rope(x []float32, rows, heads, headDim int, positions []int32, cos, sin []float32, rot int, inverse bool) {
-	checkLen("Rope", "x", len(x), rows*heads*headDim)
+func Rope(x Vec, rows, heads, headDim int, positions []int32, cos, sin []float32, rot int, inverse bool) {
+	checkLen("Rope", "x", x.Len(), rows*heads*headDim)
 	checkLen("Rope", "positions", len(positions), rows)
 	checkLen("Rope", "sin", len(sin), len(cos))
 	if rot%2 != 0 || rot > headDim || rot < 0 {

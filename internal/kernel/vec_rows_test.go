@@ -34,8 +34,8 @@ func TestRMSNorm(t *testing.T) {
 				dw, checkDw := guarded(t, c, 3)
 				clear(dw)
 				rstd := make([]float32, rows)
-				RMSNorm(y, x, w, rows, c, eps, rstd, offset)
-				RMSNormBackward(dx, dy, x, w, rstd, rows, c, offset, false, dw)
+				RMSNorm(F32Vec(y), F32Vec(x), w, rows, c, eps, rstd, offset)
+				RMSNormBackward(F32Vec(dx), F32Vec(dy), F32Vec(x), w, rstd, rows, c, offset, false, dw)
 				wantDw := make([]float64, c)
 				for r := range rows {
 					x64, w64, g := widen(x[r*c:(r+1)*c]), widen(w), dy[r*c:(r+1)*c]
@@ -62,12 +62,12 @@ func TestRMSNorm(t *testing.T) {
 				}
 				near(t, "dw", dw[:min(c, 40)], narrow(wantDw[:min(c, 40)]), 1e-5)
 				again := append([]float32(nil), dx...)
-				RMSNormBackward(again, dy, x, w, rstd, rows, c, offset, true, nil)
+				RMSNormBackward(F32Vec(again), F32Vec(dy), F32Vec(x), w, rstd, rows, c, offset, true, nil)
 				twice := make([]float32, len(dx))
 				Scale(twice, dx, 2)
 				near(t, "accumulated dx", again, twice, 1e-6)
 				copy(again, dy)
-				RMSNormBackward(again, again, x, w, rstd, rows, c, offset, false, nil)
+				RMSNormBackward(F32Vec(again), F32Vec(again), F32Vec(x), w, rstd, rows, c, offset, false, nil)
 				near(t, "dx in place", again, dx, 0)
 				checkY()
 				checkDx()
@@ -82,8 +82,8 @@ func TestRowsGolden(t *testing.T) {
 	forEachImpl(t, func(t *testing.T) {
 		x, w, dy := values(5, 7*24), values(6, 24), values(7, 7*24)
 		y, dx, dw, rstd := make([]float32, 7*24), make([]float32, 7*24), make([]float32, 24), make([]float32, 7)
-		RMSNorm(y, x, w, 7, 24, 1e-5, rstd, 0)
-		RMSNormBackward(dx, dy, x, w, rstd, 7, 24, 0, false, dw)
+		RMSNorm(F32Vec(y), F32Vec(x), w, 7, 24, 1e-5, rstd, 0)
+		RMSNormBackward(F32Vec(dx), F32Vec(dy), F32Vec(x), w, rstd, 7, 24, 0, false, dw)
 		near(t, "norm y", y, golden(t, "norm/y"), 5e-7)
 		near(t, "norm dx", dx, golden(t, "norm/dx"), 1e-6)
 		near(t, "norm dw", dw, golden(t, "norm/dw"), 1e-6)
@@ -92,8 +92,8 @@ func TestRowsGolden(t *testing.T) {
 		Scale(gate, gate, 8)
 		for act, name := range map[Act]string{SiLU: "silu", GELUTanh: "gelu"} {
 			y, dgate, dup := make([]float32, 300), make([]float32, 300), make([]float32, 300)
-			GLU(act, y, gate, up)
-			GLUBackward(act, dgate, dup, dy, gate, up)
+			GLU(act, F32Vec(y), F32Vec(gate), F32Vec(up))
+			GLUBackward(act, F32Vec(dgate), F32Vec(dup), F32Vec(dy), F32Vec(gate), F32Vec(up))
 			near(t, name+" y", y, golden(t, "glu/"+name+"/y"), 5e-7)
 			near(t, name+" dgate", dgate, golden(t, "glu/"+name+"/dgate"), 1e-6)
 			near(t, name+" dup", dup, golden(t, "glu/"+name+"/dup"), 5e-7)
@@ -110,7 +110,7 @@ func TestGLUBackward(t *testing.T) {
 				gate, up, dy := randoms(rng, n, 2), randoms(rng, n, 1), randoms(rng, n, 1)
 				dgate, check1 := guarded(t, n, 1)
 				dup, check2 := guarded(t, n, 2)
-				GLUBackward(act, dgate, dup, dy, gate, up)
+				GLUBackward(act, F32Vec(dgate), F32Vec(dup), F32Vec(dy), F32Vec(gate), F32Vec(up))
 				check1()
 				check2()
 				value := func(x float64) float64 {
@@ -126,7 +126,7 @@ func TestGLUBackward(t *testing.T) {
 						t.Fatalf("act %d n=%d: [%d] = %v, %v, want %v, %v", act, n, i, dgate[i], dup[i], g*u*slope, g*value(x))
 					}
 				}
-				GLUBackward(act, gate, up, dy, gate, up)
+				GLUBackward(act, F32Vec(gate), F32Vec(up), F32Vec(dy), F32Vec(gate), F32Vec(up))
 				near(t, "dgate in place", gate, dgate, 0)
 				near(t, "dup in place", up, dup, 0)
 			}
@@ -149,7 +149,7 @@ func TestRope(t *testing.T) {
 			src := randoms(rng, rows*heads*d, 1)
 			x, check := guarded(t, len(src), 1)
 			copy(x, src)
-			Rope(x, rows, heads, d, at, cos, sin, rot, false)
+			Rope(F32Vec(x), rows, heads, d, at, cos, sin, rot, false)
 			check()
 			for i := range src {
 				j, row := i%d, i/(heads*d)
@@ -167,7 +167,7 @@ func TestRope(t *testing.T) {
 					t.Fatalf("%v: [%d] = %v, want %v", shape, i, x[i], want)
 				}
 			}
-			Rope(x, rows, heads, d, at, cos, sin, rot, true)
+			Rope(F32Vec(x), rows, heads, d, at, cos, sin, rot, true)
 			near(t, "turned back", x, src, 1e-6)
 		}
 	})
@@ -274,18 +274,20 @@ func BenchmarkAdd(b *testing.B) {
 }
 func BenchmarkExp(b *testing.B) { benchmarkElem(b, 2, func(x [][]float32) { Exp(x[0], x[1]) }) }
 func BenchmarkSwiGLU(b *testing.B) {
-	benchmarkElem(b, 3, func(x [][]float32) { SwiGLU(x[0], x[1], x[2]) })
+	benchmarkElem(b, 3, func(x [][]float32) { GLU(SiLU, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2])) })
 }
 func BenchmarkSwiGLUBackward(b *testing.B) {
-	benchmarkElem(b, 5, func(x [][]float32) { SwiGLUBackward(x[0], x[1], x[2], x[3], x[4]) })
+	benchmarkElem(b, 5, func(x [][]float32) {
+		GLUBackward(SiLU, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]), F32Vec(x[3]), F32Vec(x[4]))
+	})
 }
 func BenchmarkRMSNorm(b *testing.B) {
 	rstd := make([]float32, 1024)
-	benchmarkElem(b, 2, func(x [][]float32) { RMSNorm(x[0], x[1], x[1][:1536], 1024, 1536, 1e-5, rstd, 0) })
+	benchmarkElem(b, 2, func(x [][]float32) { RMSNorm(F32Vec(x[0]), F32Vec(x[1]), x[1][:1536], 1024, 1536, 1e-5, rstd, 0) })
 }
 func BenchmarkRMSNormBackward(b *testing.B) {
 	rstd := make([]float32, 1024)
 	benchmarkElem(b, 3, func(x [][]float32) {
-		RMSNormBackward(x[0], x[1], x[2], x[2][:1536], rstd, 1024, 1536, 0, false, nil)
+		RMSNormBackward(F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]), x[2][:1536], rstd, 1024, 1536, 0, false, nil)
 	})
 }

@@ -139,7 +139,7 @@ func TestVectors(t *testing.T) {
 		{"norm", 2, func(d []float32, in [][]float32) { vecNorm(d, in[0], in[1], 0.7, 1) }, func(_ float64, in []float64) float64 { return in[0] * 0.7 * (in[1] + 1) }},
 		{"normBack", 3, func(d []float32, in [][]float32) { vecNormBack(d, in[0], in[1], in[2], 0.7, 0.3, 1) }, func(_ float64, in []float64) float64 { return norm(in) }},
 		{"normBackAdd", 3, func(d []float32, in [][]float32) { vecNormBackAdd(d, in[0], in[1], in[2], 0.7, 0.3, 1) }, func(d float64, in []float64) float64 { return d + norm(in) }},
-		{"SwiGLU", 2, func(d []float32, in [][]float32) { SwiGLU(d, in[0], in[1]) }, func(_ float64, in []float64) float64 { return in[0] * sigmoid(in[0]) * in[1] }},
+		{"SwiGLU", 2, func(d []float32, in [][]float32) { GLU(SiLU, F32Vec(d), F32Vec(in[0]), F32Vec(in[1])) }, func(_ float64, in []float64) float64 { return in[0] * sigmoid(in[0]) * in[1] }},
 	}
 	forEachImpl(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))
@@ -273,15 +273,15 @@ func TestNaN(t *testing.T) {
 				}
 				isNaN("Dot", Dot(x, ones))
 				isNaN("expSum", vecExpSum(y, x, vecMax(x)))
-				SwiGLU(y, x, ones)
+				GLU(SiLU, F32Vec(y), F32Vec(x), F32Vec(ones))
 				isNaN("SwiGLU", y[at])
-				GLUBackward(GELUTanh, y, z, ones, x, ones)
+				GLUBackward(GELUTanh, F32Vec(y), F32Vec(z), F32Vec(ones), F32Vec(x), F32Vec(ones))
 				isNaN("GLUBackward gate", y[at])
 				isNaN("GLUBackward up", z[at])
 				if at > 0 && y[0] != y[0] {
 					t.Fatalf("a NaN at %d spread to 0", at)
 				}
-				RMSNorm(y, x, ones, 1, n, 1e-5, nil, 0)
+				RMSNorm(F32Vec(y), F32Vec(x), ones, 1, n, 1e-5, nil, 0)
 				isNaN("RMSNorm", y[0])
 				if s := SumSquares(x); s == s {
 					t.Fatalf("SumSquares n=%d: NaN at %d became %v", n, at, s)
@@ -358,26 +358,32 @@ func steadyOps() []struct {
 	}{
 		{"Add", func() []float32 { Add(out, x, y); return out }},
 		{"SumSquares", func() []float32 { return join(append(rstd[:0], float32(SumSquares(x)))) }},
-		{"RMSNorm", func() []float32 { RMSNorm(out, x, w, rows, c, 1e-5, rstd, 0); return out }},
+		{"RMSNorm", func() []float32 { RMSNorm(F32Vec(out), F32Vec(x), w, rows, c, 1e-5, rstd, 0); return out }},
 		{"RMSNormBackward", func() []float32 {
 			clear(dw)
-			RMSNorm(out2, x, w, rows, c, 1e-5, rstd, 1)
-			RMSNormBackward(out, y, x, w, rstd, rows, c, 1, false, dw)
+			RMSNorm(F32Vec(out2), F32Vec(x), w, rows, c, 1e-5, rstd, 1)
+			RMSNormBackward(F32Vec(out), F32Vec(y), F32Vec(x), w, rstd, rows, c, 1, false, dw)
 			return join(out, dw)
 		}},
-		{"SwiGLU", func() []float32 { SwiGLU(out, x, y); return out }},
-		{"GLUBackward", func() []float32 { GLUBackward(GELUTanh, out, out2, x, y, x); return join(out, out2) }},
+		{"SwiGLU", func() []float32 { GLU(SiLU, F32Vec(out), F32Vec(x), F32Vec(y)); return out }},
+		{"GLUBackward", func() []float32 {
+			GLUBackward(GELUTanh, F32Vec(out), F32Vec(out2), F32Vec(x), F32Vec(y), F32Vec(x))
+			return join(out, out2)
+		}},
 		{"Rope", func() []float32 {
 			copy(out, x)
-			Rope(out, rows, 10, 32, ids, cos, sin, 32, false)
+			Rope(F32Vec(out), rows, 10, 32, ids, cos, sin, 32, false)
 			return out
 		}},
 		{"EmbedRows", func() []float32 { EmbedRows(out, table, ids); return out }},
 		{"EmbedBackward", func() []float32 { clear(dtable); EmbedBackward(dtable, x, ids, c); return dtable }},
-		{"Attention", func() []float32 { Attention(out, lse, x, k, v, seq, spec); return join(out, lse) }},
+		{"Attention", func() []float32 {
+			Attention(F32Vec(out), lse, F32Vec(x), F32Vec(k), F32Vec(v), seq, spec)
+			return join(out, lse)
+		}},
 		{"AttentionBackward", func() []float32 {
-			Attention(out2, lse, x, k, v, seq, spec)
-			AttentionBackward(out, dk, dv, y, x, k, v, out2, lse, seq, spec)
+			Attention(F32Vec(out2), lse, F32Vec(x), F32Vec(k), F32Vec(v), seq, spec)
+			AttentionBackward(F32Vec(out), F32Vec(dk), F32Vec(dv), F32Vec(y), F32Vec(x), F32Vec(k), F32Vec(v), F32Vec(out2), lse, seq, spec)
 			return join(out, dk, dv)
 		}},
 		{"AttentionCached few", func() []float32 {
@@ -390,8 +396,9 @@ func steadyOps() []struct {
 		}},
 		{"CrossEntropy", func() []float32 {
 			clear(dtable)
-			CrossEntropy(loss, dh, dtable, x, table, ids, nil, LossSpec{GradScale: 0.1})
-			return join(loss, dh, dtable)
+			CrossEntropy(loss, lse[:rows], dh, F32Vec(x), table, ids)
+			HeadGradient(dtable, F32Vec(x), table, ids, lse[:rows], loss)
+			return join(loss, lse[:rows], dh, dtable)
 		}},
 		{"AdamW", func() []float32 {
 			clear(m)

@@ -1,0 +1,107 @@
+package kernel
+
+// This file holds the type of activations: what flows between operations is float32,
+// or bfloat16 where memory and the products are to gain by it.
+
+// Vec is a run of values: float32, or bfloat16 (little-endian, as in files) where F32
+// is nil. Operations on bfloat16 widen what they read, compute in float32 and round
+// what they write to the nearest even.
+type Vec struct {
+	F32  []float32
+	BF16 []byte
+}
+
+// F32Vec is x as a Vec.
+func F32Vec(x []float32) Vec { return Vec{F32: x} }
+
+// HalfVec is the memory of words as n values in bfloat16, two to a word.
+func HalfVec(words []float32, n int) Vec { return Vec{BF16: asBytes(words)[:2*n]} }
+
+// Half reports whether the values are bfloat16.
+func (v Vec) Half() bool { return v.F32 == nil && v.BF16 != nil }
+
+// Len is the number of values.
+func (v Vec) Len() int {
+	if v.F32 != nil {
+		return len(v.F32)
+	}
+	return len(v.BF16) / 2
+}
+
+// Slice is values [lo, hi).
+func (v Vec) Slice(lo, hi int) Vec {
+	if v.F32 != nil {
+		return Vec{F32: v.F32[lo:hi]}
+	}
+	return Vec{BF16: v.BF16[2*lo : 2*hi]}
+}
+
+// from is the values from lo on.
+func (v Vec) from(lo int) Vec { return v.Slice(lo, v.Len()) }
+
+// Read gives values [lo, hi) as float32: in place where they are, in buf otherwise.
+func (v Vec) Read(buf *[]float32, lo, hi int) []float32 {
+	if v.F32 != nil {
+		return v.F32[lo:hi]
+	}
+	x := growAligned(buf, hi-lo)
+	BF16ToF32(x, v.BF16[2*lo:2*hi])
+	return x
+}
+
+// Room gives where values [lo, hi) are to be computed as float32: in place, or in buf,
+// from which Write puts them in place.
+func (v Vec) Room(buf *[]float32, lo, hi int) []float32 {
+	if v.F32 != nil {
+		return v.F32[lo:hi]
+	}
+	return growAligned(buf, hi-lo)
+}
+
+// Write puts x, which Room gave, in place as values [lo, lo+len(x)).
+func (v Vec) Write(lo int, x []float32) {
+	if v.F32 == nil {
+		F32ToBF16(v.BF16[2*lo:2*(lo+len(x))], x)
+	}
+}
+
+// Copy sets dst to src, which has as many values.
+func Copy(dst, src Vec) {
+	checkLen("Copy", "src", src.Len(), dst.Len())
+	switch {
+	case dst.F32 != nil && src.F32 != nil:
+		copy(dst.F32, src.F32)
+	case dst.F32 != nil:
+		BF16ToF32(dst.F32, src.BF16)
+	case src.F32 != nil:
+		F32ToBF16(dst.BF16, src.F32)
+	default:
+		copy(dst.BF16, src.BF16)
+	}
+}
+
+// accumulateTask adds a range of values.
+type accumulateTask struct{ dst, src Vec }
+
+var accumulateTasks freeList[accumulateTask]
+
+func (t *accumulateTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
+	for ; lo < hi; lo += gluPiece {
+		to := min(lo+gluPiece, hi)
+		dst := t.dst.Read(&sc[0], lo, to)
+		vecAdd(dst, dst, t.src.Read(&sc[1], lo, to))
+		t.dst.Write(lo, dst)
+	}
+}
+
+// Accumulate adds src to dst, which has as many values.
+func Accumulate(dst, src Vec) {
+	checkLen("Accumulate", "src", src.Len(), dst.Len())
+	t := accumulateTasks.get()
+	*t = accumulateTask{dst, src}
+	Parallel(dst.Len(), elemGrain, t)
+	*t = accumulateTask{}
+	accumulateTasks.put(t)
+}
