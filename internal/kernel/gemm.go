@@ -239,6 +239,9 @@ func (p *product) packPairs(ws *workspace, lo, hi int) {
 func (p *product) multiply() {
 	b, wide, threads := &p.blocks, tileSets[impl].wide, Threads()
 	b.rowUnits = min(threads*ceilDiv(p.m, threads*blockRows), ceilDiv(p.m, wide.rows))
+	if p.m <= 2*wide.rows {
+		b.rowUnits = 1 // a rank: its few tiles would not divide evenly
+	}
 	b.colUnits = 1
 	if b.rowUnits < threads {
 		b.colUnits = min(ceilDiv(2*threads, b.rowUnits), ceilDiv(b.o1-b.o0, wide.cols))
@@ -389,7 +392,9 @@ func (s *strips) panel(j, j1, lo, hi int) {
 	if j+shape.cols < j1 {
 		next = s.panels[(j+shape.cols-b.o0)*b.steps+(s.part.at+s.r)*panelShape(b.o1-j-shape.cols).cols:]
 	}
+	wide := shape
 	for i, f := lo, 0; i < hi; i, f = i+shape.rows, (f+s.kc*4)%ahead {
+		shape = s.shapeOf(wide, hi-i)
 		nr, nc := min(shape.rows, hi-i), min(shape.cols, j1-j)
 		x, stride := s.x[i*s.stride:], s.stride
 		if s.direct && nr < shape.rows {
@@ -406,6 +411,15 @@ func (s *strips) panel(j, j1, lo, hi int) {
 		s.tile(shape, x, stride, panel, panel, t, shape.cols, false)
 		storeTile(c, s.out.ld, t, shape.cols, nr, nc, s.acc)
 	}
+}
+
+// shapeOf is the tile for the next of left rows of a panel.
+func (s *strips) shapeOf(wide tileShape, left int) tileShape {
+	short := left <= shortPairs.rows || left > wide.rows && left <= 2*shortPairs.rows
+	if s.paired && wide.cols == shortPairs.cols && short {
+		return shortPairs
+	}
+	return wide
 }
 
 // tile runs a micro-kernel on a whole tile.

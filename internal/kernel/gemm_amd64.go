@@ -19,6 +19,9 @@ func rowTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc in
 func pairTile14x32(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
 
 //go:noescape
+func pairTile8x32(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
+
+//go:noescape
 func pairTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
 
 //go:noescape
@@ -97,6 +100,8 @@ func pairTile(shape tileShape, steps int, a []float32, lda int, b, next []float3
 		genericPairTile(shape, steps, a, lda, b, c, ldc, alpha, acc)
 	case shape == tileSets[avx512].wide:
 		pairTile14x32(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	case shape == shortPairs:
+		pairTile8x32(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
 	default:
 		pairTile24x16(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
 	}

@@ -20,6 +20,9 @@ var tileSets = [...]tileSet{
 	avx512:  {tileShape{14, 32}, tileShape{24, 16}, tileShape{8, 48}},
 }
 
+// shortPairs is the tile of few rows of a product in pairs: those of a rank.
+var shortPairs = tileShape{8, 32}
+
 // maxTileRows bounds tileShape.rows, as padding of packed strips.
 const maxTileRows = 24
 

@@ -140,3 +140,30 @@ func (p *product) copyRows(dst Vec, ldd int, src Vec, lds, cols int) {
 		Copy(dst.Slice(i*ldd, i*ldd+cols), src.Slice(i*lds, i*lds+cols))
 	}
 }
+
+// roundsRank reports whether the gradient of a rank r and activations of width values in
+// bfloat16, rows at a stride, is made in bfloat16 too.
+func (p *product) roundsRank(r, width, stride int) bool {
+	return halfNow() != widened && r > dotRows && r <= width && stride == width
+}
+
+// rankGradient computes C (r, width) (+)= alpha·smallᵀ·wide, or its transpose, as an
+// input gradient: smallᵀ is the operand and wide the weight, which is read as it is.
+// small is (m, r), wide is (m, width).
+func (p *product) rankGradient(c []float32, ldc int, small []float32, lds int, wide Vec, m, r, width int, alpha float32, acc, flip bool) {
+	p.flipped = growAligned(&p.flipped, r*m)
+	transpose(p.flipped, m, small, lds, m, r)
+	if alpha != 1 {
+		vecScale(p.flipped, p.flipped, alpha)
+	}
+	p.gradient = Matrix{N: m, K: width, BF16: wide.BF16, Half: true}
+	if !flip {
+		backward("MulTN", F32Vec(c), ldc, F32Vec(p.flipped), m, r, &p.gradient, 1, acc, nil)
+		return
+	}
+	p.flippedSums = growAligned(&p.flippedSums, r*width)
+	backward("MulTN", F32Vec(p.flippedSums), width, F32Vec(p.flipped), m, r, &p.gradient, 1, false, nil)
+	p.sumsBack = growAligned(&p.sumsBack, width*r)
+	transpose(p.sumsBack, r, p.flippedSums, width, r, width)
+	storeTile(c, ldc, p.sumsBack, r, width, r, acc)
+}

@@ -109,3 +109,60 @@ loop:
 	JNZ       loop
 	VZEROUPPER
 	RET
+
+// func bf16ToF32AVX512(dst *float32, src *byte, blocks int)
+TEXT ·bf16ToF32AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	SUBQ $2, CX
+	JL   last
+
+pair:
+	VPMOVZXWD (SI), Z0
+	VPMOVZXWD 32(SI), Z1
+	VPSLLD    $16, Z0, Z0
+	VPSLLD    $16, Z1, Z1
+	VMOVUPS   Z0, (DI)
+	VMOVUPS   Z1, 64(DI)
+	ADDQ      $64, SI
+	ADDQ      $128, DI
+	SUBQ      $2, CX
+	JGE       pair
+
+last:
+	ADDQ      $2, CX
+	JZ        done
+	VPMOVZXWD (SI), Z0
+	VPSLLD    $16, Z0, Z0
+	VMOVUPS   Z0, (DI)
+
+done:
+	VZEROUPPER
+	RET
+
+// func f32ToBF16AVX512(dst *byte, src *float32, blocks int)
+TEXT ·f32ToBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         src+8(FP), SI
+	MOVQ         blocks+16(FP), CX
+	VPBROADCASTD halfConst<>+8(SB), Z14
+	VPBROADCASTD halfConst<>+12(SB), Z13
+	VPBROADCASTD halfConst<>+16(SB), Z12
+
+loop:
+	VMOVUPS (SI), Z0
+	VPSRLD  $16, Z0, Z1
+	VPANDD  Z13, Z1, Z2
+	VPADDD  Z14, Z2, Z2
+	VPADDD  Z0, Z2, Z2
+	VPSRLD  $16, Z2, Z2
+	VCMPPS  $3, Z0, Z0, K1
+	VPORD   Z12, Z1, K1, Z2
+	VPMOVDW Z2, (DI)
+	ADDQ    $64, SI
+	ADDQ    $32, DI
+	DECQ    CX
+	JNZ     loop
+	VZEROUPPER
+	RET

@@ -212,7 +212,8 @@ func MulTN(c []float32, ldc int, a []float32, lda int, b []float32, ldb int, m, 
 	WeightGradient(c, ldc, F32Vec(a), lda, F32Vec(b), ldb, m, n, k, alpha, acc)
 }
 
-// WeightGradient is MulTN of activations of either type, which it widens.
+// WeightGradient is MulTN of activations of either type. Where one side is bfloat16 and
+// the other is a rank in float32, it may round that too: see [Half].
 func WeightGradient(c []float32, ldc int, a Vec, lda int, b Vec, ldb int, m, n, k int, alpha float32, acc bool) {
 	checkOperand("MulTN", "C", len(c), n, k, ldc)
 	checkOperand("MulTN", "A", a.Len(), m, n, lda)
@@ -225,6 +226,16 @@ func WeightGradient(c []float32, ldc int, a Vec, lda int, b Vec, ldb int, m, n, 
 		return
 	}
 	p := products.get()
+	switch {
+	case !a.Half() && b.Half() && p.roundsRank(n, k, ldb):
+		p.rankGradient(c, ldc, a.F32, lda, b, m, n, k, alpha, acc, false)
+		p.release()
+		return
+	case a.Half() && !b.Half() && p.roundsRank(k, n, lda):
+		p.rankGradient(c, ldc, b.F32, ldb, a, m, k, n, alpha, acc, true)
+		p.release()
+		return
+	}
 	if min(n, k) >= wideGradient && m >= wideGradient && !a.Half() && !b.Half() {
 		p.gradient = Matrix{N: m, K: k, F32: b.F32, ld: ldb}
 		p.c, p.ldc, p.m, p.w, p.alpha, p.acc = F32Vec(c), ldc, n, &p.gradient, alpha, acc
@@ -316,6 +327,8 @@ type product struct {
 	gradient   Matrix // the right operand of MulTN
 	outer      outerProduct
 	converting convertTask
+
+	flipped, flippedSums, sumsBack []float32 // of rankGradient
 }
 
 var products freeList[product]

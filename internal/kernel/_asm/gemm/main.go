@@ -381,6 +381,7 @@ func main() {
 	rowTile("rowTile6x16", tile{avx2, 6, 2, false})
 	rowTile("pairTile14x32", tile{avx512, 14, 2, true})
 	rowTile("pairTile24x16", tile{avx512, 24, 1, true})
+	rowTile("pairTile8x32", tile{avx512, 8, 2, true})
 	outerTile("outerTile8x48", tile{avx512, 8, 3, false})
 	outerTile("outerTile4x24", tile{avx2, 4, 3, false})
 	dot("dot4Z", avx512, 4)
