@@ -33,6 +33,7 @@ func doctorCommand() *cli.Command {
 			t.row("system", d.System)
 			t.row("processor", strings.Join(d.Features, " "))
 			t.row("kernels", fmt.Sprintf("%s (of %s)", d.Kernels, strings.Join(d.Available, ", ")))
+			t.row("products in bf16", fmt.Sprintf("%s (of %s)", d.Half, strings.Join(d.Halves, ", ")))
 			t.row("threads", d.Threads)
 			if d.MemoryTotal > 0 {
 				t.row("memory", fmt.Sprintf("%s, %s free", size(d.MemoryTotal), size(d.MemoryFree)))
@@ -55,6 +56,8 @@ type diagnosis struct {
 	Features    []string `json:"cpu_features"`
 	Kernels     string   `json:"kernels"`
 	Available   []string `json:"kernels_available"`
+	Half        string   `json:"bf16_products"`
+	Halves      []string `json:"bf16_products_available"`
 	Threads     int      `json:"threads"`
 	MemoryTotal int64    `json:"memory_total,omitempty"`
 	MemoryFree  int64    `json:"memory_available,omitempty"`
@@ -65,7 +68,7 @@ type diagnosis struct {
 
 func diagnose(lib string) diagnosis {
 	d := diagnosis{Version: version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Features: kernel.Features(),
-		Kernels: kernel.Impl(), Available: kernel.Impls(), Threads: kernel.Threads()}
+		Kernels: kernel.Impl(), Available: kernel.Impls(), Half: kernel.Half(), Halves: kernel.Halves(), Threads: kernel.Threads()}
 	d.MemoryTotal, d.MemoryFree = memory()
 	var err error
 	if d.ORTVersion, d.ORTLibrary, err = ort.Version(lib); err != nil {

@@ -22,13 +22,14 @@ func evalCommand() *cli.Command {
 the first is scored. nll is the mean negative log likelihood in nats.
 
   graft eval perplexity model.gguf --text notes.txt
+  graft eval perplexity model.gguf --text notes.txt --compute bf16
   graft eval perplexity bundle --adapter pirate --text notes.txt --json`,
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "text", Usage: "`FILE`, or - for standard input", Required: true},
 				adapterFlag(),
 				&cli.IntFlag{Name: "context", Usage: "tokens a window (`N`); by default 512, or what the model takes", HideDefault: true},
 				&cli.IntFlag{Name: "max-tokens", Usage: "score the first `N` tokens; 0 for all"},
-				jsonFlag(), ortFlag(),
+				computeFlag(), jsonFlag(), ortFlag(),
 			},
 			Action: perplexity,
 		}},

@@ -50,6 +50,9 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 		return nil, usagef("--engine %q: choose ort or native", engineName)
 	}
 	if isBundle(path) {
+		if c.IsSet("compute") {
+			return nil, usagef("--compute is for models that run natively; %q is an ONNX bundle", path)
+		}
 		if engineName == "native" {
 			return nil, usagef("%q is an ONNX bundle, which runs on ONNX Runtime; name the GGUF file or the folder for --engine native", path)
 		}
@@ -63,7 +66,16 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 		return nil, err
 	}
 	defer m.Close()
-	return nativeRunner(m, adapterArgs)
+	compute := c.String("compute")
+	if compute != "" && compute != "f32" && compute != "bf16" {
+		return nil, usagef("--compute %q: choose f32 or bf16", compute)
+	}
+	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16"})
+}
+
+// computeFlag says how a command that runs a model natively computes products.
+func computeFlag() cli.Flag {
+	return &cli.StringFlag{Name: "compute", Usage: "f32 or bf16: products on bfloat16 operands, for a model that is not a bundle", Value: "f32", HideDefault: true}
 }
 
 // openBundleRunner opens a bundle on ONNX Runtime. One of its adapters can be named, "none" for the
@@ -139,7 +151,7 @@ func bundleTemplate(dir string) (*chat.Template, error) {
 }
 
 // nativeRunner loads a checkpoint into the engine.
-func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string) (*runner, error) {
+func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Options) (*runner, error) {
 	tok, err := m.Tokenizer()
 	if err != nil {
 		return nil, err
@@ -151,7 +163,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string) (*runner, erro
 	if r.template, err = parseTemplate(m.Meta.ChatTemplate); err != nil {
 		return nil, err
 	}
-	model, err := engine.Load(m, engine.Options{})
+	model, err := engine.Load(m, o)
 	if err != nil {
 		return nil, err
 	}
