@@ -52,15 +52,19 @@ func (o *linearOp) reads(t *Tape) []Var {
 
 // The private buffers of one adapter.
 const (
-	hidden     = iota // x·Aᵀ (T, r)
-	hiddenGrad        // gradient of the product before scaling (T, r)
-	dropped           // drop(x) (T, in)
+	hidden     = iota + 1 // x·Aᵀ (T, r)
+	hiddenGrad            // gradient of the product before scaling (T, r)
+	dropped               // drop(x) (T, in)
 	droppedAgain
-	perAdapter
+	perAdapter = droppedAgain
 )
 
+// private: dy in the type of x, then the buffers of each adapter.
 func (o *linearOp) private(t *Tape) []buffer {
-	var out []buffer
+	out := []buffer{{0, backwardScratch, o.ins[0]}}
+	if t.graph.half && t.training && o.weight.Grad == nil {
+		out[0].width = o.weight.Matrix.N
+	}
 	for _, l := range t.adapters[o.place] {
 		keep := forwardScratch
 		if l.trained() {
@@ -100,8 +104,18 @@ func (o *linearOp) forward(c *call) {
 	kernel.Linear(y, x, m, w, o.bias != nil, c.terms)
 }
 
+// gradient is that of y, rounded once for all who read it where the products round it anyway.
+func (o *linearOp) gradient(c *call) kernel.Vec {
+	dy := c.outGrad()
+	if c.private[0].width == 0 || dy.Half() || !c.own(0).Half() {
+		return dy
+	}
+	kernel.Copy(c.own(0), dy)
+	return c.own(0)
+}
+
 func (o *linearOp) backward(c *call) {
-	dy, m := c.outGrad(), c.rows()
+	dy, m := o.gradient(c), c.rows()
 	w := &o.weight.Matrix
 	if o.weight.Grad != nil {
 		kernel.WeightGradient(o.weight.Grad, w.K, dy, w.N, c.in(0), w.K, m, w.N, w.K, 1, true)
@@ -117,7 +131,7 @@ func (o *linearOp) backward(c *call) {
 	if !c.tape.off {
 		for k, l := range c.tape.adapters[o.place] {
 			if wants || l.trained() {
-				o.backwardPair(c, k, l)
+				o.backwardPair(c, dy, k, l)
 			}
 		}
 	}
@@ -141,8 +155,8 @@ func (o *linearOp) backward(c *call) {
 
 // backwardPair adds to the gradients of one adapter, and names what it adds to dx where no mask comes
 // in between.
-func (o *linearOp) backwardPair(c *call, k int, l *LowRank) {
-	dy, m, r := c.outGrad(), c.rows(), l.A.N
+func (o *linearOp) backwardPair(c *call, dy kernel.Vec, k int, l *LowRank) {
+	m, r := c.rows(), l.A.N
 	n, in := o.weight.Matrix.N, o.weight.Matrix.K
 	dh := c.own(k*perAdapter + hiddenGrad)
 	kernel.LinearBackward(dh, dy, m, &l.B, false, nil)

@@ -65,9 +65,27 @@ func (v Vec) Write(lo int, x []float32) {
 	}
 }
 
-// Copy sets dst to src, which has as many values.
+// Copy sets dst to src, which has as many values, in the type of dst.
 func Copy(dst, src Vec) {
 	checkLen("Copy", "src", src.Len(), dst.Len())
+	if dst.Len() < 2*elemGrain {
+		copyVec(dst, src)
+		return
+	}
+	t := copyTasks.get()
+	*t = copyTask{dst, src}
+	Parallel(dst.Len(), elemGrain, t)
+	*t = copyTask{}
+	copyTasks.put(t)
+}
+
+type copyTask struct{ dst, src Vec }
+
+var copyTasks freeList[copyTask]
+
+func (t *copyTask) Run(lo, hi int) { copyVec(t.dst.Slice(lo, hi), t.src.Slice(lo, hi)) }
+
+func copyVec(dst, src Vec) {
 	switch {
 	case dst.F32 != nil && src.F32 != nil:
 		copy(dst.F32, src.F32)

@@ -218,19 +218,20 @@ func (p *product) packPairs(ws *workspace, lo, hi int) {
 	s, steps := p.packing, p.blocks.steps
 	n := ceilDiv(hi-lo, 2)
 	x, ldx := s.w.halfRows(ws, s.lo+lo, s.lo+hi, 2*n, tileSide, s.scale)
-	for j := 0; j < s.w.K; {
+	wide := s.w.K / tileSide
+	if last := s.w.K % tileSide; last > 0 && panelShape(last).cols == tileSide {
+		wide++
+	}
+	if wide > 0 {
+		interleave(p.panels[(s.at+lo/2)*tileSide:], x, ldx, n, wide, steps*tileSide)
+	}
+	if j := wide * tileSide; j < s.w.K {
 		cols := panelShape(s.w.K - j).cols
-		dst := p.panels[j*steps+(s.at+lo/2)*cols:]
-		if cols == tileSide {
-			interleave(dst, x[j/2:], ldx, n)
-		} else {
-			t := ws.tile()
-			interleave(t, x[j/2:], ldx, n)
-			for r := range n {
-				copy(dst[r*cols:(r+1)*cols], t[r*tileSide:])
-			}
+		dst, t := p.panels[j*steps+(s.at+lo/2)*cols:], ws.tile()
+		interleave(t, x[j/2:], ldx, n, 1, 0)
+		for r := range n {
+			copy(dst[r*cols:(r+1)*cols], t[r*tileSide:])
 		}
-		j += cols
 	}
 }
 

@@ -70,11 +70,16 @@ func tileStrips(config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip
 //go:noescape
 func roundLines(dst *float32, ldd int, src *float32, lines int)
 
-// dst (pairs, 32) gets words of the values of rows 2i and 2i+1 of src (2·pairs, 32),
-// bfloat16 at a stride of lds words.
+// The same of 32 values that are bfloat16 already.
 //
 //go:noescape
-func pairRows(dst, src *float32, lds, pairs int)
+func copyLines(dst *float32, ldd int, src *byte, lines int)
+
+// dst, panels of (pairs, 32) words that begin ldp words apart, gets words of the values
+// of rows 2i and 2i+1 of src (2·pairs, 32·panels), bfloat16 at a stride of lds words.
+//
+//go:noescape
+func pairRows(dst, src *float32, lds, pairs, panels, ldp int)
 
 // rowTile runs the wide or narrow micro-kernel of the implementation in use on
 // a whole tile: C (+)= alpha·A·B.

@@ -3814,27 +3814,54 @@ loop:
 	VZEROUPPER
 	RET
 
-// func pairRows(dst, src *float32, lds, pairs int)
-TEXT ·pairRows(SB), NOSPLIT, $0-32
+// func copyLines(dst *float32, ldd int, src *byte, lines int)
+TEXT ·copyLines(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ ldd+8(FP), DX
+	MOVQ src+16(FP), SI
+	MOVQ lines+24(FP), CX
+	SHLQ $2, DX
+loop:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 Z0, (DI)
+	ADDQ $64, SI
+	ADDQ DX, DI
+	DECQ CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func pairRows(dst, src *float32, lds, pairs, panels, ldp int)
+TEXT ·pairRows(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), DI
 	MOVQ src+8(FP), SI
 	MOVQ lds+16(FP), DX
-	MOVQ pairs+24(FP), CX
+	MOVQ panels+32(FP), BX
+	MOVQ ldp+40(FP), R8
 	SHLQ $2, DX
+	SHLQ $2, R8
 	VMOVDQU64 pairLow<>(SB), Z30
 	VMOVDQU64 pairHigh<>(SB), Z31
+panel:
+	MOVQ pairs+24(FP), CX
+	MOVQ SI, R9
+	MOVQ DI, R10
 loop:
-	VMOVDQU64 (SI), Z0
-	VMOVDQU64 (SI)(DX*1), Z1
+	VMOVDQU64 (R9), Z0
+	VMOVDQU64 (R9)(DX*1), Z1
 	VMOVDQA64 Z0, Z2
 	VPERMT2W Z1, Z30, Z0
 	VPERMT2W Z1, Z31, Z2
-	VMOVDQU64 Z0, (DI)
-	VMOVDQU64 Z2, 64(DI)
-	LEAQ (SI)(DX*2), SI
-	ADDQ $128, DI
+	VMOVDQU64 Z0, (R10)
+	VMOVDQU64 Z2, 64(R10)
+	LEAQ (R9)(DX*2), R9
+	ADDQ $128, R10
 	DECQ CX
 	JNZ loop
+	ADDQ $64, SI
+	ADDQ R8, DI
+	DECQ BX
+	JNZ panel
 	VZEROUPPER
 	RET
 

@@ -26,4 +26,6 @@ func tileStrips(_ *[64]byte, _, _ int, _, _, _ *float32, _, _ int, _ *float32, _
 
 func roundLines(_ *float32, _ int, _ *float32, _ int) {}
 
-func pairRows(_, _ *float32, _, _ int) {}
+func pairRows(_, _ *float32, _, _, _, _ int) {}
+
+func copyLines(_ *float32, _ int, _ *byte, _ int) {}

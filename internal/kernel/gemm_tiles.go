@@ -128,13 +128,18 @@ func (p *tileRowsTask) Run(lo, hi int) {
 func tileLines(x []float32, a Vec) {
 	const words, apart = tileSide / 2, tileSide * tileSide / 2
 	full := a.Len() / tileSide
-	if full > 0 && !a.Half() && !tilesInGo {
+	switch {
+	case full == 0:
+	case a.Half():
 		_ = x[(full-1)*apart+words-1]
-		roundLines(&x[0], apart, &a.F32[0], full)
-	} else {
+		copyLines(&x[0], apart, &a.BF16[0], full)
+	case tilesInGo: // roundLines takes AVX512-BF16
 		for l := range full {
 			Copy(HalfVec(x[l*apart:][:words], tileSide), a.Slice(l*tileSide, (l+1)*tileSide))
 		}
+	default:
+		_ = x[(full-1)*apart+words-1]
+		roundLines(&x[0], apart, &a.F32[0], full)
 	}
 	if rest := a.from(full * tileSide); rest.Len() > 0 {
 		line := x[full*apart:][:words]
@@ -217,10 +222,7 @@ func (p *pairBackward) Run(lo, hi int) {
 	s := p.packing
 	for ; lo < hi; lo += tileSide {
 		x, stride := s.w.halfRows(ws, s.lo+lo, s.lo+min(hi, lo+tileSide), tileSide, tileSide, s.scale)
-		for j := 0; j < stride; j += tileSide / 2 { // words
-			dst := p.panels[j*p.tiledTerms+(s.at+lo)/2*tileSide:]
-			interleave(dst, x[j:], stride, tileSide/2)
-		}
+		interleave(p.panels[(s.at+lo)/2*tileSide:], x, stride, tileSide/2, stride/(tileSide/2), p.tiledTerms*tileSide/2)
 	}
 }
 
@@ -360,11 +362,12 @@ func wordAt(x []float32, i int) word {
 	return word{math.Float32frombits(bits << 16), math.Float32frombits(bits &^ 0xffff)}
 }
 
-// interleave sets dst (pairs, 32) to words of the values of rows 2i and 2i+1 of src
-// (2·pairs, 32), bfloat16 at a stride of lds words.
-func interleave(dst, src []float32, lds, pairs int) {
-	_, _ = dst[pairs*tileSide-1], src[(2*pairs-1)*lds+tileSide/2-1]
-	pairRows(&dst[0], &src[0], lds, pairs)
+// interleave sets dst, panels of (pairs, 32) words that begin ldp words apart, to words of
+// the values of rows 2i and 2i+1 of src (2·pairs, 32·panels), bfloat16 at a stride of lds
+// words.
+func interleave(dst, src []float32, lds, pairs, panels, ldp int) {
+	_, _ = dst[(panels-1)*ldp+pairs*tileSide-1], src[(2*pairs-1)*lds+panels*tileSide/2-1]
+	pairRows(&dst[0], &src[0], lds, pairs, panels, ldp)
 }
 
 // genericPairTile is the reference of pairTile, but for the order in which the two

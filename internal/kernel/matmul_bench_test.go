@@ -30,6 +30,14 @@ func BenchmarkPeak(b *testing.B) {
 		run("wide", set.wide, func() { rowTile(set.wide, 256, a, 272, panel, panel, c, 48, 1, true) })
 		run("narrow", set.narrow, func() { rowTile(set.narrow, 256, a, 272, panel, panel, c, 48, 1, true) })
 		run("outer", set.outer, func() { outerTile(256, a, set.outer.rows, panel, set.outer.cols, c, 48, 1, true) })
+		if impl == avx512 && Half() == "avx512-bf16" {
+			pair := func(form string, shape tileShape) {
+				run("pairs "+form, shape, func() { pairTile(shape, 128, a, 272, panel, panel, c, 48, 1, true) })
+			}
+			pair("wide", set.wide)
+			pair("narrow", set.narrow)
+			pair("short", shortPairs)
+		}
 		restore()
 	}
 }

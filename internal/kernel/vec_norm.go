@@ -155,7 +155,7 @@ type gluTask struct {
 var gluTasks freeList[gluTask]
 
 // gluPiece is the number of values that are widened at a time.
-const gluPiece = 2048
+const gluPiece = 512
 
 func (t *gluTask) Run(lo, hi int) {
 	sc := rowScratches.get()

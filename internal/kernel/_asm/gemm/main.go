@@ -392,6 +392,7 @@ func main() {
 	transpose("transpose8", avx2)
 	tileStrips()
 	roundLines()
+	copyLines()
 	pairRows()
 	pairTables()
 	if _, err := os.Stdout.WriteString(out.String()); err != nil {
