@@ -187,6 +187,7 @@ func TestHalfRows(t *testing.T) {
 			return []Vec{y, F32Vec(lse), dq, dk, dv}
 		},
 	}
+	defer setHalf(widened)() // attention in pairs has a test of its own
 	forEachImpl(t, func(t *testing.T) {
 		for name, op := range ops {
 			want := op(func(x []float32) Vec { return F32Vec(slices.Clone(x)) })

@@ -62,6 +62,7 @@ type plan struct {
 	keyRows, valRow []float32
 	src             keySource
 	backward        bool // pack valT and keyRows too
+	paired          bool // in words of two values: see attention_pairs.go
 }
 
 // layout fills the spans from the cumulative offsets seq.
@@ -102,11 +103,15 @@ func (p *plan) spanOf(tile int) *span {
 func (p *plan) pack(src keySource, backward bool) {
 	p.src, p.backward = src, backward
 	n := p.tiles * p.spec.KVHeads
-	p.keyT = grow(p.keyT, n*p.spec.HeadDim*kTile)
-	p.valRow = grow(p.valRow, n*kTile*p.padded)
+	d, padded := p.spec.HeadDim, p.padded
+	if p.paired {
+		d, padded = d/2, d/2
+	}
+	p.keyT = grow(p.keyT, n*d*kTile)
+	p.valRow = grow(p.valRow, n*kTile*padded)
 	if backward {
-		p.valT = grow(p.valT, n*p.spec.HeadDim*kTile)
-		p.keyRows = grow(p.keyRows, n*kTile*p.padded)
+		p.valT = grow(p.valT, n*d*kTile)
+		p.keyRows = grow(p.keyRows, n*kTile*padded)
 	}
 	Parallel(n, 1, p)
 	p.src = keySource{}
@@ -123,6 +128,10 @@ func (p *plan) Run(lo, hi int) {
 		first := (tile - s.keyTile) * kTile
 		n := min(kTile, s.keys()-first)
 		at := (s.keyRow+first)*p.src.row + head*p.src.head
+		if p.paired {
+			p.packPairs(u, at, n, sc)
+			continue
+		}
 		k, row := p.src.k.tile(&sc[0], at, p.src.row, n, d)
 		v, _ := p.src.v.tile(&sc[1], at, p.src.row, n, d)
 		packT(p.keyT[u*d*kTile:][:d*kTile], k, row, n, d)
@@ -262,6 +271,7 @@ type forwardTask struct {
 
 type forwardScratch struct {
 	q, s, o  []float32
+	p        []float32 // weights in words of two
 	rows     []float32 // of bfloat16, widened
 	max, sum [qTile]float32
 }
@@ -293,6 +303,7 @@ func Attention(out Vec, lse []float32, q, k, v Vec, seq []int32, spec AttentionS
 
 // forward runs the task and gives it back.
 func (t *forwardTask) forward(out Vec, lse []float32, q Vec, src keySource, rows int) {
+	t.paired = t.spec.pairsOf(q, src.k, src.v)
 	t.pack(src, false)
 	t.q, t.out, t.lse, t.rows = q, out, lse, rows
 	Parallel(t.blocks*t.spec.Heads, 1, t)
@@ -310,7 +321,11 @@ func (t *forwardTask) Run(lo, hi int) {
 	for u := lo; u < hi; u++ {
 		s, head, index := t.unit(u)
 		b := block{span: s, first: index * qTile, n: min(qTile, s.n-index*qTile)}
-		t.attend(sc, &b, head)
+		if t.paired {
+			t.attendPairs(sc, &b, head)
+		} else {
+			t.attend(sc, &b, head)
+		}
 	}
 	forwardScratches.put(sc)
 }
@@ -329,20 +344,33 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
 	b.load(sc.q, t.padded, t.q, at, width, d, t.spec.Scale, &sc.rows)
-	clear(sc.o)
-	for i := range b.n {
-		sc.max[i], sc.sum[i] = float32(math.Inf(-1)), 0
-	}
+	t.begin(sc, b)
 	from, to := b.tileRange(t.spec.Window)
 	for tile := from; tile < to; tile++ {
 		at := (b.keyTile+tile)*t.spec.KVHeads + group
 		first := tile * kTile
 		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first)
 		for i := range b.n {
-			t.softmaxRow(sc, b, i, first)
+			lo, hi := b.visible(i, first, t.spec.Window)
+			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi)
+			t.softmaxRow(sc, i, lo, hi)
 		}
 		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first)
 	}
+	t.finish(sc, b, head, at)
+}
+
+// begin sets the sums of a block to those of no key.
+func (t *forwardTask) begin(sc *forwardScratch, b *block) {
+	clear(sc.o)
+	for i := range b.n {
+		sc.max[i], sc.sum[i] = float32(math.Inf(-1)), 0
+	}
+}
+
+// finish stores a block, whose first value is at at.
+func (t *forwardTask) finish(sc *forwardScratch, b *block, head, at int) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	for i := range b.n {
 		to := at + i*width
 		row := t.out.Room(&sc.rows, to, to+d)
@@ -354,15 +382,13 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	}
 }
 
-// softmaxRow turns scores of query i into weights relative to the largest
-// score so far, and rescales what was summed under an earlier one.
-func (t *forwardTask) softmaxRow(sc *forwardScratch, b *block, i, first int) {
-	lo, hi := b.visible(i, first, t.spec.Window)
-	row := sc.s[i*kTile : (i+1)*kTile]
-	hide(row, lo, hi)
+// softmaxRow turns scores of query i, of keys [lo, hi), into weights relative to the
+// largest score so far, and rescales what was summed under an earlier one.
+func (t *forwardTask) softmaxRow(sc *forwardScratch, i, lo, hi int) {
 	if hi <= lo {
 		return
 	}
+	row := sc.s[i*kTile : (i+1)*kTile]
 	if m := vecMax(row[lo:hi]); m > sc.max[i] {
 		if sc.sum[i] != 0 {
 			shrink := exp32(sc.max[i] - m)

@@ -18,6 +18,9 @@ type backwardTask struct {
 type backwardScratch struct {
 	q, dout, dq, p, dp []float32
 	rows, out          []float32 // of bfloat16, widened
+	qKeys, doutKeys    []float32 // in words of two, as the next two
+	words, turned      []float32
+	room               []float32
 	delta              [qTile]float32
 }
 
@@ -42,6 +45,7 @@ func AttentionBackward(dq, dk, dv, dout, q, k, v, out Vec, lse []float32, seq []
 		checkLen("AttentionBackward", "dk, dv, k or v", x.Len(), rows*width)
 	}
 	checkLen("AttentionBackward", "lse", len(lse), rows*spec.Heads)
+	t.paired = spec.pairsOf(q, k, v, dout)
 	t.pack(keySource{k, v, width, spec.HeadDim}, true)
 	n := t.tiles * spec.Heads * kTile * t.padded
 	t.dkPart, t.dvPart = grow(t.dkPart, n), grow(t.dvPart, n)
@@ -73,7 +77,11 @@ func (t *backwardTask) Run(lo, hi int) {
 		}
 		for i := 0; i < s.n; i += qTile {
 			b := block{span: s, first: i, n: min(qTile, s.n-i)}
-			t.attend(sc, &b, head)
+			if t.paired {
+				t.attendPairs(sc, &b, head)
+			} else {
+				t.attend(sc, &b, head)
+			}
 		}
 	}
 	backwardScratches.put(sc)
@@ -121,10 +129,16 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first)
 		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
 	}
+	t.store(sc, b, at, t.spec.Scale)
+}
+
+// store stores dq of a block, whose first value is at at.
+func (t *backwardTask) store(sc *backwardScratch, b *block, at int, scale float32) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	for i := range b.n {
 		to := at + i*width
 		row := t.dq.Room(&sc.rows, to, to+d)
-		vecScale(row, sc.dq[i*t.padded:][:d], t.spec.Scale)
+		vecScale(row, sc.dq[i*t.padded:][:d], scale)
 		t.dq.Write(to, row)
 	}
 }

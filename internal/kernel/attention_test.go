@@ -192,6 +192,60 @@ func TestAttention(t *testing.T) {
 	}
 }
 
+// TestAttentionHalf compares attention of bfloat16 with the reference on the same values.
+func TestAttentionHalf(t *testing.T) {
+	cases := []struct {
+		spec    AttentionSpec
+		lengths []int
+	}{
+		{AttentionSpec{1, 1, 32, 0.2, 0}, []int{1, 2, 0, 3}},
+		{AttentionSpec{4, 2, 32, 0.2, 0}, []int{47, 48, 49, 95, 96, 97}},
+		{AttentionSpec{3, 1, 64, 0.125, 0}, []int{97, 1, 150, 9}},
+		{AttentionSpec{2, 2, 96, 0.1, 30}, []int{200, 29, 31}},
+		{AttentionSpec{2, 1, 64, 0.125, 1}, []int{120, 7}},
+		{AttentionSpec{2, 1, 128, 0.09, 97}, []int{230}},
+		{AttentionSpec{2, 1, 80, 0.1, 0}, []int{150}}, // not in pairs
+	}
+	for i, c := range cases {
+		rng := rand.New(rand.NewPCG(3, uint64(i)))
+		seq := []int32{0}
+		for _, n := range c.lengths {
+			seq = append(seq, seq[len(seq)-1]+int32(n))
+		}
+		rows := int(seq[len(seq)-1])
+		nq, nk := rows*c.spec.Heads*c.spec.HeadDim, rows*c.spec.KVHeads*c.spec.HeadDim
+		q, k, v, dout := rounded(randoms(rng, nq, 2)), rounded(randoms(rng, nk, 1)), rounded(randoms(rng, nk, 1)), rounded(randoms(rng, nq, 1))
+		r := attentionRef{AttentionSpec: c.spec, seq: seq, q: widen(q), k: widen(k), v: widen(v)}
+		r.forward()
+		r.backward(widen(dout))
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			forEachHalf(t, func(t *testing.T) {
+				out, lse := halfVec(make([]float32, nq)), make([]float32, rows*c.spec.Heads)
+				dq, dk, dv := halfVec(make([]float32, nq)), halfVec(make([]float32, nk)), halfVec(make([]float32, nk))
+				for range 2 { // the second time on what the first left in scratch memory
+					Attention(out, lse, halfVec(q), halfVec(k), halfVec(v), seq, c.spec)
+					AttentionBackward(dq, dk, dv, halfVec(dout), halfVec(q), halfVec(k), halfVec(v), out, lse, seq, c.spec)
+				}
+				near(t, "lse", lse, narrow(r.lse), 3e-6)
+				for _, x := range []struct {
+					name string
+					got  Vec
+					want []float64
+				}{{"out", out, r.out}, {"dq", dq, r.dq}, {"dk", dk, r.dk}, {"dv", dv, r.dv}} {
+					e, size, got := 0.0, 0.0, x.got.values32()
+					for i, w := range x.want {
+						size = max(size, math.Abs(w))
+						e = max(e, math.Abs(float64(got[i])-w))
+					}
+					if !(e <= 0.012*size+0.02) { // where gradients cancel, the rounding of out shows
+						t.Errorf("%s is apart by %g, its largest value is %g", x.name, e, size)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestAttentionGolden compares with PyTorch's scaled_dot_product_attention.
 func TestAttentionGolden(t *testing.T) {
 	cases := map[string]struct {

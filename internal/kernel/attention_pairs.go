@@ -1,0 +1,241 @@
+package kernel
+
+// This file holds attention of values in bfloat16 where there is VDPBF16PS: the products
+// of the tiles take pairs of values, the softmax stays float32. Packed forms are panels
+// of words of two values, as in the products of gemm.go:
+//
+//	keyD, valD  (tile, kvHead, kTile/32, HeadDim/2, 32)  pairs along a head, columns are keys
+//	keyK, valK  (tile, kvHead, HeadDim/32, kTile/2, 32)  pairs of keys, columns along a head
+//
+// Weights, and what they turn into backward, are rounded to bfloat16 before they are
+// multiplied, as FlashAttention does (Dao 2023).
+
+// pairsOf reports whether attention of these values runs in pairs.
+func (s *AttentionSpec) pairsOf(values ...Vec) bool {
+	if halfNow() != pairs || s.HeadDim%tileSide != 0 {
+		return false
+	}
+	for _, v := range values {
+		if !v.Half() {
+			return false
+		}
+	}
+	return true
+}
+
+// wordsOf is n rows of d values of v in bfloat16, the first at value at and the others
+// row apart, as words in place, and their stride.
+func (v Vec) wordsOf(at, row, n, d int) (x []float32, stride int) {
+	return asWords(v.BF16[2*at : 2*(at+(n-1)*row+d)]), row / 2
+}
+
+// packPairs fills the packed forms of one (tile, kvHead) u of n keys, of which the first
+// is at value at.
+func (p *plan) packPairs(u, at, n int, sc *rowScratch) {
+	d := p.spec.HeadDim
+	size := kTile * d / 2
+	k, row := p.src.k.wordsOf(at, p.src.row, n, d)
+	v, _ := p.src.v.wordsOf(at, p.src.row, n, d)
+	alongHead(p.keyT[u*size:][:size], k, row, n, d/2)
+	alongKeys(p.valRow[u*size:][:size], v, row, n, d, &sc[0])
+	if p.backward {
+		alongHead(p.valT[u*size:][:size], v, row, n, d/2)
+		alongKeys(p.keyRows[u*size:][:size], k, row, n, d, &sc[1])
+	}
+}
+
+// alongHead makes keyD or valD of n rows of so many words.
+func alongHead(dst, x []float32, row, n, words int) {
+	if n < kTile {
+		clear(dst)
+	}
+	for j := 0; j < n; j += tileSide {
+		transpose(dst[j*words:], tileSide, x[j*row:], row, min(tileSide, n-j), words)
+	}
+}
+
+// alongKeys makes keyK or valK of n rows of d values; a last odd row goes through buf.
+func alongKeys(dst, x []float32, row, n, d int, buf *[]float32) {
+	if n < kTile {
+		clear(dst)
+	}
+	const ldp = kTile / 2 * tileSide
+	if n > 1 {
+		interleave(dst, x, row, n/2, d/tileSide, ldp)
+	}
+	if n%2 != 0 {
+		two := growAligned(buf, d)
+		copy(two, x[(n-1)*row:][:d/2])
+		clear(two[d/2:])
+		interleave(dst[n/2*tileSide:], two, d/2, 1, d/tileSide, ldp)
+	}
+}
+
+const (
+	pairRowsOf = 8 // rows of C that a tile of attention has: shortPairs
+	qPairs     = qTile / 2
+	kPairs     = kTile / 2
+)
+
+// loadWords copies the block's rows of src as words, and zeros into the rows that fill up
+// its last group.
+func (b *block) loadWords(dst []float32, src Vec, at, row, d int) {
+	x, stride := src.wordsOf(at, row, b.n, d)
+	for i := range b.n {
+		copy(dst[i*d/2:(i+1)*d/2], x[i*stride:])
+	}
+	clear(dst[b.n*d/2 : roundUp(b.n, pairRowsOf)*d/2])
+}
+
+// groupEnd is how many keys of a tile the group of rows from i on sees at most.
+func (b *block) groupEnd(i, first int) int {
+	_, hi := b.visible(min(i+pairRowsOf, b.n)-1, first, 0)
+	return max(hi, 0)
+}
+
+// scorePairs computes s (qTile, kTile) = alpha·q·kᵀ where any query of a group of rows
+// sees a key.
+func (b *block) scorePairs(s, q, keys []float32, d, first int, alpha float32) {
+	for i := 0; i < b.n; i += pairRowsOf {
+		for j := 0; j < b.groupEnd(i, first); j += tileSide {
+			panel := keys[j*d/2:]
+			pairTile(shortPairs, d/2, q[i*d/2:], d/2, panel, panel, s[i*kTile+j:], kTile, alpha, false)
+		}
+	}
+}
+
+// weighPairs computes o (qTile, HeadDim) += alpha·p·v with p (qTile, kTile) in words.
+func (b *block) weighPairs(o, p, v []float32, d, first int, alpha float32) {
+	for i := 0; i < b.n; i += pairRowsOf {
+		steps := ceilDiv(b.groupEnd(i, first), 2)
+		for c := 0; c < d && steps > 0; c += tileSide {
+			panel := v[c*kPairs:]
+			pairTile(shortPairs, steps, p[i*kPairs:], kPairs, panel, panel, o[i*d+c:], d, alpha, true)
+		}
+	}
+}
+
+// transposedPairs computes c (kTile, HeadDim) += alpha·pᵀ·x with pᵀ (kTile, qTile) in
+// words and x in panels of pairs of queries, from the first query that sees a key of the
+// group of rows on.
+func (b *block) transposedPairs(c, pt, x []float32, d, first int, alpha float32) {
+	for j := 0; j < min(kTile, b.keys()-first); j += pairRowsOf {
+		i := max(0, first+j-b.past-b.first) / 2
+		steps := ceilDiv(b.n, 2) - i
+		if steps <= 0 {
+			break
+		}
+		for col := 0; col < d; col += tileSide {
+			panel := x[col*qPairs+i*tileSide:]
+			pairTile(shortPairs, steps, pt[j*qPairs+i:], qPairs, panel, panel, c[j*d+col:], d, alpha, true)
+		}
+	}
+}
+
+// hideWide is hide for groups of pairRowsOf rows and pairs of keys.
+func hideWide(row []float32, lo, hi int) {
+	if hi <= lo {
+		clear(row)
+		return
+	}
+	clear(row[:lo])
+	clear(row[hi:min(hi+2*pairRowsOf, kTile)])
+}
+
+// narrowRows rounds the keys that any query of the block sees of p (qTile, kTile) to
+// words.
+func (b *block) narrowRows(dst, p []float32, first int) {
+	for i := range b.n {
+		n := min(roundUp(b.groupEnd(i/pairRowsOf*pairRowsOf, first), 16), kTile)
+		F32ToBF16(asBytes(dst[i*kPairs:])[:2*n], p[i*kTile:i*kTile+n])
+	}
+}
+
+// turn makes pᵀ (kTile, qTile) in words of p (qTile, kTile), with room for it in float32.
+func (b *block) turn(dst, room, p []float32, first int) {
+	keys := roundUp(min(kTile, b.keys()-first), pairRowsOf)
+	transpose(room, qTile, p, kTile, qTile, keys)
+	for j := range keys {
+		F32ToBF16(asBytes(dst[j*qPairs:])[:2*qTile], room[j*qTile:(j+1)*qTile])
+	}
+}
+
+// attendPairs is attend in pairs.
+func (t *forwardTask) attendPairs(sc *forwardScratch, b *block, head int) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
+	group := head / (t.spec.Heads / t.spec.KVHeads)
+	at, size := (b.row+b.first)*width+head*d, kTile*d/2
+	sc.p = growAligned(&sc.p, qTile*kPairs)
+	b.loadWords(sc.q, t.q, at, width, d)
+	t.begin(sc, b)
+	from, to := b.tileRange(t.spec.Window)
+	for tile := from; tile < to; tile++ {
+		packed := ((b.keyTile+tile)*t.spec.KVHeads + group) * size
+		first := tile * kTile
+		b.scorePairs(sc.s, sc.q, t.keyT[packed:], d, first, t.spec.Scale)
+		for i := range b.n {
+			lo, hi := b.visible(i, first, t.spec.Window)
+			hideWide(sc.s[i*kTile:(i+1)*kTile], lo, hi)
+			t.softmaxRow(sc, i, lo, hi)
+		}
+		b.narrowRows(sc.p, sc.s, first)
+		b.weighPairs(sc.o, sc.p, t.valRow[packed:], d, first, 1)
+	}
+	t.finish(sc, b, head, at)
+}
+
+// attendPairs is attend in pairs.
+func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
+	group := head / (t.spec.Heads / t.spec.KVHeads)
+	at, size := (b.row+b.first)*width+head*d, kTile*d/2
+	clear(sc.dq)
+	for _, x := range [...]*[]float32{&sc.qKeys, &sc.doutKeys} {
+		*x = growAligned(x, qPairs*d)
+	}
+	sc.words, sc.turned, sc.room = growAligned(&sc.words, qTile*kPairs), growAligned(&sc.turned, kTile*qPairs), growAligned(&sc.room, kTile*qTile)
+	b.loadWords(sc.q, t.q, at, width, d)
+	b.loadWords(sc.dout, t.dout, at, width, d)
+	b.alongQueries(sc.qKeys, sc.q, d)
+	b.alongQueries(sc.doutKeys, sc.dout, d)
+	for i := range b.n {
+		from := at + i*width
+		sc.delta[i] = vecDot(t.dout.Read(&sc.rows, from, from+d), t.out.Read(&sc.out, from, from+d))
+	}
+	// Rows that fill up the last group are read as well.
+	clear(sc.p[b.n*kTile:])
+	from, to := b.tileRange(t.spec.Window)
+	for tile := from; tile < to; tile++ {
+		packed := ((b.keyTile+tile)*t.spec.KVHeads + group) * size
+		first := tile * kTile
+		b.scorePairs(sc.p, sc.q, t.keyT[packed:], d, first, t.spec.Scale)
+		b.scorePairs(sc.dp, sc.dout, t.valT[packed:], d, first, 1)
+		for i := range b.n {
+			row := sc.p[i*kTile : (i+1)*kTile]
+			lo, hi := b.visible(i, first, t.spec.Window)
+			hideWide(row, lo, hi)
+			if lo < hi {
+				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
+			}
+		}
+		part := t.part(b.span, tile, head)
+		b.turn(sc.turned, sc.room, sc.p, first)
+		b.transposedPairs(t.dvPart[part:], sc.turned, sc.doutKeys, d, first, 1)
+		for i := range b.n {
+			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
+				vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
+			}
+		}
+		b.turn(sc.turned, sc.room, sc.p, first)
+		b.transposedPairs(t.dkPart[part:], sc.turned, sc.qKeys, d, first, t.spec.Scale)
+		b.narrowRows(sc.words, sc.p, first)
+		b.weighPairs(sc.dq, sc.words, t.keyRows[packed:], d, first, t.spec.Scale)
+	}
+	t.store(sc, b, at, 1)
+}
+
+// alongQueries makes panels of pairs of queries of the block's rows in words.
+func (b *block) alongQueries(dst, x []float32, d int) {
+	// loadWords filled rows up to a multiple of pairRowsOf, so pairs are whole.
+	interleave(dst, x, d/2, ceilDiv(b.n, 2), d/tileSide, qPairs*tileSide)
+}
