@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -116,6 +117,7 @@ func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
 		defer kernel.SetThreads(kernel.Threads())
 		kernel.SetThreads(recipe.Threads)
 	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1)) // which planMemory lowers
 	r := &run{recipe: &recipe, options: o}
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
@@ -177,18 +179,18 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			r.base.Close()
 		}
 	}()
-	context := r.base.Config().Context
-	if !r.recipe.given["max_length"] {
-		r.recipe.MaxLength = min(r.recipe.MaxLength, context)
-	}
-	if r.recipe.MaxLength > context {
-		return fmt.Errorf("train: checking recipe: %w: max_length %d is more than the model's context of %d", ErrRecipe, r.recipe.MaxLength, context)
+	if err := r.recipe.limitLength(r.base.Config().Context); err != nil {
+		return err
 	}
 	if err := r.prepareData(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("train: %w", err)
+	}
+	plan, err := r.planMemory()
+	if err != nil {
+		return err
 	}
 	m, err := loadBase(r.recipe, r.base)
 	if err != nil {
@@ -200,7 +202,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	r.adapter.Config.Dropout = r.recipe.LoraDropout
 	r.adapter.Config.BaseModel = r.recipe.Model
 	r.adapter.Config.TaskType = "CAUSAL_LM"
-	if r.session, err = m.NewSession(engine.SessionOptions{Adapter: r.adapter, Dropout: r.recipe.LoraDropout, Seed: uint64(r.recipe.Seed)}); err != nil {
+	if r.session, err = m.NewSession(engine.SessionOptions{Adapter: r.adapter, Dropout: r.recipe.LoraDropout, Remat: plan.RematBlocks, Seed: uint64(r.recipe.Seed)}); err != nil {
 		return err
 	}
 	r.optimizer = newOptimizer(r.session.Params())

@@ -22,10 +22,11 @@ func trainCommand() *cli.Command {
 		ArgsUsage: "[RECIPE.yaml]",
 		Description: `A recipe is a flat YAML file; flags and --set change it. Rows are JSON, JSONL (also .gz, .zst) or text:
 messages, instruction/input/output, prompt/completion, text, conversations; chosen and rejected for
-dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+dpo. With --memory the run fits in so many bytes, by computing activations again; numbers stay the same. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
 
   graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
   graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
+  graft train --model model.gguf --data rows.jsonl -o my-adapter --memory 900MB
   graft train --objective dpo --method qlora --model model-hf --data pairs.json -o preferred
   graft train recipe.yaml --resume`,
 		Flags: []cli.Flag{
@@ -36,6 +37,7 @@ dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to th
 			&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
 			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
+			memoryFlag(),
 			&cli.BoolFlag{Name: "resume", Usage: "continue from the state in the output folder"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the run in the output folder"},
 			jsonFlag(),
@@ -47,7 +49,7 @@ dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to th
 // overrides turns flags into the recipe's keys.
 func overrides(c *cli.Command) []string {
 	sets := c.StringSlice("set")
-	for _, f := range []struct{ flag, key string }{{"objective", "objective"}, {"method", "method"}, {"model", "model"}, {"init-adapter", "init_adapter"}, {"out", "out"}} {
+	for _, f := range []struct{ flag, key string }{{"objective", "objective"}, {"method", "method"}, {"model", "model"}, {"init-adapter", "init_adapter"}, {"out", "out"}, {"memory", "memory"}} {
 		if c.IsSet(f.flag) {
 			sets = append(sets, f.key+"="+c.String(f.flag))
 		}

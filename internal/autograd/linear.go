@@ -87,14 +87,27 @@ func (o *linearOp) forward(c *call) {
 		return
 	}
 	for k, l := range c.tape.adapters[o.place] {
-		h, r := c.own(k*perAdapter+hidden), l.A.N
-		in := x
-		if o.drops(c, l) {
-			in = c.own(k*perAdapter + dropped)
-			o.drop(c, k, l, in, x)
+		o.makeHidden(c, k, l)
+		kernel.ScaledMulT(y, w.N, c.own(k*perAdapter+hidden), l.A.N, m, &l.B, l.Scale, true)
+	}
+}
+
+// makeHidden makes drop(x)·Aᵀ of one adapter.
+func (o *linearOp) makeHidden(c *call, k int, l *LowRank) {
+	in := c.in(0)
+	if o.drops(c, l) {
+		in = c.own(k*perAdapter + dropped)
+		o.drop(c, k, l, in, c.in(0))
+	}
+	kernel.MulT(c.own(k*perAdapter+hidden), l.A.N, in, l.A.K, c.rows(), &l.A, false)
+}
+
+// resave makes what backward reads of the adapters, and not y.
+func (o *linearOp) resave(c *call) {
+	for k, l := range c.tape.adapters[o.place] {
+		if l.trained() {
+			o.makeHidden(c, k, l)
 		}
-		kernel.MulT(h, r, in, w.K, m, &l.A, false)
-		kernel.ScaledMulT(y, w.N, h, r, m, &l.B, l.Scale, true)
 	}
 }
 

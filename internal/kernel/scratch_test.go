@@ -29,20 +29,29 @@ func TestScratch(t *testing.T) {
 		t.Errorf("cross-entropy: %d bytes are said, %d are kept", got, kept)
 	}
 
-	for _, s := range [][2]int{{3000, 700}, {700, 3000}, {40, 90}} {
-		n, k := s[0], s[1]
-		w := Matrix{N: n, K: k, F32: make([]float32, n*k)}
-		x, y := make([]float32, rows*k), make([]float32, rows*n)
-		products.free, workspaces.free = nil, nil
-		MulT(y, n, x, k, rows, &w, false)
-		Mul(x, k, y, n, rows, &w, false)
-		kept := 0
-		for _, p := range products.free {
-			kept += 4 * cap(p.scratch)
-		}
-		// The workers' share is an upper bound: few products use all of it.
-		if got := ProductScratch(n, k); got < int64(kept) || got > int64(kept)+4*int64(Threads())*int64(100*k+200*1024) {
-			t.Errorf("product with (%d, %d): %d bytes are said, %d are kept", n, k, got, kept)
+	for _, s := range [][3]int{{rows, 3000, 700}, {rows, 700, 3000}, {rows, 40, 90}, {100, 3000, 700}, {100, 700, 3000}, {7, 40, 90}} {
+		rows, n, k := s[0], s[1], s[2]
+		for _, half := range []bool{false, true} {
+			w := Matrix{N: n, K: k, F32: make([]float32, n*k)}
+			if half {
+				w = Matrix{N: n, K: k, BF16: make([]byte, 2*n*k), Half: true}
+			}
+			x, y := make([]float32, rows*k), make([]float32, rows*n)
+			products.free, workspaces.free = nil, nil
+			MulT(y, n, x, k, rows, &w, false)
+			Mul(x, k, y, n, rows, &w, false)
+			kept := 0
+			for _, p := range products.free {
+				kept += 4 * (cap(p.scratch) + cap(p.decoded) + cap(p.rounded))
+			}
+			said := ProductScratch(rows, n, k, Held{Dense: !half, Half: half})
+			if half {
+				said += RoundedScratch(rows, n, k)
+			}
+			// The workers' share is an upper bound: few products use all of it. Panels of pairs take half.
+			if slack := int64(kept) + 4*int64(Threads())*int64(100*k+200*1024); said < int64(kept) || said > slack && !(half && AMX()) {
+				t.Errorf("product of %d rows with (%d, %d), half %v: %d bytes are said, %d are kept", rows, n, k, half, said, kept)
+			}
 		}
 	}
 }
