@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"runtime/debug"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,7 +67,7 @@ func PlanMemory(r Recipe, config []byte) (*Plan, error) {
 	if r.Objective == "dpo" {
 		n *= 2 // chosen and rejected answers run together
 	}
-	return r.plan(c, stored, slices.Repeat([]int{r.MaxLength}, n), len(r.EvalData) > 0 || r.Holdout > 0)
+	return r.plan(c, engine.MemoryOptions{Stored: stored, Lengths: slices.Repeat([]int{r.MaxLength}, n), KeepBest: len(r.EvalData) > 0 || r.Holdout > 0})
 }
 
 // limitLength keeps max_length within the model's context.
@@ -81,14 +81,13 @@ func (r *Recipe) limitLength(context int) error {
 	return nil
 }
 
-// plan plans a run whose largest batch has sequences of the given lengths.
-func (r *Recipe) plan(c *model.Config, stored func(string) *quantize.Options4, lengths []int, evaluates bool) (*Plan, error) {
+// plan plans a run, of which o says what the recipe does not.
+func (r *Recipe) plan(c *model.Config, o engine.MemoryOptions) (*Plan, error) {
 	limit, err := ParseSize(r.Memory)
 	if err != nil {
 		return nil, fmt.Errorf("train: checking recipe: %w: memory: %w", ErrRecipe, err)
 	}
-	o := engine.MemoryOptions{Full: r.Method == "full", Dropout: r.LoraDropout > 0, BF16: r.Compute == "bf16", KeepBest: evaluates,
-		Quant: r.quant(), Stored: stored, Lengths: lengths}
+	o.Full, o.Quant, o.Dropout, o.BF16 = r.Method == "full", r.quant(), r.LoraDropout > 0, r.Compute == "bf16"
 	if !o.Full {
 		if o.Ranks, err = r.ranks(c); err != nil {
 			return nil, err
@@ -98,7 +97,7 @@ func (r *Recipe) plan(c *model.Config, stored func(string) *quantize.Options4, l
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Lengths: lengths, Blocks: planner.Blocks(), Limit: limit}
+	p := &Plan{Lengths: o.Lengths, Blocks: planner.Blocks(), Limit: limit}
 	switch r.Remat {
 	case "block":
 		p.RematBlocks = p.Blocks
@@ -171,34 +170,38 @@ func storedIn4Bits(m *checkpoint.Checkpoint) (func(string) *quantize.Options4, e
 }
 
 // planMemory plans the run for the batches that there are, before weights are read. It fails with
-// ErrRecipe where that is more than the recipe's memory. Garbage is collected before it would take
-// the process beyond the plan.
+// ErrRecipe where that is more than the recipe's memory.
 func (r *run) planMemory() (*Plan, error) {
 	stored, err := storedIn4Bits(r.base)
 	if err != nil {
 		return nil, err
 	}
-	p, err := r.recipe.plan(r.base.Config(), stored, r.largestBatch(), r.eval != nil)
+	runtime.GC()
+	var heap runtime.MemStats
+	runtime.ReadMemStats(&heap)
+	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), KeepBest: r.eval != nil, Held: int64(heap.HeapAlloc)})
 	if err != nil {
 		return nil, err
 	}
 	if !p.Fits() {
 		return nil, fmt.Errorf("train: planning memory: %w: the run takes %s%s, more than memory %q; lower batch_size (and raise gradient_accumulation_steps) or max_length%s",
-			ErrRecipe, megabytes(p.Total), r.recipe.though(p), r.recipe.Memory, r.recipe.frugal())
+			ErrRecipe, megabytes(p.Total), r.recipe.though(p, r.base.Config().Layers), r.recipe.Memory, r.recipe.frugal())
 	}
 	if p.Limit > 0 || p.RematBlocks > 0 {
 		r.note(fmt.Sprintf("%s planned, with %d of %d blocks computed again", megabytes(p.Total), p.RematBlocks, r.base.Config().Layers))
 	}
-	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), p.Total))
+	if r.options.Planned != nil {
+		r.options.Planned(p)
+	}
 	return p, nil
 }
 
 // though says what has been done about a run that does not fit.
-func (r *Recipe) though(p *Plan) string {
+func (r *Recipe) though(p *Plan, blocks int) string {
 	if r.Remat == "none" {
 		return " with remat none"
 	}
-	return fmt.Sprintf(" with %d blocks computed again", p.RematBlocks)
+	return fmt.Sprintf(" with %d of %d blocks computed again", p.RematBlocks, blocks)
 }
 
 // frugal lists the other keys that make a run smaller.

@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +26,9 @@ import (
 type Options struct {
 	// Progress, unless nil, is told how the run goes, from the goroutine that called Run.
 	Progress func(Event)
+	// Planned, unless nil, is told what the run will hold in memory, before weights are read. A process
+	// that does nothing else may make the total Go's memory limit.
+	Planned func(*Plan)
 	// Resume goes on from the state in the recipe's out. Where a run was killed before it saved one,
 	// it starts from the beginning.
 	Resume bool
@@ -117,7 +119,6 @@ func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
 		defer kernel.SetThreads(kernel.Threads())
 		kernel.SetThreads(recipe.Threads)
 	}
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1)) // which planMemory lowers
 	r := &run{recipe: &recipe, options: o}
 	if err := r.prepare(ctx); err != nil {
 		return nil, err

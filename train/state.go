@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/graftml/graft/safetensors"
 )
@@ -114,10 +113,7 @@ func (r *run) save() error {
 	return nil
 }
 
-// pieceValues is how many values of a state are encoded or decoded at a time.
-const pieceValues = 1 << 18
-
-// writeTensors writes float32 tensors piece by piece.
+// writeTensors writes float32 tensors without a second copy of more than one of them in memory.
 func writeTensors(path string, specs []safetensors.Spec, values [][]float32, meta map[string]string) error {
 	layout, err := safetensors.Plan(specs, meta)
 	if err != nil {
@@ -130,16 +126,12 @@ func writeTensors(path string, specs []safetensors.Spec, values [][]float32, met
 	defer w.Close()
 	var raw []byte
 	for i, v := range values {
-		at := int64(0)
-		for piece := range slices.Chunk(v, pieceValues) {
-			raw = slices.Grow(raw[:0], 4*len(piece))[:0]
-			for _, x := range piece {
-				raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
-			}
-			if err := w.WriteAt(specs[i].Name, raw, at); err != nil {
-				return err
-			}
-			at += int64(len(raw))
+		raw = raw[:0]
+		for _, x := range v {
+			raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+		}
+		if err := w.WriteAt(specs[i].Name, raw, 0); err != nil {
+			return err
 		}
 	}
 	return w.Commit()
@@ -219,15 +211,12 @@ func readTensor(f *safetensors.File, name string, dst []float32) error {
 	if !ok || t.DType != safetensors.F32 || t.Size() != int64(4*len(dst)) {
 		return fmt.Errorf("tensor %q is missing or has another size", name)
 	}
-	raw, at := make([]byte, 4*min(len(dst), pieceValues)), int64(0)
-	for piece := range slices.Chunk(dst, pieceValues) {
-		if err := f.ReadAt(t, raw[:4*len(piece)], at); err != nil {
-			return err
-		}
-		for i := range piece {
-			piece[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-		}
-		at += int64(4 * len(piece))
+	raw := make([]byte, 4*len(dst))
+	if err := f.ReadAt(t, raw, 0); err != nil {
+		return err
+	}
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -87,7 +88,7 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 		}
 	}
 	show := &trainProgress{}
-	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event})
+	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event, Planned: keepTo})
 	show.clear()
 	if errors.Is(err, train.ErrRecipe) {
 		return usagef("%v", err)
@@ -115,6 +116,9 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	t.flush()
 	return nil
 }
+
+// keepTo has garbage collected before it would take the process beyond the plan.
+func keepTo(p *train.Plan) { debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), p.Total)) }
 
 // checkReplaced fails where --force would replace what is no run of ours, or what the run reads.
 func checkReplaced(r *train.Recipe) error {

@@ -9,9 +9,10 @@ import (
 // which values are computed twice, and where in the arena everything lies.
 //
 // A buffer is alive over runs of steps, its segments. A value that backward reads has one segment
-// from its making to its last use; one that is cheap, or of a block that is computed again
-// (remat.go), has two, and is computed again at the start of the second. Segments that are never alive together share memory, so gradients cost a few buffers
-// for the whole model. All sizes are columns: bytes are columns times tokens times four.
+// from its making to its last use; one that is cheap, or of a block that is computed again (remat.go),
+// has two, and is computed again at the start of the second. Segments that are never alive together
+// share memory, so gradients cost a few buffers for the whole model. All sizes are columns: bytes are
+// columns times tokens times four.
 
 type phase int
 
