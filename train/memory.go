@@ -179,7 +179,7 @@ func (r *run) planMemory() (*Plan, error) {
 	runtime.GC()
 	var heap runtime.MemStats
 	runtime.ReadMemStats(&heap)
-	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), KeepBest: r.eval != nil, Held: int64(heap.HeapAlloc)})
+	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), KeepBest: r.eval != nil, Held: int64(heap.HeapInuse)})
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,8 @@ func trainCommand() *cli.Command {
 		ArgsUsage: "[RECIPE.yaml]",
 		Description: `A recipe is a flat YAML file; flags and --set change it. Rows are JSON, JSONL (also .gz, .zst) or text:
 messages, instruction/input/output, prompt/completion, text, conversations; chosen and rejected for
-dpo. With --memory the run fits in so many bytes, by computing activations again; numbers stay the same. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+With --memory the run fits in so many bytes, by computing activations again; numbers stay the same.
 
   graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
   graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
@@ -117,8 +118,12 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
-// keepTo has garbage collected before it would take the process beyond the plan.
-func keepTo(p *train.Plan) { debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), p.Total)) }
+// keepTo has garbage collected before it would take the process beyond the plan. Go's limit does not
+// count the pages of the program file.
+func keepTo(p *train.Plan) {
+	const file = 18e6
+	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), p.Total-file))
+}
 
 // checkReplaced fails where --force would replace what is no run of ours, or what the run reads.
 func checkReplaced(r *train.Recipe) error {

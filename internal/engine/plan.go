@@ -101,7 +101,7 @@ func (p *Planner) Fit(limit int64) (n int, ok bool) {
 
 // programBytes estimates what a process takes besides the planned parts: pages of the program file and
 // of Go's runtime, tokenizer and data, and what the allocator sets aside. Measured peaks of training
-// SmolLM2 in every method were from 96 to 99 % of the plans that this makes.
+// SmolLM2 in every method were from 95 to 99 % of the plans that this makes.
 func programBytes(planned, held int64) int64 { return 32e6 + held + planned/100 }
 
 // tokenizerBytes estimates a tokenizer in memory.
