@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/graftml/graft/internal/kernel"
@@ -254,15 +255,19 @@ func writePEFT(dir string, a *Adapter) error {
 	if len(a.Pairs) == 0 {
 		return fmt.Errorf("%w: it has no pairs", ErrFormat)
 	}
-	tensors := make([]safetensors.TensorData, 0, 2*len(a.Pairs))
+	var specs []safetensors.Spec
+	var values [][]float32 // of each spec
+	add := func(name string, v []float32, shape ...int) {
+		specs = append(specs, safetensors.Spec{Name: keyPrefix + name, DType: safetensors.F32, Shape: shape})
+		values = append(values, v)
+	}
 	for i := range a.Pairs {
 		p := &a.Pairs[i]
 		if err := p.validate(); err != nil {
 			return err
 		}
-		tensors = append(tensors,
-			tensorData(keyPrefix+p.Module+suffixA, p.A, p.R, p.In),
-			tensorData(keyPrefix+p.Module+suffixB, p.B, p.Out, p.R))
+		add(p.Module+suffixA, p.A, p.R, p.In)
+		add(p.Module+suffixB, p.B, p.Out, p.R)
 	}
 	config, err := encodeConfig(a)
 	if err != nil {
@@ -271,16 +276,39 @@ func writePEFT(dir string, a *Adapter) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	if err := safetensors.Write(filepath.Join(dir, weightsFile), tensors, map[string]string{"format": "pt"}); err != nil {
+	if err := writeTensors(filepath.Join(dir, weightsFile), specs, values); err != nil {
 		return err
 	}
 	return wholefile.WriteFile(filepath.Join(dir, configFile), config)
 }
 
-func tensorData(name string, v []float32, shape ...int) safetensors.TensorData {
-	raw := make([]byte, 4*len(v))
-	for i, x := range v {
-		binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+// pieceValues is how many values are encoded at a time.
+const pieceValues = 1 << 18
+
+// writeTensors writes float32 tensors piece by piece.
+func writeTensors(path string, specs []safetensors.Spec, values [][]float32) error {
+	layout, err := safetensors.Plan(specs, map[string]string{"format": "pt"})
+	if err != nil {
+		return err
 	}
-	return safetensors.TensorData{Spec: safetensors.Spec{Name: name, DType: safetensors.F32, Shape: shape}, Data: raw}
+	w, err := safetensors.Create(path, layout)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	var raw []byte
+	for i, v := range values {
+		at := int64(0)
+		for piece := range slices.Chunk(v, pieceValues) {
+			raw = slices.Grow(raw[:0], 4*len(piece))[:4*len(piece)]
+			for k, x := range piece {
+				binary.LittleEndian.PutUint32(raw[4*k:], math.Float32bits(x))
+			}
+			if err := w.WriteAt(specs[i].Name, raw, at); err != nil {
+				return err
+			}
+			at += int64(len(raw))
+		}
+	}
+	return w.Commit()
 }

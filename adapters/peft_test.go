@@ -2,6 +2,7 @@ package adapters
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"math"
@@ -367,4 +368,12 @@ func FuzzReadPEFT(f *testing.F) {
 			t.Fatal(d)
 		}
 	})
+}
+
+func tensorData(name string, v []float32, shape ...int) safetensors.TensorData {
+	raw := make([]byte, 4*len(v))
+	for i, x := range v {
+		binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+	}
+	return safetensors.TensorData{Spec: safetensors.Spec{Name: name, DType: safetensors.F32, Shape: shape}, Data: raw}
 }

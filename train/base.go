@@ -18,11 +18,15 @@ import (
 
 // loadBase reads the model, quantized for qlora, to compute as the recipe says.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
-	o := engine.Options{BF16: r.Compute == "bf16"}
-	if r.Method == "qlora" {
-		o.Quant = &quantize.Options4{Type: r.QuantType, Double: r.DoubleQuant}
+	return engine.Load(c, engine.Options{Quant: r.quant(), BF16: r.Compute == "bf16"})
+}
+
+// quant says how products are quantized, nil where they are not.
+func (r *Recipe) quant() *quantize.Options4 {
+	if r.Method != "qlora" {
+		return nil
 	}
-	return engine.Load(c, o)
+	return &quantize.Options4{Type: r.QuantType, Double: r.DoubleQuant}
 }
 
 // newAdapter makes the adapter that the recipe describes, or reads the one it starts from; the

@@ -28,6 +28,12 @@
 // The adapter written is that of the evaluation with the lowest loss, counted after the first step,
 // and without evaluations that of the last step.
 //
+// # Memory
+//
+// Before weights are read a run is planned ([PlanMemory], [Plan]) for the largest batch there is. With
+// the recipe's memory it must fit in that: as many blocks as it takes keep only their input, and are
+// computed again in the backward pass (remat auto), which changes time and no number.
+//
 // # Interruption
 //
 // state/ holds one file with all a run needs to go on: weights, moments, counters. It is replaced by a

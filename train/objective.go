@@ -15,6 +15,8 @@ import (
 // weights, of the whole effective batch.
 type objective interface {
 	lengths() []int
+	// lay lays a batch out, valid until the next.
+	lay(batch []int) engine.Batch
 	// weight is what a batch counts in the mean: target tokens, or pairs.
 	weight(batch []int) float64
 	// train adds the gradients of the batch's part of a mean over total, and its figures.

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -54,8 +55,8 @@ type Recipe struct {
 	MaxGradNorm  float64 `yaml:"max_grad_norm"` // 0: no clipping
 
 	Compute     string `yaml:"compute"` // "f32", or "bf16": products with frozen weights on bfloat16 operands, sums and all else float32
-	Remat       bool   `yaml:"remat"`   // false
-	Memory      string `yaml:"memory"`  // ""
+	Remat       string `yaml:"remat"`   // blocks whose activations are computed again: "none", "block" (all), or "auto": as few as memory asks for; "" is auto with memory, else none
+	Memory      string `yaml:"memory"`  // what the run must fit in, such as "2GB"; "" is no limit
 	Threads     int    `yaml:"threads"` // 0: all
 	QuantType   string `yaml:"quant_type"`
 	DoubleQuant bool   `yaml:"double_quant"`
@@ -108,6 +109,12 @@ func (r *Recipe) resolve() {
 	if r.Packing == "stream" && !r.given["shuffle"] {
 		r.Shuffle = false
 	}
+	if r.Remat == "" {
+		r.Remat = "none"
+		if r.Memory != "" {
+			r.Remat = "auto"
+		}
+	}
 	if r.Optimizer == "adamw_torch" {
 		r.Optimizer = "adamw"
 	}
@@ -144,7 +151,7 @@ func (r *Recipe) validate() error {
 		{"overlong", r.Overlong, []string{"auto", "truncate", "drop", "error"}},
 		{"lr_scheduler", r.LRScheduler, []string{"constant", "linear", "cosine"}}, {"optimizer", r.Optimizer, []string{"adamw"}},
 		{"compute", r.Compute, []string{"f32", "bf16"}}, {"quant_type", r.QuantType, []string{"nf4", "fp4"}},
-		{"loss_type", r.LossType, []string{"sigmoid"}},
+		{"loss_type", r.LossType, []string{"sigmoid"}}, {"remat", cmp.Or(r.Remat, "none"), []string{"none", "block", "auto"}},
 	} {
 		if slices.Contains(c.known, c.value) {
 			continue
@@ -155,10 +162,8 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("%s %q: this version has %s", c.key, c.value, strings.Join(c.known, ", "))
 	}
 	switch {
-	case r.Remat:
-		return fmt.Errorf("remat true: recomputing activations is not in this version; use a smaller batch_size with gradient_accumulation_steps")
-	case r.Memory != "":
-		return fmt.Errorf("memory %q: planning for a limit is not in this version; use a smaller batch_size or max_length", r.Memory)
+	case r.Remat == "auto" && r.Memory == "":
+		return fmt.Errorf("remat auto chooses what fits in memory; set memory, or use none or block")
 	case len(r.EvalData) > 0 && r.Holdout != 0:
 		return fmt.Errorf("eval_data and holdout exclude each other")
 	case r.Objective == "dpo" && r.Packing != "none":
@@ -167,6 +172,9 @@ func (r *Recipe) validate() error {
 		return fmt.Errorf("early_stopping needs eval_steps, and eval_data or holdout")
 	case len(r.TargetModules.Modules) == 0 && r.TargetModules.Pattern == "":
 		return fmt.Errorf("target_modules is empty")
+	}
+	if _, err := ParseSize(r.Memory); err != nil {
+		return fmt.Errorf("memory: %w", err)
 	}
 	return r.validateNumbers()
 }

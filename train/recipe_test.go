@@ -71,8 +71,10 @@ func TestRecipeRefuses(t *testing.T) {
 		{good + "objective: ppo", `objective "ppo": this version has sft, dpo`},
 		{good + "method: full", `method "full": full training is not in this version; use lora or qlora`},
 		{good + "compute: f16", `compute "f16": this version has f32, bf16`},
-		{good + "remat: true", "remat true"},
-		{good + "memory: 4GB", `memory "4GB"`},
+		{good + "remat: true", "remat is a truth value, not a string"},
+		{good + "remat: some", `remat "some": this version has none, block, auto`},
+		{good + "remat: auto", "remat auto chooses what fits in memory; set memory"},
+		{good + "memory: 4 apples", `memory: size "4 apples": write a number and B, KB, MB, GB or TB`},
 		{good + "objective: dpo\nloss_type: ipo", `loss_type "ipo": this version has sigmoid`},
 		{good + "objective: dpo\npacking: examples", "preferences are not packed"},
 		{good + "packing: some", `packing "some": this version has none, examples, stream`},
@@ -126,6 +128,19 @@ func TestResolve(t *testing.T) {
 		r.resolve()
 		if r.LearningRate != c.rate || r.LoraAlpha != c.alpha || r.Shuffle != c.shuffle {
 			t.Errorf("%q: rate %v, alpha %v, shuffle %v", c.text, r.LearningRate, r.LoraAlpha, r.Shuffle)
+		}
+	}
+}
+
+// TestRematFollowsMemory: remat is what it is said to be, and else what memory asks for.
+func TestRematFollowsMemory(t *testing.T) {
+	for text, want := range map[string]string{"": "none", "memory: 2GB": "auto", "memory: 2GB\nremat: none": "none", "remat: block": "block"} {
+		r, err := ParseRecipe([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.resolve(); r.Remat != want {
+			t.Errorf("%q: remat %q, want %q", text, r.Remat, want)
 		}
 	}
 }

@@ -26,6 +26,9 @@ import (
 type Options struct {
 	// Progress, unless nil, is told how the run goes, from the goroutine that called Run.
 	Progress func(Event)
+	// Planned, unless nil, is told what the run will hold in memory, before weights are read. A process
+	// that does nothing else may make the total Go's memory limit.
+	Planned func(*Plan)
 	// Resume goes on from the state in the recipe's out. Where a run was killed before it saved one,
 	// it starts from the beginning.
 	Resume bool
@@ -177,18 +180,18 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			r.base.Close()
 		}
 	}()
-	context := r.base.Config().Context
-	if !r.recipe.given["max_length"] {
-		r.recipe.MaxLength = min(r.recipe.MaxLength, context)
-	}
-	if r.recipe.MaxLength > context {
-		return fmt.Errorf("train: checking recipe: %w: max_length %d is more than the model's context of %d", ErrRecipe, r.recipe.MaxLength, context)
+	if err := r.recipe.limitLength(r.base.Config().Context); err != nil {
+		return err
 	}
 	if err := r.prepareData(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("train: %w", err)
+	}
+	plan, err := r.planMemory()
+	if err != nil {
+		return err
 	}
 	m, err := loadBase(r.recipe, r.base)
 	if err != nil {
@@ -200,7 +203,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	r.adapter.Config.Dropout = r.recipe.LoraDropout
 	r.adapter.Config.BaseModel = r.recipe.Model
 	r.adapter.Config.TaskType = "CAUSAL_LM"
-	if r.session, err = m.NewSession(engine.SessionOptions{Adapter: r.adapter, Dropout: r.recipe.LoraDropout, Seed: uint64(r.recipe.Seed)}); err != nil {
+	if r.session, err = m.NewSession(engine.SessionOptions{Adapter: r.adapter, Dropout: r.recipe.LoraDropout, Remat: plan.RematBlocks, Seed: uint64(r.recipe.Seed)}); err != nil {
 		return err
 	}
 	r.optimizer = newOptimizer(r.session.Params())

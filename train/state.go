@@ -138,7 +138,7 @@ func writeTensors(path string, specs []safetensors.Spec, values [][]float32, met
 }
 
 // restorable are the keys that may differ between a run and its resumption: they change no number.
-var restorable = []string{"out", "threads", "save_steps", "logging_steps"}
+var restorable = []string{"out", "threads", "remat", "memory", "save_steps", "logging_steps"}
 
 // restore reads the state on disk. It reports false where there is none, and fails with ErrState where
 // it belongs to another run.

@@ -14,6 +14,7 @@ import (
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/onnx"
+	"github.com/graftml/graft/train"
 )
 
 // Flags that several commands have.
@@ -42,6 +43,10 @@ func maxKLFlag(usage string) cli.Flag {
 		}
 		return nil
 	}}
+}
+
+func memoryFlag() cli.Flag {
+	return &cli.StringFlag{Name: "memory", Usage: "fit training in `SIZE`, such as 900MB: computes as many blocks again as that takes"}
 }
 
 // atLeast is the validator of a number.
@@ -155,27 +160,13 @@ func formOf(c *cli.Command, out string) (string, error) {
 	return "safetensors", nil
 }
 
-// parseSize reads "5GB", "500MB" or a number of bytes, decimal units as Hugging Face has them.
+// parseSize reads "5GB", "500MB" or a number of bytes.
 func parseSize(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
+	n, err := train.ParseSize(s)
+	if err != nil {
+		return 0, usagef("%v", err)
 	}
-	unit := int64(1)
-	upper := strings.ToUpper(strings.TrimSpace(s))
-	for _, u := range []struct {
-		suffix string
-		n      int64
-	}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}} {
-		if rest, ok := strings.CutSuffix(upper, u.suffix); ok {
-			upper, unit = strings.TrimSpace(rest), u.n
-			break
-		}
-	}
-	f, err := strconv.ParseFloat(upper, 64)
-	if err != nil || !(f > 0) || f*float64(unit) > 1e18 {
-		return 0, usagef("size %q: write a number and B, KB, MB, GB or TB", s)
-	}
-	return int64(f * float64(unit)), nil
+	return n, nil
 }
 
 // notFound adds a hint to an error about a missing file.

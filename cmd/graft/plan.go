@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,11 +9,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/graftml/graft/adapters"
-	"github.com/graftml/graft/internal/checkpoint"
-	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/internal/model"
-	"github.com/graftml/graft/quantize"
 	"github.com/graftml/graft/train"
 )
 
@@ -24,13 +21,16 @@ func planCommand() *cli.Command {
 		Description: `Takes the recipe, the flags and the --set of "graft train", or the shape of a published model alone.
 The batch is taken to be full: batch_size sequences of max_length tokens, twice as many for dpo.
 Weights are as Graft holds them: float32, or for qlora NF4 with the embedding, the head and the norms
-in float32; with compute bf16, matrices that are not in NF4 take 16 bits. Left out: the program with
-its tokenizer (some 35 MB), the rows of data, buffers while the model is read and results are written,
-and garbage that has not yet been given back.
+in float32; with compute bf16, matrices that are not in NF4 take 16 bits. "program" is an estimate of
+all else: the program, its tokenizer and data, and what the allocator sets aside. Left out: rows of
+data beyond a few megabytes.
+With --memory as many blocks are computed again in the backward pass as it takes to fit; that changes
+time, not numbers.
 "graft train" runs lora and qlora; full is planned for comparison.
 
   graft plan recipe.yaml
   graft plan --model model.gguf --method qlora --set max_length=512 --json
+  graft plan recipe.yaml --memory 900MB
   graft plan --shape 70b --method qlora --device-bytes 64GB`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
@@ -39,6 +39,7 @@ and garbage that has not yet been given back.
 			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
 			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
 			&cli.StringFlag{Name: "shape", Usage: "in place of a model: 135m, 360m, 1.7b (SmolLM2), 1b, 3b, 8b, 70b (Llama 3), 7b, 13b (Llama 2)"},
+			memoryFlag(),
 			&cli.StringFlag{Name: "device-bytes", Usage: "say whether it fits in `SIZE`, such as 16GB"},
 			jsonFlag(),
 		},
@@ -59,36 +60,39 @@ var shapes = map[string]model.Config{
 	"70b":  {Hidden: 8192, Intermediate: 28672, Layers: 80, Heads: 64, KVHeads: 8, Vocab: 128256, Context: 8192},
 }
 
-// shapeConfig returns a published configuration.
-func shapeConfig(name string) (*model.Config, error) {
+// shapeConfig returns a published configuration, as a config.json.
+func shapeConfig(name string) ([]byte, error) {
 	c, ok := shapes[name]
 	if !ok {
 		return nil, usagef("--shape %q: choose one of %q", name, sortedNames(shapes))
 	}
-	c.Arch, c.HeadDim, c.RMSEps, c.Act, c.RopeTheta, c.BOS, c.PAD = "llama", c.Hidden/c.Heads, 1e-5, model.SiLU, 10000, -1, -1
-	return &c, c.Validate()
+	return json.Marshal(map[string]any{"model_type": "llama", "hidden_size": c.Hidden, "intermediate_size": c.Intermediate,
+		"num_hidden_layers": c.Layers, "num_attention_heads": c.Heads, "num_key_value_heads": c.KVHeads, "vocab_size": c.Vocab,
+		"max_position_embeddings": c.Context, "tie_word_embeddings": c.Tied})
 }
 
 // planResult is a plan for a script to read. All sizes are bytes.
 type planResult struct {
-	Model      string           `json:"model"`
-	Method     string           `json:"method"`
-	Parameters int64            `json:"parameters"`
-	Sequences  int              `json:"sequences"` // of a pass
-	Length     int              `json:"length"`    // tokens of each
-	Parts      map[string]int64 `json:"parts"`
-	Total      int64            `json:"total"`
+	Model       string           `json:"model"`
+	Method      string           `json:"method"`
+	Parameters  int64            `json:"parameters"`
+	Sequences   int              `json:"sequences"` // of a pass
+	Length      int              `json:"length"`    // tokens of each
+	Parts       map[string]int64 `json:"parts"`
+	Total       int64            `json:"total"`
+	RematBlocks int              `json:"remat_blocks"` // of the model's blocks, how many are computed again
+	Blocks      int              `json:"blocks"`
 	// ByType is the model's weights alone, had all of them the type; nf4 is the 4-bit codes alone.
 	ByType map[string]int64 `json:"weights_by_type"`
 	// NF4Held is NF4 as it is published: codes, scales, and 16 bits for embedding, head and norms.
 	NF4Held     int64 `json:"weights_nf4_published"`
 	KVToken     int64 `json:"kv_cache_per_token"` // float32, when text is generated
 	DeviceBytes int64 `json:"device_bytes,omitempty"`
-	Fits        *bool `json:"fits,omitempty"`
-}
+	Memory      int64 `json:"memory,omitempty"` // the recipe's limit
+	Fits        *bool `json:"fits,omitempty"`   // in both of them
 
-// partNames are the keys of planResult.Parts in the order of printing.
-var partNames = []string{"weights", "adapter", "gradients", "optimizer", "activations", "logits", "scratch"}
+	order []train.Part // Parts in the order of printing
+}
 
 func planAction(_ context.Context, c *cli.Command) error {
 	args, err := arguments(c, 0, 1)
@@ -106,39 +110,25 @@ func planAction(_ context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	o := engine.MemoryOptions{Full: recipe.Method == "full", Dropout: recipe.LoraDropout > 0, BF16: recipe.Compute == "bf16", KeepBest: len(recipe.EvalData) > 0 || recipe.Holdout > 0}
-	if recipe.Method == "qlora" {
-		o.Quant = &quantize.Options4{Type: recipe.QuantType, Double: recipe.DoubleQuant}
+	name := cmp.Or(c.String("shape"), recipe.Model)
+	config, text, err := plannedConfig(c.String("shape"), recipe.Model)
+	if err != nil {
+		return err
 	}
-	name, config := c.String("shape"), (*model.Config)(nil)
-	if name != "" {
-		config, err = shapeConfig(name)
-	} else {
-		name = recipe.Model
-		config, o.Stored, err = plannedModel(name)
+	plan, err := train.PlanMemory(recipe, text)
+	if errors.Is(err, train.ErrRecipe) {
+		return usagef("%v", err)
 	}
 	if err != nil {
 		return err
 	}
-	if err := planBatch(&o, &recipe, config); err != nil {
-		return err
-	}
-	if !o.Full {
-		if o.Ranks, err = planRanks(&recipe, config); err != nil {
-			return err
-		}
-	}
-	m, err := engine.PlanMemory(config, o)
+	r, err := planned(config, plan)
 	if err != nil {
 		return err
 	}
-	r, err := planned(config, m)
-	if err != nil {
-		return err
-	}
-	r.Model, r.Method, r.Sequences, r.Length = name, recipe.Method, len(o.Lengths), o.Lengths[0]
-	if device > 0 {
-		fits := r.Total <= device
+	r.Model, r.Method = name, recipe.Method
+	if device > 0 || plan.Limit > 0 {
+		fits := plan.Fits() && (device == 0 || r.Total <= device)
 		r.DeviceBytes, r.Fits = device, &fits
 	}
 	if c.Bool("json") {
@@ -169,93 +159,33 @@ func planRecipe(c *cli.Command, args []string) (train.Recipe, error) {
 	return recipe, checked.Validate()
 }
 
-// plannedModel opens a model, which reads no weights, and says what it stores in 4 bits.
-func plannedModel(path string) (*model.Config, func(string) *quantize.Options4, error) {
+// plannedConfig returns the configuration of a shape, and its text, or that of a model.
+func plannedConfig(shape, path string) (*model.Config, []byte, error) {
+	if shape != "" {
+		text, err := shapeConfig(shape)
+		if err != nil {
+			return nil, nil, err
+		}
+		config, err := model.ParseConfig(text)
+		return config, text, err
+	}
 	m, err := openCheckpoint(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer m.Close()
-	// Absent keys mean what they mean to transformers.
-	var stored struct {
-		Double bool `json:"bnb_4bit_use_double_quant"`
-	}
-	if q := m.Config().Key("quantization_config"); q != nil {
-		if err := json.Unmarshal(q, &stored); err != nil {
-			return nil, nil, fmt.Errorf("%q: reading quantization_config: %w", path, err)
-		}
-	}
-	packed := map[string]*quantize.Options4{}
-	for _, t := range checkpoint.Source(m).Tensors() {
-		if t.Codec == "NF4" || t.Codec == "FP4" {
-			packed[t.Name] = &quantize.Options4{Double: stored.Double}
-		}
-	}
-	return m.Config(), func(name string) *quantize.Options4 { return packed[name] }, nil
-}
-
-// planBatch sets the lengths of the largest batch.
-func planBatch(o *engine.MemoryOptions, r *train.Recipe, c *model.Config) error {
-	length := r.MaxLength
-	if length == train.Defaults().MaxLength {
-		length = min(length, c.Context)
-	}
-	if length > c.Context {
-		return fmt.Errorf("max_length %d is more than the model's context of %d", length, c.Context)
-	}
-	n := r.BatchSize
-	if r.Objective == "dpo" {
-		n *= 2 // chosen and rejected answers run together
-	}
-	for range n {
-		o.Lengths = append(o.Lengths, length)
-	}
-	return nil
-}
-
-// planRanks says what adapter the recipe makes or starts from.
-func planRanks(r *train.Recipe, c *model.Config) (map[string]int, error) {
-	ranks := map[string]int{}
-	if r.InitAdapter != "" {
-		a, err := adapters.ReadPEFT(r.InitAdapter)
-		if err != nil {
-			return nil, err
-		}
-		if err := fits(a, c); err != nil {
-			return nil, err
-		}
-		for i := range a.Pairs {
-			ranks[a.Pairs[i].Module] = a.Pairs[i].R
-		}
-		return ranks, nil
-	}
-	targets, err := model.Targets(c)
-	if err != nil {
-		return nil, err
-	}
-	modules := make([]string, len(targets))
-	for i, t := range targets {
-		modules[i] = t.Module
-	}
-	chosen, err := r.TargetModules.Choose(modules)
-	if err != nil {
-		return nil, usagef("%v", err)
-	}
-	for _, m := range chosen {
-		ranks[m] = r.R
-	}
-	return ranks, nil
+	return m.Config(), nil, m.Close()
 }
 
 // planned lays a plan out for printing.
-func planned(c *model.Config, m engine.Memory) (*planResult, error) {
+func planned(c *model.Config, p *train.Plan) (*planResult, error) {
 	params, err := model.Inventory(c)
 	if err != nil {
 		return nil, err
 	}
-	r := &planResult{Parts: map[string]int64{}, Total: m.Total(), KVToken: 2 * 4 * int64(c.Layers) * int64(c.KVHeads) * int64(c.HeadDim)}
-	for i, part := range []int64{m.Weights, m.Adapter, m.Gradients, m.Optimizer, m.Activations, m.Logits, m.Scratch} {
-		r.Parts[partNames[i]] = part
+	r := &planResult{Parts: map[string]int64{}, Total: p.Total, Sequences: len(p.Lengths), Length: p.Lengths[0], RematBlocks: p.RematBlocks,
+		Blocks: c.Layers, Memory: p.Limit, KVToken: 2 * 4 * int64(c.Layers) * int64(c.KVHeads) * int64(c.HeadDim), order: p.Parts}
+	for _, part := range p.Parts {
+		r.Parts[part.Name] = part.Bytes
 	}
 	for _, p := range params {
 		n := int64(p.Elements())
@@ -274,16 +204,22 @@ func (r *planResult) print() {
 	t := newTable()
 	t.row("model", fmt.Sprintf("%s, %s values", r.Model, count(r.Parameters)))
 	t.row("training", fmt.Sprintf("%s, %d × %d tokens a pass", r.Method, r.Sequences, r.Length))
-	for _, name := range partNames {
-		t.row(name, size(r.Parts[name]))
+	for _, part := range r.order {
+		t.row(part.Name, size(part.Bytes))
 	}
 	t.row("total", size(r.Total))
-	if r.Fits != nil {
+	t.row("computed again", fmt.Sprintf("%d of %d blocks", r.RematBlocks, r.Blocks))
+	for _, limit := range []struct {
+		name  string
+		bytes int64
+	}{{"device", r.DeviceBytes}, {"memory", r.Memory}} {
 		verdict := "fits"
-		if !*r.Fits {
+		if r.Total > limit.bytes {
 			verdict = "does not fit"
 		}
-		t.row("device", fmt.Sprintf("%s: %s", size(r.DeviceBytes), verdict))
+		if limit.bytes > 0 {
+			t.row(limit.name, fmt.Sprintf("%s: %s", size(limit.bytes), verdict))
+		}
 	}
 	t.row("weights alone", fmt.Sprintf("f32 %s, bf16 %s, nf4 %s", size(r.ByType["f32"]), size(r.ByType["bf16"]), size(r.ByType["nf4"])))
 	t.flush()

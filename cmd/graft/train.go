@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -23,9 +24,11 @@ func trainCommand() *cli.Command {
 		Description: `A recipe is a flat YAML file; flags and --set change it. Rows are JSON, JSONL (also .gz, .zst) or text:
 messages, instruction/input/output, prompt/completion, text, conversations; chosen and rejected for
 dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+With --memory the run fits in so many bytes, by computing activations again; numbers stay the same.
 
   graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
   graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
+  graft train --model model.gguf --data rows.jsonl -o my-adapter --memory 900MB
   graft train --objective dpo --method qlora --model model-hf --data pairs.json -o preferred
   graft train recipe.yaml --resume`,
 		Flags: []cli.Flag{
@@ -36,6 +39,7 @@ dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to th
 			&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
 			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
+			memoryFlag(),
 			&cli.BoolFlag{Name: "resume", Usage: "continue from the state in the output folder"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the run in the output folder"},
 			jsonFlag(),
@@ -47,7 +51,7 @@ dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to th
 // overrides turns flags into the recipe's keys.
 func overrides(c *cli.Command) []string {
 	sets := c.StringSlice("set")
-	for _, f := range []struct{ flag, key string }{{"objective", "objective"}, {"method", "method"}, {"model", "model"}, {"init-adapter", "init_adapter"}, {"out", "out"}} {
+	for _, f := range []struct{ flag, key string }{{"objective", "objective"}, {"method", "method"}, {"model", "model"}, {"init-adapter", "init_adapter"}, {"out", "out"}, {"memory", "memory"}} {
 		if c.IsSet(f.flag) {
 			sets = append(sets, f.key+"="+c.String(f.flag))
 		}
@@ -85,7 +89,7 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 		}
 	}
 	show := &trainProgress{}
-	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event})
+	result, err := train.Run(ctx, recipe, train.Options{Resume: c.Bool("resume"), Force: c.Bool("force"), Progress: show.event, Planned: keepTo})
 	show.clear()
 	if errors.Is(err, train.ErrRecipe) {
 		return usagef("%v", err)
@@ -112,6 +116,13 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	t.row("tokens", fmt.Sprintf("%d in %s, %.0f a second", result.Tokens, result.Elapsed.Round(time.Second), float64(result.Tokens)/result.Elapsed.Seconds()))
 	t.flush()
 	return nil
+}
+
+// keepTo has garbage collected before it would take the process beyond the plan. Go's limit does not
+// count the pages of the program file.
+func keepTo(p *train.Plan) {
+	const file = 18e6
+	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), p.Total-file))
 }
 
 // checkReplaced fails where --force would replace what is no run of ours, or what the run reads.

@@ -21,6 +21,11 @@
 //   - What backward reads is kept, what nobody reads is not, and what is cheap (norms, gated units)
 //     is computed again. Buffers whose lives do not overlap share memory, so all gradients together
 //     take a few buffers.
+//   - A tape may be told to compute whole blocks again ([Graph.Block], [Tape.SetRemat]): of such a block
+//     only the input survives the forward pass. When backward first reads a value of it, the steps that
+//     make that value and what it takes run once more, with the same masks and so to the same bits;
+//     steps that lead to nothing backward reads, such as a block's last product, do not. What is made
+//     again has a second segment in the plan, so all blocks share the memory of one.
 //   - The gradient of a sum is the gradient of its operands: no copy where none is needed.
 //   - Memory is one arena of so many columns times the number of tokens. It grows when a batch is
 //     larger than any before, and a steady step allocates nothing.

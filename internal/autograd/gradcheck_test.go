@@ -20,6 +20,7 @@ type bench struct {
 	weights []*Weight
 	rng     *rand.Rand
 	batch   Batch
+	remat   int
 }
 
 const vocab = 11
@@ -70,6 +71,7 @@ func (b *bench) check(t *testing.T, adapters map[int][]*LowRank, mode Mode) {
 func (b *bench) checkOnce(t *testing.T, impl string, adapters map[int][]*LowRank, mode Mode) {
 	t.Helper()
 	tape := NewTape(&b.g, true)
+	tape.SetRemat(b.remat)
 	type param struct {
 		name        string
 		value, grad []float32

@@ -36,6 +36,7 @@ type Graph struct {
 	ops      []op
 	products int // Linear operations so far: the number of places adapters can stand at
 	layers   int // Attention operations so far
+	blocks   []block
 	head     *headOp
 	half     bool
 }

@@ -92,16 +92,30 @@ func (o *linearOp) forward(c *call) {
 	c.terms = c.terms[:0]
 	if !c.tape.off {
 		for k, l := range c.tape.adapters[o.place] {
-			h, in := c.own(k*perAdapter+hidden), x
-			if o.drops(c, l) {
-				in = c.own(k*perAdapter + dropped)
-				o.drop(c, k, l, in, x)
-			}
-			kernel.Linear(h, in, m, &l.A, false, nil)
-			c.terms = append(c.terms, kernel.Term{H: h.F32, W: &l.B, Scale: l.Scale})
+			c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, W: &l.B, Scale: l.Scale})
 		}
 	}
 	kernel.Linear(y, x, m, w, o.bias != nil, c.terms)
+}
+
+// makeHidden makes drop(x)·Aᵀ of one adapter.
+func (o *linearOp) makeHidden(c *call, k int, l *LowRank) kernel.Vec {
+	in, h := c.in(0), c.own(k*perAdapter+hidden)
+	if o.drops(c, l) {
+		in = c.own(k*perAdapter + dropped)
+		o.drop(c, k, l, in, c.in(0))
+	}
+	kernel.Linear(h, in, c.rows(), &l.A, false, nil)
+	return h
+}
+
+// resave makes what backward reads of the adapters, and not y.
+func (o *linearOp) resave(c *call) {
+	for k, l := range c.tape.adapters[o.place] {
+		if l.trained() {
+			o.makeHidden(c, k, l)
+		}
+	}
 }
 
 // gradient is that of y, rounded once for all who read it where the products round it anyway.

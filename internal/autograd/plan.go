@@ -9,15 +9,17 @@ import (
 // which values are computed twice, and where in the arena everything lies.
 //
 // A buffer is alive over runs of steps, its segments. A value that backward reads has one segment
-// from its making to its last use; one that is cheap has two, and is computed again at the start of
-// the second. Segments that are never alive together share memory, so gradients cost a few buffers
-// for the whole model. All sizes are columns: bytes are columns times tokens times four.
+// from its making to its last use; one that is cheap, or of a block that is computed again (remat.go),
+// has two, and is computed again at the start of the second. Segments that are never alive together
+// share memory, so gradients cost a few buffers for the whole model. All sizes are columns: bytes are
+// columns times tokens times four.
 
 type phase int
 
 const (
 	forward phase = iota
 	recompute
+	resave // recompute only what the operation keeps for itself
 	backward
 )
 
@@ -45,7 +47,10 @@ type plan struct {
 	buffers int
 
 	segs    []segment
-	current []int // buffer → segment alive now, −1 before the first
+	current []int  // buffer → segment alive now, −1 before the first
+	again   []bool // operation → what it makes is not kept but made again
+	dropped []bool // operation → neither is what it saves for itself
+	made    []bool // operation → it has been made again
 }
 
 // pad returns the columns set aside for a buffer: whole cache lines for any number of tokens.
@@ -146,13 +151,24 @@ func (p *plan) touchForward(t *Tape, ph phase, i int) {
 	c := &p.calls[i]
 	fresh := t.graph.ops[i].base().out != none // not for what is computed in place
 	for _, in := range c.ins {
-		p.extend(in.value)
 		fresh = fresh && in.value != c.out.value
 	}
+	p.touchInputs(i)
 	if fresh {
 		p.begin(c.out.value, c.out.width)
 	}
-	for _, b := range c.private {
+	p.touchPrivate(i)
+}
+
+func (p *plan) touchInputs(i int) {
+	for _, in := range p.calls[i].ins {
+		p.extend(in.value)
+	}
+}
+
+// touchPrivate begins the buffers that operation i has for itself and that forward writes.
+func (p *plan) touchPrivate(i int) {
+	for _, b := range p.calls[i].private {
 		if b.life != backwardScratch {
 			p.begin(b.id, b.width)
 		}
@@ -163,18 +179,9 @@ func (p *plan) touchForward(t *Tape, ph phase, i int) {
 // something trained.
 func (p *plan) planBackward(t *Tape) {
 	g := t.graph
-	needs := make([]bool, len(g.values)) // whether the gradient of a value is computed
-	for _, o := range g.ops {
-		b := o.base()
-		need := o.trained(t)
-		for _, v := range b.ins {
-			need = need || needs[v]
-		}
-		if b.out != none {
-			needs[b.out] = need
-		}
-	}
-	again := make([]bool, len(g.ops))
+	needs := differentiated(t)
+	p.chooseAgain(t, needs)
+	p.made = make([]bool, len(g.ops))
 	written := make([]bool, len(g.values))
 	for i := len(g.ops) - 1; i >= 0; i-- {
 		b := g.ops[i].base()
@@ -186,7 +193,10 @@ func (p *plan) planBackward(t *Tape) {
 		}
 		reads := g.ops[i].reads(t)
 		for _, v := range reads {
-			p.makeAgain(t, v, again)
+			p.makeAgain(t, v)
+		}
+		if p.dropped[i] && !p.made[i] {
+			p.makeSavedAgain(t, i)
 		}
 		p.steps = append(p.steps, step{phase: backward, op: i})
 		for _, v := range reads {
@@ -197,16 +207,15 @@ func (p *plan) planBackward(t *Tape) {
 }
 
 // makeAgain plans computing v, and what it takes, again if it was not kept.
-func (p *plan) makeAgain(t *Tape, v Var, again []bool) {
+func (p *plan) makeAgain(t *Tape, v Var) {
 	g := t.graph
 	i := g.values[v].from
-	b := g.ops[i].base()
-	if !b.cheap || again[i] {
+	if !p.again[i] || p.made[i] {
 		return
 	}
-	again[i] = true
-	for _, in := range b.ins {
-		p.makeAgain(t, in, again)
+	p.made[i] = true
+	for _, in := range g.ops[i].base().ins {
+		p.makeAgain(t, in)
 	}
 	p.touchForward(t, recompute, i)
 }
@@ -333,5 +342,5 @@ func (p *plan) place() {
 		s := &p.segs[i]
 		p.steps[s.first].binds = append(p.steps[s.first].binds, bind{s.buffer, s.column})
 	}
-	p.segs, p.current = nil, nil
+	p.segs, p.current, p.again, p.dropped, p.made = nil, nil, nil, nil, nil
 }

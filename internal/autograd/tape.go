@@ -28,6 +28,7 @@ type Tape struct {
 	graph    *Graph
 	adapters [][]*LowRank // by place
 	training bool
+	remat    int // blocks that are computed again
 
 	plan  *plan
 	arena []float32
@@ -150,9 +151,12 @@ func (t *Tape) run(steps []step) {
 			t.at[b.buffer] = b.column
 		}
 		c := &t.plan.calls[s.op]
-		if s.phase == backward {
+		switch s.phase {
+		case backward:
 			c.op.backward(c)
-		} else {
+		case resave:
+			c.op.(resaver).resave(c)
+		default:
 			c.op.forward(c)
 		}
 	}

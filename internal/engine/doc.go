@@ -11,6 +11,8 @@
 //   - A [Session] trains an adapter in place, or the weights themselves. It computes losses and log
 //     probabilities and adds up gradients; the optimizer is the caller's. The reference model of
 //     preference objectives is the same graph with the adapters left out.
+//   - A [Planner] says what a Session will take in memory, from the model's shapes alone, and how many
+//     blocks it has to compute again to fit in a limit.
 //
 // A Model is safe for concurrent use by any number of states; a State or a Session belongs to one
 // goroutine. Training weights (not adapters) is for a model nobody else uses.

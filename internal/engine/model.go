@@ -95,6 +95,7 @@ type loader struct {
 	params  []model.Param
 	weights []*autograd.Weight
 	errs    []error
+	buffers sync.Pool // *[]float32 of pieces, of which a worker needs one at a time
 }
 
 func (l *loader) Run(lo, hi int) {
@@ -127,7 +128,25 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 		return l.narrow(p, w)
 	}
 	w.Matrix.F32 = make([]float32, p.Elements())
-	return l.rows(p, 0, p.Shape[0], w.Matrix.F32)
+	rows, cols := p.Shape[0], p.Elements()/p.Shape[0]
+	step := max(1, loadChunk/cols) // the source keeps a buffer as large as what is asked for
+	for lo := 0; lo < rows; lo += step {
+		hi := min(lo+step, rows)
+		if err := l.rows(p, lo, hi, w.Matrix.F32[lo*cols:hi*cols]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buffer returns a buffer of n values; its contents are undefined.
+func (l *loader) buffer(n int) *[]float32 {
+	b, _ := l.buffers.Get().(*[]float32)
+	if b == nil {
+		b = new([]float32)
+	}
+	*b = resize(*b, n)
+	return b
 }
 
 // rows reads rows [lo, hi) of a parameter and fails on NaN and infinities.
@@ -144,7 +163,7 @@ func (l *loader) rows(p model.Param, lo, hi int, dst []float32) error {
 	return nil
 }
 
-// loadChunk is about how many values are quantized or narrowed at a time.
+// loadChunk is about how many values are read at a time.
 const loadChunk = 1 << 18
 
 // narrow reads a matrix into bfloat16 piece by piece.
@@ -152,10 +171,11 @@ func (l *loader) narrow(p model.Param, w *autograd.Weight) error {
 	rows, cols := p.Shape[0], p.Shape[1]
 	w.Matrix.BF16, w.Matrix.Half = make([]byte, 2*rows*cols), true
 	step := min(rows, max(1, loadChunk/cols))
-	buf := make([]float32, step*cols)
+	buf := l.buffer(step * cols)
+	defer l.buffers.Put(buf)
 	for lo := 0; lo < rows; lo += step {
 		hi := min(lo+step, rows)
-		piece := buf[:(hi-lo)*cols]
+		piece := (*buf)[:(hi-lo)*cols]
 		if err := l.rows(p, lo, hi, piece); err != nil {
 			return err
 		}
@@ -174,10 +194,11 @@ func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
 	step := max(1, loadChunk/cols)
 	step = (step + e.BlockSize() - 1) / e.BlockSize() * e.BlockSize() // whole blocks for any width
 	packed := make([]byte, e.PackedSize())
-	buf := make([]float32, min(step, rows)*cols)
+	buf := l.buffer(min(step, rows) * cols)
+	defer l.buffers.Put(buf)
 	for lo := 0; lo < rows; lo += step {
 		hi := min(lo+step, rows)
-		piece := buf[:(hi-lo)*cols]
+		piece := (*buf)[:(hi-lo)*cols]
 		if err := l.src.Rows(p.Name, lo, hi, piece); err != nil {
 			return err
 		}

@@ -21,11 +21,28 @@ type Memory struct {
 	Activations int64 // the arena of a Session
 	Logits      int64 // those that exist at a time
 	Scratch     int64 // of attention and of products
+	Program     int64 // an estimate of everything else
+}
+
+// Parts are the parts by name, in the order in which a plan is read.
+func (m Memory) Parts() []Part {
+	return []Part{{"weights", m.Weights}, {"adapter", m.Adapter}, {"gradients", m.Gradients}, {"optimizer", m.Optimizer},
+		{"activations", m.Activations}, {"logits", m.Logits}, {"scratch", m.Scratch}, {"program", m.Program}}
+}
+
+// Part is one part of a plan.
+type Part struct {
+	Name  string
+	Bytes int64
 }
 
 // Total is the sum of the parts.
 func (m Memory) Total() int64 {
-	return m.Weights + m.Adapter + m.Gradients + m.Optimizer + m.Activations + m.Logits + m.Scratch
+	sum := int64(0)
+	for _, p := range m.Parts() {
+		sum += p.Bytes
+	}
+	return sum
 }
 
 // MemoryOptions says what a run does, as far as its memory depends on it.
@@ -46,15 +63,56 @@ type MemoryOptions struct {
 	Full bool
 	// Lengths are the tokens of each sequence of the largest batch. Every token has a target.
 	Lengths []int
+	// Held is what the process holds in the heap before the model is loaded: tokenizer and data. 0 is
+	// an estimate of a tokenizer and little data.
+	Held int64
 }
 
-// PlanMemory computes what training takes, loading nothing. It records and lays out the same graph
-// as a Session does. It fails with ErrModel and ErrAdapter where Load and NewSession would for the
-// model's shapes.
-func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
+// Planner says what a run takes for any number of blocks whose activations are computed again.
+type Planner struct {
+	kept   Memory // all but the activations and the program
+	tape   *autograd.Tape
+	tokens int
+	held   int64
+}
+
+// Blocks returns the largest number of blocks that it helps to compute again.
+func (p *Planner) Blocks() int { return p.tape.RematBlocks() }
+
+// Memory returns what a run takes that computes n blocks again.
+func (p *Planner) Memory(n int) Memory {
+	p.tape.SetRemat(n)
+	out := p.kept
+	out.Activations = p.tape.ActivationBytes(p.tokens)
+	out.Program = programBytes(out.Total(), p.held)
+	return out
+}
+
+// Fit returns the smallest number of blocks to compute again with which a run takes no more than
+// limit bytes. It reports false where that is too little for all of them.
+func (p *Planner) Fit(limit int64) (n int, ok bool) {
+	for n = range p.Blocks() + 1 {
+		if p.Memory(n).Total() <= limit {
+			return n, true
+		}
+	}
+	return n, false
+}
+
+// programBytes estimates what a process takes besides the planned parts: pages of the program file and
+// of Go's runtime, tokenizer and data, and what the allocator sets aside. Measured peaks of training
+// SmolLM2 in every method were from 95 to 99 % of the plans that this makes.
+func programBytes(planned, held int64) int64 { return 32e6 + held + planned/100 }
+
+// tokenizerBytes estimates a tokenizer in memory.
+func tokenizerBytes(vocab int) int64 { return 300 * int64(vocab) }
+
+// NewPlanner plans a run, loading nothing. It records and lays out the same graph as a Session does.
+// It fails with ErrModel and ErrAdapter where Load and NewSession would for the model's shapes.
+func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 	params, err := model.Inventory(c)
 	if err != nil {
-		return Memory{}, fmt.Errorf("engine: planning memory: %w", err)
+		return nil, fmt.Errorf("engine: planning memory: %w", err)
 	}
 	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}}
 	var out Memory
@@ -69,9 +127,13 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 		w.Matrix.N, w.Matrix.K = 1, p.Shape[0]
 		if len(p.Shape) == 2 {
 			w.Matrix.N, w.Matrix.K = p.Shape[0], p.Shape[1]
-			products = max(products, kernel.ProductScratch(w.Matrix.N, w.Matrix.K))
-			if o.BF16 && p.Kind == model.KindLinear {
-				rounded = max(rounded, kernel.RoundedScratch(tokens, w.Matrix.N, w.Matrix.K))
+			rows := tokens
+			if p.Kind != model.KindLinear { // the head, or a table as large
+				rows = kernel.LossRows(tokens)
+			}
+			products = max(products, kernel.ProductScratch(rows, w.Matrix.N, w.Matrix.K, kernel.Held{Dense: !o.BF16 && o.held(p) == nil, Half: o.BF16}))
+			if o.BF16 {
+				rounded = max(rounded, kernel.RoundedScratch(rows, w.Matrix.N, w.Matrix.K))
 			}
 		}
 		m.weights[p.Name] = w
@@ -88,19 +150,19 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 			continue
 		}
 		if quant != nil || o.BF16 {
-			return Memory{}, fmt.Errorf("engine: planning memory: %w: full training of %q, which is not held in float32", ErrModel, p.Name)
+			return nil, fmt.Errorf("engine: planning memory: %w: full training of %q, which is not held in float32", ErrModel, p.Name)
 		}
 		w.Grad = []float32{} // not nil: it has one
 		values += int64(p.Elements())
 	}
 	if err := m.record(); err != nil {
-		return Memory{}, err
+		return nil, err
 	}
 	tape := autograd.NewTape(m.graph, true)
 	for module, r := range o.Ranks {
 		place, ok := m.places[module]
 		if !ok {
-			return Memory{}, fmt.Errorf("engine: planning memory: %w: the model has no product %q", ErrAdapter, module)
+			return nil, fmt.Errorf("engine: planning memory: %w: the model has no product %q", ErrAdapter, module)
 		}
 		l := m.linears[place]
 		pair := &autograd.LowRank{A: kernel.Matrix{N: r, K: l.In}, B: kernel.Matrix{N: l.Out, K: r}, GradA: []float32{}, GradB: []float32{}}
@@ -117,10 +179,9 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 		}
 	}
 	out.Gradients, out.Optimizer = 4*values, 8*values
-	out.Activations = tape.ActivationBytes(tokens)
 	out.Logits = kernel.CrossEntropyScratch(tokens, c.Vocab)
-	out.Scratch = products + rounded + kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths)
-	return out, nil
+	out.Scratch = products + rounded + kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths, o.BF16)
+	return &Planner{kept: out, tape: tape, tokens: tokens, held: cmp.Or(o.Held, tokenizerBytes(c.Vocab))}, nil
 }
 
 // held says how a parameter is held in 4 bits, nil where it is dense.

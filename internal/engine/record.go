@@ -40,7 +40,10 @@ func (r *recorder) Embed(p model.Linear, _ autograd.Var) autograd.Var {
 	return r.graph.Embed(r.weights[p.Weight()])
 }
 
-func (r *recorder) Block(_ int, x autograd.Var) autograd.Var { return x }
+func (r *recorder) Block(_ int, x autograd.Var) autograd.Var {
+	r.graph.Block(x)
+	return x
+}
 
 func (r *recorder) bias(p model.Linear) *autograd.Weight {
 	if !p.Bias {

@@ -39,6 +39,9 @@ type SessionOptions struct {
 	Dropout float64
 	// Full trains every weight of the model, which must be dense and have no other user.
 	Full bool
+	// Remat is the number of blocks whose activations are not kept but computed again: less memory,
+	// more time, the same bits. A number above what there are is all.
+	Remat int
 	// Seed decides the dropout masks, together with the number of the pass.
 	Seed uint64
 }
@@ -66,6 +69,7 @@ func (m *Model) NewSession(o SessionOptions) (*Session, error) {
 		return nil, fmt.Errorf("engine: preparing training: %w: dropout %v is not in [0, 1)", ErrAdapter, o.Dropout)
 	}
 	s := &Session{model: m, seed: o.Seed, tape: autograd.NewTape(m.graph, true)}
+	s.tape.SetRemat(o.Remat)
 	if o.Full {
 		return s, s.trainWeights()
 	}

@@ -17,7 +17,7 @@ func TestScratch(t *testing.T) {
 	for _, x := range [][]float32{f.keyT, f.valRow, b.keyT, b.valRow, b.valT, b.keyRows, b.dkPart, b.dvPart} {
 		kept += 4 * cap(x)
 	}
-	if got := AttentionScratch(spec, lengths); got != int64(kept) {
+	if got := AttentionScratch(spec, lengths, false); got != int64(kept) {
 		t.Errorf("attention: %d bytes are said, %d are kept", got, kept)
 	}
 
@@ -28,21 +28,41 @@ func TestScratch(t *testing.T) {
 	if got, kept := CrossEntropyScratch(p, vocab), 4*cap(lossTasks.get().x); got != int64(kept) {
 		t.Errorf("cross-entropy: %d bytes are said, %d are kept", got, kept)
 	}
+}
 
-	for _, s := range [][2]int{{3000, 700}, {700, 3000}, {40, 90}} {
-		n, k := s[0], s[1]
-		w := Matrix{N: n, K: k, F32: make([]float32, n*k)}
-		x, y := make([]float32, rows*k), make([]float32, rows*n)
-		products.free, workspaces.free = nil, nil
-		MulT(y, n, x, k, rows, &w, false)
-		Mul(x, k, y, n, rows, &w, false)
-		kept := 0
-		for _, p := range products.free {
-			kept += 4 * cap(p.scratch)
+func TestProductScratch(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		for _, s := range [][3]int{{203, 3000, 700}, {203, 700, 3000}, {203, 40, 90}, {100, 3000, 700}, {100, 700, 3000}, {7, 40, 90}} {
+			rows, n, k := s[0], s[1], s[2]
+			if slow(rows, n, k) {
+				continue
+			}
+			for _, half := range []bool{false, true} {
+				w := Matrix{N: n, K: k, F32: make([]float32, n*k)}
+				x, y := F32Vec(make([]float32, rows*k)), F32Vec(make([]float32, rows*n))
+				if half {
+					w = Matrix{N: n, K: k, BF16: make([]byte, 2*n*k), Half: true}
+					x, y = halfVec(x.F32), halfVec(y.F32)
+				}
+				products.free, workspaces.free = nil, nil
+				Linear(y, x, rows, &w, false, nil)
+				LinearBackward(x, y, rows, &w, false, nil)
+				kept := 0
+				for _, p := range products.free {
+					kept += 4 * (cap(p.scratch) + cap(p.decoded) + cap(p.rounded) + cap(p.sums) + cap(p.widened))
+					for _, s := range p.parts[:cap(p.parts)] {
+						kept += 4 * cap(s.copied)
+					}
+				}
+				said := ProductScratch(rows, n, k, Held{Dense: !half, Half: half})
+				if half {
+					said += RoundedScratch(rows, n, k)
+				}
+				// The workers' share is an upper bound: few products use all of it.
+				if slack := int64(kept) + 4*int64(Threads())*int64(100*k+400*1024); said < int64(kept) || said > slack {
+					t.Errorf("product of %d rows with (%d, %d), half %v: %d bytes are said, %d are kept", rows, n, k, half, said, kept)
+				}
+			}
 		}
-		// The workers' share is an upper bound: few products use all of it.
-		if got := ProductScratch(n, k); got < int64(kept) || got > int64(kept)+4*int64(Threads())*int64(100*k+200*1024) {
-			t.Errorf("product with (%d, %d): %d bytes are said, %d are kept", n, k, got, kept)
-		}
-	}
+	})
 }

@@ -1,0 +1,299 @@
+package train
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/quantize"
+)
+
+// This file plans memory: what a run takes, and how many blocks are computed again so that it fits.
+
+// Plan is what a run holds in memory at its peak. Sizes are bytes.
+type Plan struct {
+	Parts   []Part // in the order in which a plan is read
+	Total   int64
+	Lengths []int // tokens of each sequence of the largest batch
+
+	Blocks      int   // of the model that can be computed again
+	RematBlocks int   // of these, that are
+	Limit       int64 // the recipe's memory, 0 where it sets none
+}
+
+// Part is a part of a plan: weights, adapter, gradients, optimizer, activations, logits, scratch and
+// program, which is an estimate of everything else.
+type Part struct {
+	Name  string
+	Bytes int64
+}
+
+// Fits reports whether the run fits in the recipe's memory.
+func (p *Plan) Fits() bool { return p.Limit == 0 || p.Total <= p.Limit }
+
+// PlanMemory plans the run of a recipe whose batches are full, loading nothing. The model is described
+// by config, the text of a config.json; where that is nil, by the recipe's model. The recipe needs
+// neither data nor out.
+func PlanMemory(r Recipe, config []byte) (*Plan, error) {
+	r.resolve()
+	c, stored := (*model.Config)(nil), func(string) *quantize.Options4 { return nil }
+	if config != nil {
+		var err error
+		if c, err = model.ParseConfig(config); err != nil {
+			return nil, fmt.Errorf("train: planning memory: %w", err)
+		}
+	} else {
+		m, err := checkpoint.Open(r.Model)
+		if err != nil {
+			return nil, err
+		}
+		defer m.Close()
+		c = m.Config()
+		if stored, err = storedIn4Bits(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.limitLength(c.Context); err != nil {
+		return nil, err
+	}
+	n := r.BatchSize
+	if r.Objective == "dpo" {
+		n *= 2 // chosen and rejected answers run together
+	}
+	return r.plan(c, engine.MemoryOptions{Stored: stored, Lengths: slices.Repeat([]int{r.MaxLength}, n), KeepBest: len(r.EvalData) > 0 || r.Holdout > 0})
+}
+
+// limitLength keeps max_length within the model's context.
+func (r *Recipe) limitLength(context int) error {
+	if !r.given["max_length"] {
+		r.MaxLength = min(r.MaxLength, context)
+	}
+	if r.MaxLength > context {
+		return fmt.Errorf("train: checking recipe: %w: max_length %d is more than the model's context of %d", ErrRecipe, r.MaxLength, context)
+	}
+	return nil
+}
+
+// plan plans a run, of which o says what the recipe does not.
+func (r *Recipe) plan(c *model.Config, o engine.MemoryOptions) (*Plan, error) {
+	limit, err := ParseSize(r.Memory)
+	if err != nil {
+		return nil, fmt.Errorf("train: checking recipe: %w: memory: %w", ErrRecipe, err)
+	}
+	o.Full, o.Quant, o.Dropout, o.BF16 = r.Method == "full", r.quant(), r.LoraDropout > 0, r.Compute == "bf16"
+	if !o.Full {
+		if o.Ranks, err = r.ranks(c); err != nil {
+			return nil, err
+		}
+	}
+	planner, err := engine.NewPlanner(c, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Lengths: o.Lengths, Blocks: planner.Blocks(), Limit: limit}
+	switch r.Remat {
+	case "block":
+		p.RematBlocks = p.Blocks
+	case "auto":
+		p.RematBlocks, _ = planner.Fit(limit)
+	}
+	m := planner.Memory(p.RematBlocks)
+	p.Total = m.Total()
+	for _, part := range m.Parts() {
+		p.Parts = append(p.Parts, Part(part))
+	}
+	return p, nil
+}
+
+// ranks says what adapter the recipe makes or starts from: module → rank.
+func (r *Recipe) ranks(c *model.Config) (map[string]int, error) {
+	targets, err := model.Targets(c)
+	if err != nil {
+		return nil, fmt.Errorf("train: planning memory: %w", err)
+	}
+	ranks := map[string]int{}
+	if r.InitAdapter == "" {
+		modules, err := chooseModules(r.TargetModules, targets)
+		if err != nil {
+			return nil, fmt.Errorf("train: checking recipe: %w: target_modules: %w", ErrRecipe, err)
+		}
+		for _, m := range modules {
+			ranks[m] = r.R
+		}
+		return ranks, nil
+	}
+	a, err := initAdapter(r)
+	if err != nil {
+		return nil, err
+	}
+	shapes := map[string]model.Linear{}
+	for _, t := range targets {
+		shapes[t.Module] = t
+	}
+	if err := a.Check(func(module string) (out, in int, ok bool) {
+		t, ok := shapes[module]
+		return t.Out, t.In, ok
+	}); err != nil {
+		return nil, fmt.Errorf("train: planning memory: %w", err)
+	}
+	for i := range a.Pairs {
+		ranks[a.Pairs[i].Module] = a.Pairs[i].R
+	}
+	return ranks, nil
+}
+
+// storedIn4Bits says which tensors a model holds in 4 bits.
+func storedIn4Bits(m *checkpoint.Checkpoint) (func(string) *quantize.Options4, error) {
+	// Absent keys mean what they mean to transformers.
+	var stored struct {
+		Double bool `json:"bnb_4bit_use_double_quant"`
+	}
+	if q := m.Config().Key("quantization_config"); q != nil {
+		if err := json.Unmarshal(q, &stored); err != nil {
+			return nil, fmt.Errorf("train: planning memory: %q: reading quantization_config: %w", m.Path, err)
+		}
+	}
+	packed := map[string]*quantize.Options4{}
+	for _, t := range m.Tensors() {
+		if t.Codec == "NF4" || t.Codec == "FP4" {
+			packed[t.Name] = &quantize.Options4{Double: stored.Double}
+		}
+	}
+	return func(name string) *quantize.Options4 { return packed[name] }, nil
+}
+
+// planMemory plans the run for the batches that there are, before weights are read. It fails with
+// ErrRecipe where that is more than the recipe's memory.
+func (r *run) planMemory() (*Plan, error) {
+	stored, err := storedIn4Bits(r.base)
+	if err != nil {
+		return nil, err
+	}
+	runtime.GC()
+	var heap runtime.MemStats
+	runtime.ReadMemStats(&heap)
+	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), KeepBest: r.eval != nil, Held: int64(heap.HeapInuse)})
+	if err != nil {
+		return nil, err
+	}
+	if !p.Fits() {
+		return nil, fmt.Errorf("train: planning memory: %w: the run takes %s%s, more than memory %q; lower batch_size (and raise gradient_accumulation_steps) or max_length%s",
+			ErrRecipe, megabytes(p.Total), r.recipe.though(p, r.base.Config().Layers), r.recipe.Memory, r.recipe.frugal())
+	}
+	if p.Limit > 0 || p.RematBlocks > 0 {
+		r.note(fmt.Sprintf("%s planned, with %d of %d blocks computed again", megabytes(p.Total), p.RematBlocks, r.base.Config().Layers))
+	}
+	if r.options.Planned != nil {
+		r.options.Planned(p)
+	}
+	return p, nil
+}
+
+// though says what has been done about a run that does not fit.
+func (r *Recipe) though(p *Plan, blocks int) string {
+	if r.Remat == "none" {
+		return " with remat none"
+	}
+	return fmt.Sprintf(" with %d of %d blocks computed again", p.RematBlocks, blocks)
+}
+
+// frugal lists the other keys that make a run smaller.
+func (r *Recipe) frugal() string {
+	var ways []string
+	if r.Remat == "none" {
+		ways = append(ways, "remat auto")
+	}
+	if r.Method != "qlora" {
+		ways = append(ways, "method qlora")
+	}
+	if r.Compute != "bf16" && r.Method != "full" {
+		ways = append(ways, "compute bf16")
+	}
+	if len(ways) == 0 {
+		return ""
+	}
+	return ", or use " + strings.Join(ways, ", ")
+}
+
+// largestBatch returns the lengths of the sequences of the largest batch of any epoch.
+func (r *run) largestBatch() []int {
+	largest := sequences(r.train, longest(r.train, r.recipe.BatchSize))
+	if r.recipe.Packing == "examples" {
+		// How well examples pack differs between epochs: at the worst sequences are full.
+		all := 0
+		for _, n := range r.train.lengths() {
+			all += n
+		}
+		largest = nil
+		for left := min(all, r.recipe.BatchSize*r.recipe.MaxLength); left > 0; left -= r.recipe.MaxLength {
+			largest = append(largest, min(left, r.recipe.MaxLength))
+		}
+	}
+	if r.eval == nil {
+		return largest
+	}
+	if held := sequences(r.eval, longest(r.eval, r.recipe.BatchSize)); sum(held) > sum(largest) {
+		return held
+	}
+	return largest
+}
+
+// longest returns the n longest examples.
+func longest(data objective, n int) []int {
+	lengths := data.lengths()
+	order := make([]int, len(lengths))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(lengths[j], lengths[i]) })
+	return order[:min(n, len(order))]
+}
+
+// sequences returns the lengths of the sequences that a batch is laid out in.
+func sequences(data objective, batch []int) (out []int) {
+	seq := data.lay(batch).Seq
+	for i := range seq[1:] {
+		out = append(out, int(seq[i+1]-seq[i]))
+	}
+	return out
+}
+
+func sum(list []int) (n int) {
+	for _, v := range list {
+		n += v
+	}
+	return n
+}
+
+// ParseSize reads "5GB", "500MB" or a number of bytes, in decimal units as Hugging Face has them; "" is
+// 0.
+func ParseSize(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	unit := int64(1)
+	upper := strings.ToUpper(strings.TrimSpace(s))
+	for _, u := range []struct {
+		suffix string
+		n      int64
+	}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}} {
+		if rest, ok := strings.CutSuffix(upper, u.suffix); ok {
+			upper, unit = strings.TrimSpace(rest), u.n
+			break
+		}
+	}
+	f, err := strconv.ParseFloat(upper, 64)
+	if err != nil || !(f > 0) || f*float64(unit) > 1e18 {
+		return 0, fmt.Errorf("size %q: write a number and B, KB, MB, GB or TB", s)
+	}
+	return int64(f * float64(unit)), nil
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
