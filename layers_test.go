@@ -37,6 +37,8 @@ var layers = map[string][]string{
 	"internal/testfile":  {},
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
 
+	"testdata/bench/randommodel": {"internal/testmodel"},
+
 	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
 	"onnx/ort": {"onnx", "adapters", "internal/model", "internal/kernel"},
 
