@@ -132,20 +132,3 @@ func TestCrossEntropyGolden(t *testing.T) {
 		near(t, "dhead", dhead, golden(t, "loss/dhead"), 1e-6)
 	})
 }
-
-// BenchmarkSoftmaxLoss is what the loss adds to its products: 128 rows of
-// SmolLM2's vocabulary from logits to their gradient.
-func BenchmarkSoftmaxLoss(b *testing.B) {
-	const vocab = 49152
-	rng := rand.New(rand.NewPCG(3, 3))
-	logits, row := make([]float32, lossRows*vocab), randoms(rng, vocab, 3)
-	for i := range lossRows {
-		copy(logits[i*vocab:], row)
-	}
-	t := &lossTask{logits: logits, vocab: vocab, loss: make([]float32, lossRows), targets: make([]int32, lossRows), grad: true}
-	b.SetBytes(lossRows * vocab * 4)
-	for b.Loop() {
-		t.spec.GradScale = 1
-		Parallel(lossRows, 1, t)
-	}
-}

@@ -254,38 +254,3 @@ func TestSampling(t *testing.T) {
 		}
 	})
 }
-
-func benchmarkElem(b *testing.B, slices int, f func(x [][]float32)) {
-	rng := rand.New(rand.NewPCG(6, 6))
-	const n = 1024 * 1536
-	x := make([][]float32, slices)
-	for i := range x {
-		x[i] = randoms(rng, n, 1)
-	}
-	b.SetBytes(int64(4 * n * slices))
-	for b.Loop() {
-		f(x)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/elem")
-}
-
-func BenchmarkAdd(b *testing.B) {
-	benchmarkElem(b, 3, func(x [][]float32) { Add(x[0], x[1], x[2]) })
-}
-func BenchmarkExp(b *testing.B) { benchmarkElem(b, 2, func(x [][]float32) { Exp(x[0], x[1]) }) }
-func BenchmarkSwiGLU(b *testing.B) {
-	benchmarkElem(b, 3, func(x [][]float32) { SwiGLU(x[0], x[1], x[2]) })
-}
-func BenchmarkSwiGLUBackward(b *testing.B) {
-	benchmarkElem(b, 5, func(x [][]float32) { SwiGLUBackward(x[0], x[1], x[2], x[3], x[4]) })
-}
-func BenchmarkRMSNorm(b *testing.B) {
-	rstd := make([]float32, 1024)
-	benchmarkElem(b, 2, func(x [][]float32) { RMSNorm(x[0], x[1], x[1][:1536], 1024, 1536, 1e-5, rstd, 0) })
-}
-func BenchmarkRMSNormBackward(b *testing.B) {
-	rstd := make([]float32, 1024)
-	benchmarkElem(b, 3, func(x [][]float32) {
-		RMSNormBackward(x[0], x[1], x[2], x[2][:1536], rstd, 1024, 1536, 0, false, nil)
-	})
-}
