@@ -121,12 +121,6 @@ func BenchmarkCode4(b *testing.B) {
 	Encode4(q, absmax, x, 64, testBook)
 	benchmarkBytes(b, "encode", 4*n+n/2+n/16, false, func() { Encode4(q, absmax, x, 64, testBook) })
 	benchmarkBytes(b, "decode", 4*n+n/2+n/16, false, func() { Decode4(x, q, absmax, 0, 64, testBook) })
-	// As products do it: rows that stay in the first-level cache.
-	benchmarkBytes(b, "decode-panel", 4*n+n/2+n/16, false, func() {
-		for at := 0; at < n; at += 4096 {
-			Decode4(x[:4096], q[at/2:(at+4096)/2], absmax[at/64:], 0, 64, testBook)
-		}
-	})
 }
 
 func BenchmarkHalf(b *testing.B) {

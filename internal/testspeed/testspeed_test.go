@@ -7,7 +7,7 @@ import (
 
 func TestMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("allocates 200 MB")
+		t.Skip("allocates 128 MB")
 	}
 	if r := Memory(1); r < 0.1 || r > 1e4 {
 		t.Errorf("one goroutine moves %g GB/s", r)

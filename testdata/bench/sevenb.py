@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from common import GRAFT, ROOT, THREADS, Failed, processor, recipe, run, save, text, train
+from common import GRAFT, THREADS, Failed, processor, recipe, run, save, text, train
 
 p = argparse.ArgumentParser()
 p.add_argument("--shape", default="7b", choices=["135m", "1b", "7b"])
