@@ -125,7 +125,7 @@ ROWS = [
     Row(f"QLoRA NF4, float32, {SIZE}", "qlora f32", "PEFT + bnb fp32", modes=QLORA),
     Row(f"QLoRA NF4, bf16, {SIZE}", "qlora bf16", "PEFT + bnb bf16", modes=QLORA),
     Row(f"full fine-tuning, float32, {SIZE}", "full f32", "PyTorch full fp32", modes=FULL),
-    Row(f"full fine-tuning, float32 (peer: 1 × {LENGTH} a step)", "full f32", "llama.cpp full", modes=FULL),
+    Row(f"full fine-tuning, float32 (llama.cpp: 1 × {LENGTH} a step)", "full f32", "llama.cpp full", modes=FULL),
     Row("NF4 with double quantization", "nf4", "bitsandbytes", "Gelem/s"),
     Row("decoding it (Graft: one core)", "nf4", "bitsandbytes", "Gelem/s", figure=1),
     Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
