@@ -3,6 +3,9 @@
 #   make quickstart   the main job on a real model, from download to answers (about 6 minutes)
 #   make test         every test, with the race detector; downloads libonnxruntime once
 #   make bench        Graft, and its peers where GRAFT_PEERS names their scripts, at the same work; then the kernels
+#   make bench-gemm   the matrix products beside PyTorch's; GRAFT_PEERS_PYTHON has PyTorch
+#   make bench-scaling  tokens/s and memory by sequence length and batch
+#   make bench-7b     QLoRA on a random checkpoint of a 7B llama's shape (8 GB of disk, 7 GB of memory)
 #   make lint         gofmt, vet, staticcheck
 #   make build        bin/graft
 
@@ -11,7 +14,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ORT_DIR := .tools/ort
 
-.PHONY: build quickstart test bench lint generate fuzz
+.PHONY: build quickstart test bench bench-gemm bench-scaling bench-7b lint generate fuzz
 
 build:
 	go build -o bin/graft ./cmd/graft
@@ -33,7 +36,17 @@ test: $(ORT_DIR)/.done
 
 bench: build
 	$(PYTHON) testdata/bench/bench.py
-	go test -run '^$$' -bench . -benchtime 300ms ./internal/kernel ./quantize ./internal/engine
+	go test -run '^$$' -bench . -benchtime 300ms ./internal/kernel ./quantize
+
+# ARGS is passed on; each script's --help says what it takes.
+bench-gemm:
+	$(PYTHON) internal/kernel/testdata/compare_torch.py $(ARGS)
+
+bench-scaling: build
+	$(PYTHON) testdata/bench/scaling.py $(ARGS)
+
+bench-7b: build
+	$(PYTHON) testdata/bench/sevenb.py $(ARGS)
 
 lint:
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi

@@ -35,7 +35,10 @@ var layers = map[string][]string{
 	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
 		"internal/checkpoint", "adapters"},
 	"internal/testfile":  {},
+	"internal/testspeed": {},
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
+
+	"testdata/bench/randommodel": {"internal/testmodel"},
 
 	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
 	"onnx/ort": {"onnx", "adapters", "internal/model", "internal/kernel"},
@@ -47,7 +50,7 @@ var layers = map[string][]string{
 }
 
 // tests may also use what makes test models and reads test files.
-var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
+var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "internal/testspeed": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
 
 func TestLayers(t *testing.T) {
 	seen := map[string]bool{}

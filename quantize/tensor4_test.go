@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -306,37 +305,4 @@ func TestPythonFloat(t *testing.T) {
 			t.Errorf("pythonFloat(%g) = %s, want %s", v, got, want)
 		}
 	}
-}
-
-func BenchmarkQuantize4(b *testing.B) {
-	x := normal(1, 1<<22)
-	for _, double := range []bool{false, true} {
-		b.Run(fmt.Sprintf("double=%v", double), func(b *testing.B) {
-			for b.Loop() {
-				if _, err := Quantize4(x, []int{1 << 11, 1 << 11}, Options4{Double: double}); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(len(x))*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gelem/s")
-		})
-	}
-}
-
-func BenchmarkDecodeRows(b *testing.B) {
-	q, err := Quantize4(normal(1, 1<<22), []int{1 << 11, 1 << 11}, Options4{Double: true, DType: "bfloat16"})
-	if err != nil {
-		b.Fatal(err)
-	}
-	dst := make([]float32, 32*q.Cols())
-	for name, decode := range map[string]func([]float32, int, int){"float32": q.DecodeRows, "rounded": q.DecodeRowsRounded} {
-		b.Run(name, func(b *testing.B) {
-			row := 0
-			for b.Loop() {
-				decode(dst, row, row+32)
-				row = (row + 32) % q.Rows()
-			}
-			b.ReportMetric(float64(len(dst))*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gelem/s")
-		})
-	}
-	runtime.KeepAlive(q)
 }

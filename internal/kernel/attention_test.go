@@ -327,35 +327,3 @@ func TestAttentionNaN(t *testing.T) {
 		}
 	})
 }
-
-// benchmarkAttention is a layer of SmolLM2-135M on 4 sequences of 256.
-func benchmarkAttention(b *testing.B, backward bool) {
-	rng := rand.New(rand.NewPCG(5, 5))
-	spec := AttentionSpec{Heads: 9, KVHeads: 3, HeadDim: 64, Scale: 0.125}
-	seq := []int32{0, 256, 512, 768, 1024}
-	q, k, v := randoms(rng, 1024*576, 1), randoms(rng, 1024*192, 1), randoms(rng, 1024*192, 1)
-	out, lse := make([]float32, len(q)), make([]float32, 1024*9)
-	dq, dk, dv := make([]float32, len(q)), make([]float32, len(k)), make([]float32, len(k))
-	Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), seq, spec)
-	for b.Loop() {
-		if backward {
-			AttentionBackward(F32Vec(dq), F32Vec(dk), F32Vec(dv), F32Vec(q), F32Vec(q), F32Vec(k), F32Vec(v), F32Vec(out), lse, seq, spec)
-		} else {
-			Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), seq, spec)
-		}
-	}
-}
-
-func BenchmarkAttention(b *testing.B)         { benchmarkAttention(b, false) }
-func BenchmarkAttentionBackward(b *testing.B) { benchmarkAttention(b, true) }
-
-// BenchmarkAttentionCached is one token after 1024.
-func BenchmarkAttentionCached(b *testing.B) {
-	spec := AttentionSpec{Heads: 9, KVHeads: 3, HeadDim: 64, Scale: 0.125}
-	rng := rand.New(rand.NewPCG(6, 6))
-	q, out := randoms(rng, 576, 1), make([]float32, 576)
-	k, v := randoms(rng, 3*2048*64, 1), randoms(rng, 3*2048*64, 1)
-	for b.Loop() {
-		AttentionCached(out, q, k, v, 1, 1024, 2048, spec)
-	}
-}

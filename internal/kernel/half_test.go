@@ -177,28 +177,3 @@ func TestRoundHalf(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkHalf(b *testing.B) {
-	x, h := make([]float32, 1<<16), make([]byte, 1<<17)
-	for _, f := range []struct {
-		name string
-		run  func()
-	}{
-		{"F16ToF32", func() { F16ToF32(x, h) }}, {"F32ToF16", func() { F32ToF16(h, x) }},
-		{"BF16ToF32", func() { BF16ToF32(x, h) }}, {"F32ToBF16", func() { F32ToBF16(h, x) }},
-	} {
-		for _, name := range Impls() {
-			b.Run(f.name+"/"+name, func(b *testing.B) {
-				restore, err := SetImpl(name)
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer restore()
-				b.SetBytes(int64(len(h)) + 4*int64(len(x)))
-				for b.Loop() {
-					f.run()
-				}
-			})
-		}
-	}
-}

@@ -141,22 +141,3 @@ func TestCrossEntropyGolden(t *testing.T) {
 		near(t, "dhead", dhead, golden(t, "loss/dhead"), 1e-6)
 	})
 }
-
-// BenchmarkCrossEntropy is the loss of 1024 rows of SmolLM2 with its gradient, both
-// products included.
-func BenchmarkCrossEntropy(b *testing.B) {
-	const rows, vocab, c = 1024, 49152, 576
-	rng := rand.New(rand.NewPCG(3, 3))
-	w, h, targets := randoms(rng, vocab*c, 0.1), randoms(rng, rows*c, 1), make([]int32, rows)
-	narrow := make([]byte, 2*vocab*c)
-	F32ToBF16(narrow, w)
-	loss, dh := make([]float32, rows), make([]float32, rows*c)
-	for name, head := range map[string]*Matrix{"float32": {N: vocab, K: c, F32: w}, "bfloat16": {N: vocab, K: c, BF16: narrow, Half: true}} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				CrossEntropy(loss, nil, dh, F32Vec(h), head, targets)
-			}
-			report(b, 2*rows, vocab, c)
-		})
-	}
-}

@@ -176,35 +176,3 @@ func TestCode4Panics(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkCode4(b *testing.B) {
-	const n = 1 << 18
-	rng := rand.New(rand.NewPCG(9, 10))
-	x := make([]float32, n)
-	for i := range x {
-		x[i] = float32(rng.NormFloat64())
-	}
-	q, absmax := make([]byte, n/2), make([]float32, n/64)
-	Encode4(q, absmax, x, 64, testBook)
-	for _, f := range []struct {
-		name string
-		run  func()
-	}{
-		{"encode", func() { Encode4(q, absmax, x, 64, testBook) }},
-		{"decode", func() { Decode4(x, q, absmax, 0, 64, testBook) }},
-	} {
-		for _, name := range Impls() {
-			b.Run(f.name+"/"+name, func(b *testing.B) {
-				restore, err := SetImpl(name)
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer restore()
-				for b.Loop() {
-					f.run()
-				}
-				b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gelem/s")
-			})
-		}
-	}
-}

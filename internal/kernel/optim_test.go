@@ -58,13 +58,3 @@ func TestAdamWLengths(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkAdamW(b *testing.B) {
-	const n = 1 << 20
-	rng := rand.New(rand.NewPCG(2, 2))
-	p, g, m, v := randoms(rng, n, 1), randoms(rng, n, 1), make([]float32, n), make([]float32, n)
-	b.SetBytes(n * 28)
-	for b.Loop() {
-		AdamW(p, g, m, v, 1e-4, 0.9, 0.999, 1e-8, 0.01, 10)
-	}
-}

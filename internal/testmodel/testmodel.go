@@ -17,20 +17,31 @@ import (
 // Draw returns n values in [−1, 1), multiples of 2⁻²³: splitmix64 over a counter that starts at the
 // FNV-1a hash of name. The same name always gives the same values.
 func Draw(name string, n int) []float32 {
+	h := hash(name)
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(int64(hashed(h, i+1)>>40)-1<<23) / (1 << 23)
+	}
+	return out
+}
+
+// hash is FNV-1a.
+func hash(name string) uint64 {
 	h := uint64(0xcbf29ce484222325)
 	for _, b := range []byte(name) {
 		h = (h ^ uint64(b)) * 0x100000001b3
 	}
-	out := make([]float32, n)
-	for i := range out {
-		h += 0x9e3779b97f4a7c15
-		z := h
-		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		z ^= z >> 31
-		out[i] = float32(int64(z>>40)-1<<23) / (1 << 23)
-	}
-	return out
+	return h
+}
+
+// hashed is number i of the sequence of splitmix64 that starts at key.
+func hashed(key uint64, i int) uint64 { return mix(key + uint64(i)*0x9e3779b97f4a7c15) }
+
+// mix is the finisher of splitmix64.
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // Tokens returns n ids below vocab, drawn under name.

@@ -1,84 +1,61 @@
 """Graft and its peers at the same work, one after the other in each round: medians, ratios, peak memory.
 
 Run it with `make bench`. It prints a table and writes bench.json. The peers run where GRAFT_PEERS names a
-folder with train_peft.py (PEFT), quant_bnb.py (bitsandbytes) and score_hf.py (transformers), each of which
-prints a line RESULT; GRAFT_PEERS_PYTHON is the Python that has their packages. Without it their columns
-stay empty. GRAFT_BENCH_ROUNDS (3) and GRAFT_BENCH_STEPS (6) say how long it takes. Needs no package.
+folder with train_peft.py (PEFT, PyTorch) and quant_bnb.py (bitsandbytes), each of which prints a line
+RESULT; GRAFT_PEERS_PYTHON is the Python that has their packages, transformers' and llama-cpp-python's.
+Without it, and where a peer is not installed, the columns of that peer stay empty.
+
+GRAFT_BENCH_ONLY is a regular expression for the names of rows; `bench.py --list` prints them.
+GRAFT_BENCH_ROUNDS (3) and GRAFT_BENCH_STEPS (6) say how long it takes. Needs no package.
 """
 import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-GRAFT = ROOT / "bin" / "graft"
+from common import GRAFT, ROOT, THREADS, Failed, figure, number, processor, run, save, table, text, train
+
+HERE = pathlib.Path(__file__).resolve().parent
 GGUF = ROOT / "quickstart" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = ROOT / "quickstart" / "base-f32"  # the same in float32, for both sides
+MODEL_GGUF = ROOT / "quickstart" / "base-f32.gguf"  # and for llama.cpp
 PEERS = os.environ.get("GRAFT_PEERS")
 PYTHON = os.environ.get("GRAFT_PEERS_PYTHON", sys.executable)
 ROUNDS = int(os.environ.get("GRAFT_BENCH_ROUNDS", "3"))
 STEPS = max(2, int(os.environ.get("GRAFT_BENCH_STEPS", "6")))
-THREADS = 2  # what the peers' scripts are written for
+ONLY = re.compile(os.environ.get("GRAFT_BENCH_ONLY", ""), re.IGNORECASE)
 SEQUENCES, LENGTH, SCORED = 4, 256, 512
 
-# Runs score_hf.py, then times the forward pass on the same tokens.
-SCORE = """
-import runpy, statistics, sys, time, torch
-sys.argv = sys.argv[1:]
-g = runpy.run_path(sys.argv[0])
-times = []
-with torch.no_grad():
-    for _ in range(5):
-        start = time.time()
-        g["model"](g["ids"]).logits.double().log_softmax(-1)[0, :-1].gather(1, g["ids"][0, 1:, None])
-        times.append(time.time() - start)
-print("RESULT tok/s", g["ids"].shape[1] / statistics.median(times))
-"""
+
+# What is measured: functions of the folder for scratch that return figures and the peak in MB, or None for it.
+
+def graft_train(method, compute):
+    def measure(work):
+        steps, peak = train(MODEL, work / "text.txt", work / "run", method, compute, STEPS, SEQUENCES, LENGTH)
+        # The first step pays for what the others reuse, on either side.
+        return [statistics.median(s["tokens_per_second"] for s in steps[1:])], peak
+    return measure
 
 
-def run(args):
-    """Runs a command in the root folder; returns its stdout and its peak resident size in MB."""
-    env = dict(os.environ, GOMAXPROCS=str(THREADS))
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        p = subprocess.Popen([str(a) for a in args], cwd=ROOT, env=env, stdout=out, stderr=err)
-        _, status, usage = os.wait4(p.pid, 0)
-        p.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0), err.seek(0)
-        if p.returncode != 0:
-            sys.exit(f"bench: {args[0]} failed:\n{err.read()[-2000:]}")
-        scale = 1e6 if sys.platform == "darwin" else 1e6 / 1024
-        return out.read(), usage.ru_maxrss / scale
+def torch_train(mode, *more):
+    def measure(work):
+        out, peak = run([PYTHON, f"{PEERS}/train_peft.py", "--model", MODEL, "--mode", mode, "--text", work / "text.txt",
+                         "--steps", STEPS, "--bs", SEQUENCES, "--seq", LENGTH, "--threads", THREADS, *more])
+        return [figure(out, r"RESULT.* tok/s ([\d.]+)")], peak
+    return measure
 
 
-def figure(text, pattern):
-    found = re.search(pattern, text)
-    if not found:
-        sys.exit(f"bench: no {pattern!r} in {text[-500:]!r}")
-    return float(found.group(1))
-
-
-def graft_train(method, compute, work):
-    out = work / "run"
-    _, peak = run([GRAFT, "train", "--model", MODEL, "--data", work / "text.txt", "-o", out, "--force", "--method", method,
-                   "--set", f"compute={compute}", "--set", "packing=stream", "--set", f"max_length={LENGTH}",
-                   "--set", f"batch_size={SEQUENCES}", "--set", f"max_steps={STEPS}", "--set", "lr_scheduler=constant",
-                   "--set", "max_grad_norm=0"])
-    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    # The first step pays for what the others reuse, on either side.
-    return [statistics.median(s["tokens_per_second"] for s in steps[1:])], peak
-
-
-def peer_train(mode, work):
-    out, peak = run([PYTHON, f"{PEERS}/train_peft.py", "--model", MODEL, "--mode", mode, "--text", work / "text.txt",
-                     "--steps", STEPS, "--bs", SEQUENCES, "--seq", LENGTH, "--threads", THREADS])
-    return [figure(out, r"RESULT.* tok/s ([\d.]+)")], peak
+def llamacpp(kind, *more):
+    def measure(work):
+        out, peak = run([PYTHON, HERE / "peer_llamacpp.py", kind, MODEL_GGUF, work / "text.txt", "--threads", THREADS, *more])
+        return [figure(out, r"RESULT.* tok/s ([\d.]+)")], peak
+    return measure
 
 
 def graft_nf4(_):
@@ -86,99 +63,185 @@ def graft_nf4(_):
     return [figure(out, rf"{name}\S*\s+\d+.*?([\d.]+) Gelem/s") for name in ("Quantize4/double=true", "DecodeRows/float32")], None
 
 
-def peer_nf4(_):
+def bnb_nf4(_):
     out, _ = run([PYTHON, f"{PEERS}/quant_bnb.py"])
     return [figure(out, rf" {name} ([\d.]+) Gelem/s") for name in ("quantize", "dequantize")], None
 
 
-def graft_score(work):
-    # Several windows, for the first pays for memory that the others reuse.
-    out, peak = run([GRAFT, "eval", "perplexity", MODEL, "--text", work / "text.txt", "--context", SCORED, "--max-tokens", 8 * SCORED, "--json"])
-    return [json.loads(out)["tokens_per_second"]], peak
+def graft_score(*flags):
+    def measure(work):
+        for flag in flags[::2]:
+            if flag not in run([GRAFT, "eval", "perplexity", "--help"])[0]:
+                raise Failed(f"this version of graft eval perplexity has no {flag}")
+        # Several windows, for the first pays for memory that the others reuse.
+        out, peak = run([GRAFT, "eval", "perplexity", MODEL, "--text", work / "text.txt", "--context", SCORED,
+                         "--max-tokens", 8 * SCORED, "--json", *flags])
+        return [json.loads(out)["tokens_per_second"]], peak
+    return measure
 
 
-def peer_score(work):
-    out, peak = run([PYTHON, "-c", SCORE, f"{PEERS}/score_hf.py", MODEL, work / "text.txt"])
-    return [figure(out, r"RESULT tok/s ([\d.]+)")], peak
+def torch_score(dtype):
+    def measure(work):
+        out, peak = run([PYTHON, HERE / "peer_score.py", MODEL, work / "text.txt", dtype, SCORED])
+        return [figure(out, r"RESULT.* tok/s ([\d.]+)")], peak
+    return measure
 
 
-def training(name, method, compute, mode):
-    return ([f"{name}, {SEQUENCES} × {LENGTH} tokens"], "tokens/s", lambda w: graft_train(method, compute, w), lambda w: peer_train(mode, w))
+GRAFT_WORK = {
+    "lora f32": graft_train("lora", "f32"), "lora bf16": graft_train("lora", "bf16"),
+    "qlora f32": graft_train("qlora", "f32"), "qlora bf16": graft_train("qlora", "bf16"),
+    "full f32": graft_train("full", "f32"),
+    "nf4": graft_nf4,
+    "score f32": graft_score(), "score bf16": graft_score("--compute", "bf16"),
+}
+PEER_WORK = {
+    "PEFT fp32": torch_train("fp32"), "PEFT bf16": torch_train("bf16"),
+    "PEFT + bnb fp32": torch_train("nf4fp32"), "PEFT + bnb bf16": torch_train("nf4"),
+    "PyTorch full fp32": torch_train("fp32", "--full"), "llama.cpp full": llamacpp("full", "--steps", STEPS, "--length", LENGTH),
+    "bitsandbytes": bnb_nf4,
+    "transformers fp32": torch_score("float32"), "transformers bf16": torch_score("bfloat16"),
+    "llama.cpp score": llamacpp("score", "--tokens", SCORED),
+}
 
 
-# The names of a job's figures, their unit, and the job on either side.
-JOBS = [
-    training("LoRA r 16, float32", "lora", "f32", "fp32"),
-    training("LoRA r 16, bf16", "lora", "bf16", "bf16"),
-    training("QLoRA NF4, float32", "qlora", "f32", "nf4fp32"),
-    training("QLoRA NF4, bf16", "qlora", "bf16", "nf4"),
-    (["NF4 with double quantization", "decoding it (Graft: one core)"], "Gelem/s", graft_nf4, peer_nf4),
-    ([f"scoring {SCORED} tokens, float32"], "tokens/s", graft_score, peer_score),
+@dataclass
+class Row:
+    """One line of the table: a figure of one work of Graft beside that of a peer."""
+    name: str
+    graft: str
+    peer: str
+    unit: str = "tokens/s"
+    figure: int = 0  # which of the figures that the work gives
+    modes: tuple = ()  # the ways in which the peer does such work, of which the best counts too
+
+
+LORA, QLORA = ("PEFT fp32", "PEFT bf16"), ("PEFT + bnb fp32", "PEFT + bnb bf16")
+FULL = ("PyTorch full fp32", "llama.cpp full")
+SCORE = ("transformers fp32", "llama.cpp score")
+SIZE = f"{SEQUENCES} × {LENGTH} tokens"
+ROWS = [
+    Row(f"LoRA r 16, float32, {SIZE}", "lora f32", "PEFT fp32", modes=LORA),
+    Row(f"LoRA r 16, bf16, {SIZE}", "lora bf16", "PEFT bf16", modes=LORA),
+    Row(f"QLoRA NF4, float32, {SIZE}", "qlora f32", "PEFT + bnb fp32", modes=QLORA),
+    Row(f"QLoRA NF4, bf16, {SIZE}", "qlora bf16", "PEFT + bnb bf16", modes=QLORA),
+    Row(f"full fine-tuning, float32, {SIZE}", "full f32", "PyTorch full fp32", modes=FULL),
+    Row(f"full fine-tuning, float32 (llama.cpp: 1 × {LENGTH} a step)", "full f32", "llama.cpp full", modes=FULL),
+    Row("NF4 with double quantization", "nf4", "bitsandbytes", "Gelem/s"),
+    Row("decoding it (Graft: one core)", "nf4", "bitsandbytes", "Gelem/s", figure=1),
+    Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
+    Row(f"scoring {SCORED} tokens, float32 (llama.cpp)", "score f32", "llama.cpp score", modes=SCORE),
+    Row(f"scoring {SCORED} tokens, bf16", "score bf16", "transformers bf16", modes=("transformers bf16", *SCORE)),
 ]
 
 
-def processor():
-    try:
-        return re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text()).group(1)
-    except (OSError, AttributeError):
-        return platform.processor() or platform.machine()
-
-
-def prepare(work):
-    """Makes the text and the model that both sides read."""
-    data = ROOT / "testdata" / "quickstart"
-    (work / "text.txt").write_text("".join((data / f"{name}.jsonl").read_text() for name in ("pirate", "json")))
-    run([data / "fetch.sh", "model", GGUF.parent])
+def prepare(work, peers):
+    """Makes the text and the models that both sides read."""
+    text(work / "text.txt")
+    run([ROOT / "testdata" / "quickstart" / "fetch.sh", "model", GGUF.parent])
     if not (MODEL / "config.json").exists():
         shutil.rmtree(MODEL, ignore_errors=True)
         run([GRAFT, "convert", GGUF, "-o", MODEL, "--type", "f32"])
+    if any("llama.cpp" in p for p in peers) and not MODEL_GGUF.exists():
+        run([GRAFT, "convert", GGUF, "-o", MODEL_GGUF, "--type", "f32"])
 
 
-def measure(work):
-    """Runs every job ROUNDS times; returns a row for each figure."""
-    sides = ["graft", "peer"] if PEERS else ["graft"]
-    rows = [{"name": n, "unit": unit, **{s: {"figures": [], "peak_mb": None} for s in sides}} for names, unit, _, _ in JOBS for n in names]
-    by_name = {r["name"]: r for r in rows}
+def measure(work, graft, peers):
+    """Does every work ROUNDS times, each beside its peers; returns what came of it by name. A work that fails once
+    is not tried again: its entry says why."""
+    results = {name: {"figures": [], "peak_mb": None} for name in [*graft, *peers]}
     for i in range(ROUNDS):
-        for names, _, graft, peer in JOBS:
-            for side, job in zip(sides, (graft, peer)):
-                print(f"round {i + 1} of {ROUNDS}: {side}, {names[0]}", file=sys.stderr)
+        for name, job in [*interleaved(graft, peers)]:
+            entry = results[name]
+            if "missing" in entry:
+                continue
+            print(f"round {i + 1} of {ROUNDS}: {name}", file=sys.stderr)
+            try:
                 figures, peak = job(work)
-                for n, f in zip(names, figures, strict=True):
-                    entry = by_name[n][side]
-                    entry["figures"].append(f)
-                    if peak is not None:
-                        entry["peak_mb"] = max(entry["peak_mb"] or 0, round(peak))
+            except Failed as e:
+                print(f"bench: {name}: {e}", file=sys.stderr)
+                entry["missing"] = str(e)
+                continue
+            entry["figures"].append(figures)
+            if peak is not None:
+                entry["peak_mb"] = max(entry["peak_mb"] or 0, round(peak))
+    return results
+
+
+def interleaved(graft, peers):
+    """Each work of Graft's followed by those of its peers that have not had their turn."""
+    seen = set()
+    for name in graft:
+        yield name, GRAFT_WORK[name]
+        for r in ROWS:
+            for p in (r.peer, *r.modes):
+                if r.graft == name and p in peers and p not in seen:
+                    seen.add(p)
+                    yield p, PEER_WORK[p]
+
+
+def median(results, name, which):
+    figures = results.get(name, {}).get("figures")
+    return statistics.median(f[which] for f in figures) if figures else None
+
+
+def compare(row, results):
+    """The row as JSON has it."""
+    def side(name):
+        r = results.get(name)
+        if r is None:
+            return None
+        return {"work": name, "figures": [f[row.figure] for f in r["figures"]], "median": median(results, name, row.figure),
+                "peak_mb": r["peak_mb"], **({"missing": r["missing"]} if "missing" in r else {})}
+
+    out = {"name": row.name, "unit": row.unit, "graft": side(row.graft), "peer": side(row.peer)}
+    ours, theirs = median(results, row.graft, row.figure), median(results, row.peer, row.figure)
+    if ours and theirs:
+        out["speed_ratio"] = ours / theirs
+        if results[row.graft]["peak_mb"] and results[row.peer]["peak_mb"]:
+            out["memory_ratio"] = results[row.graft]["peak_mb"] / results[row.peer]["peak_mb"]
+    known = {m: v for m in row.modes if (v := median(results, m, row.figure))}
+    if ours and known:
+        best = max(known, key=known.get)
+        out |= {"best_peer": best, "best_median": known[best], "best_ratio": ours / known[best]}
+    return out
+
+
+def report(rows):
+    lines = [["work", "unit", "peer", "its figure", "Graft", "speed", "vs best", "peer MB", "Graft MB", "memory"]]
     for r in rows:
-        for s in sides:
-            r[s]["median"] = statistics.median(r[s]["figures"])
-        if PEERS:
-            r["speed_ratio"] = r["graft"]["median"] / r["peer"]["median"]
-            if r["graft"]["peak_mb"]:
-                r["memory_ratio"] = r["graft"]["peak_mb"] / r["peer"]["peak_mb"]
-    return rows
+        graft, peer, form = r["graft"], r["peer"] or {}, ".0f" if r["unit"] == "tokens/s" else ".3f"
+        lines.append([r["name"], r["unit"], peer.get("work", ""), number(peer.get("median"), form), number(graft["median"], form),
+                      number(r.get("speed_ratio"), ".2f"), number(r.get("best_ratio"), ".2f"), number(peer.get("peak_mb"), "d"),
+                      number(graft["peak_mb"], "d"), number(r.get("memory_ratio"), ".2f")])
+    table(lines, left=3)
 
 
-def table(rows):
-    def number(x, form):
-        return "" if x is None else format(x, form)
+def main():
+    if sys.argv[1:] == ["--list"]:
+        print("\n".join(r.name for r in ROWS))
+        return
+    chosen = [r for r in ROWS if ONLY.search(r.name)]
+    if not chosen:
+        sys.exit(f"bench: GRAFT_BENCH_ONLY={ONLY.pattern} chooses no row; bench.py --list prints their names")
+    graft = list(dict.fromkeys(r.graft for r in chosen))
+    # A row's peer, and the other modes that decide which is best.
+    peers = list(dict.fromkeys(p for r in chosen for p in (r.peer, *r.modes))) if PEERS else []
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        prepare(folder, peers)
+        results = measure(folder, graft, peers)
+    rows = [compare(r, results) for r in chosen]
+    result = {"date": datetime.date.today().isoformat(), "processor": processor(), "threads": THREADS, "rounds": ROUNDS, "steps": STEPS, "work": rows}
+    save("bench.json", result)
+    print(f"{result['date']}, {THREADS} threads of {result['processor']}; medians of {ROUNDS} rounds, peaks of all;"
+          f" \"vs best\" is against the fastest of the peers' modes for the same work")
+    report(rows)
+    if missing := [r["graft"]["work"] for r in rows if "missing" in r["graft"]]:
+        sys.exit(f"bench: nothing measured for {', '.join(dict.fromkeys(missing))}")
 
-    lines = [["work", "unit", "peer", "Graft", "speed", "peer MB", "Graft MB", "memory"]]
-    for r in rows:
-        peer, form = r.get("peer", {}), ".0f" if r["unit"] == "tokens/s" else ".3f"
-        lines.append([r["name"], r["unit"], number(peer.get("median"), form), number(r["graft"]["median"], form),
-                      number(r.get("speed_ratio"), ".2f"), number(peer.get("peak_mb"), "d"), number(r["graft"]["peak_mb"], "d"),
-                      number(r.get("memory_ratio"), ".2f")])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))))
 
-
-with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
-    prepare(folder)
-    rows = measure(folder)
-result = {"date": datetime.date.today().isoformat(), "processor": processor(), "threads": THREADS, "rounds": ROUNDS, "steps": STEPS, "work": rows}
-(ROOT / "bench.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-print(f"{result['date']}, {THREADS} threads of {result['processor']}; medians of {ROUNDS} rounds, peaks of all")
-table(rows)
+if __name__ == "__main__":
+    try:
+        main()
+    except Failed as e:
+        sys.exit(f"bench: {e}")
