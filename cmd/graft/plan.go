@@ -27,10 +27,10 @@ Weights are as Graft holds them: float32, or for qlora NF4 with the embedding, t
 in float32; with compute bf16, matrices that are not in NF4 take 16 bits. Left out: the program with
 its tokenizer (some 35 MB), the rows of data, buffers while the model is read and results are written,
 and garbage that has not yet been given back.
-"graft train" runs lora and qlora; full is planned for comparison.
 
   graft plan recipe.yaml
   graft plan --model model.gguf --method qlora --set max_length=512 --json
+  graft plan --model model-hf --method full --set batch_size=1
   graft plan --shape 70b --method qlora --device-bytes 64GB`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
@@ -106,7 +106,7 @@ func planAction(_ context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	o := engine.MemoryOptions{Full: recipe.Method == "full", Dropout: recipe.LoraDropout > 0, BF16: recipe.Compute == "bf16", KeepBest: len(recipe.EvalData) > 0 || recipe.Holdout > 0}
+	o := engine.MemoryOptions{Full: recipe.Method == "full", Dropout: recipe.LoraDropout > 0, BF16: recipe.Compute == "bf16"}
 	if recipe.Method == "qlora" {
 		o.Quant = &quantize.Options4{Type: recipe.QuantType, Double: recipe.DoubleQuant}
 	}
@@ -163,9 +163,6 @@ func planRecipe(c *cli.Command, args []string) (train.Recipe, error) {
 	}
 	checked := recipe
 	checked.Model, checked.Data, checked.Out = "-", []string{"-"}, "-"
-	if recipe.Method == "full" {
-		checked.Method = "lora"
-	}
 	return recipe, checked.Validate()
 }
 

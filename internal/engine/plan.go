@@ -40,8 +40,6 @@ type MemoryOptions struct {
 	// Ranks is the adapter: module → rank. Nil with Full.
 	Ranks   map[string]int
 	Dropout bool // the adapter's inputs are dropped with a probability above 0
-	// KeepBest is set where a second copy of the adapter holds the best values so far.
-	KeepBest bool
 	// Full trains every weight.
 	Full bool
 	// Lengths are the tokens of each sequence of the largest batch. Every token has a target.
@@ -112,9 +110,6 @@ func PlanMemory(c *model.Config, o MemoryOptions) (Memory, error) {
 	}
 	if !o.Full {
 		out.Adapter = 4 * values
-		if o.KeepBest {
-			out.Adapter *= 2
-		}
 	}
 	out.Gradients, out.Optimizer = 4*values, 8*values
 	out.Activations = tape.ActivationBytes(tokens)
