@@ -22,8 +22,9 @@ func trainCommand() *cli.Command {
 		ArgsUsage: "[RECIPE.yaml]",
 		Description: `A recipe is a flat YAML file; flags and --set change it. Rows are JSON, JSONL (also .gz, .zst) or text:
 messages, instruction/input/output, prompt/completion, text, conversations; chosen and rejected for
-dpo. Method lora trains an adapter; qlora one on weights in 4 bits; full every weight, which takes 16
-bytes a weight in memory and leaves a model folder for graft and transformers, in float32. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+dpo. Method lora trains an adapter, qlora one on weights in 4 bits, and full every weight: that takes
+16 bytes a weight in memory and leaves a model folder in float32 for graft and transformers.
+Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
 
   graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
   graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
