@@ -14,7 +14,8 @@ import (
 	"github.com/graftml/graft/quantize"
 )
 
-// This file makes what is trained: the model in memory and an adapter on it.
+// This file makes what is trained: the model in memory and, unless it is trained itself, an adapter on
+// it.
 
 // loadBase reads the model, quantized for qlora, to compute as the recipe says.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
@@ -32,6 +33,15 @@ func (r *Recipe) quant() *quantize.Options4 {
 // newAdapter makes the adapter that the recipe describes, or reads the one it starts from; the
 // recipe's keys are then those of that adapter.
 func newAdapter(r *Recipe, m *engine.Model) (*adapters.Adapter, error) {
+	a, err := makeAdapter(r, m)
+	if err != nil {
+		return nil, err
+	}
+	a.Config.Dropout, a.Config.BaseModel, a.Config.TaskType = r.LoraDropout, r.Model, "CAUSAL_LM"
+	return a, nil
+}
+
+func makeAdapter(r *Recipe, m *engine.Model) (*adapters.Adapter, error) {
 	if r.InitAdapter != "" {
 		return initAdapter(r)
 	}

@@ -1,4 +1,5 @@
-// Package train trains low-rank adapters (LoRA, and QLoRA on 4-bit weights) on the CPU.
+// Package train trains low-rank adapters (LoRA, and QLoRA on 4-bit weights), or whole models, on the
+// CPU.
 //
 // # Basics
 //
@@ -12,12 +13,16 @@
 // conversations and completions; dpo (Rafailov et al. 2023) prefers one answer over another, the
 // reference being the same weights with the adapter left out. Both average over the whole effective
 // batch, sft by tokens and dpo by pairs, however many passes it is accumulated from. The update is
-// AdamW as PyTorch computes it. Rows, forms and batches are those of package train/dataset.
+// AdamW as PyTorch computes it; biases and the gains of norms do not decay, as in transformers. Method
+// full trains every parameter of the model instead of an adapter, for sft, in float32. Rows, forms and
+// batches are those of package train/dataset.
 //
 // # Output
 //
 // The folder out gets adapter_model.safetensors and adapter_config.json, as PEFT lays them out,
-// recipe.yaml (every key), metrics.jsonl, loss.svg, README.md (a model card) and state/.
+// recipe.yaml (every key), metrics.jsonl, loss.svg, README.md (a model card) and state/. Of full
+// training it gets a model in place of the adapter: model.safetensors in float32 and config.json, with
+// the base's tokenizer, chat template, generation defaults and licence.
 //
 // metrics.jsonl has an object for each step: step, epoch, loss, lr, grad_norm (before clipping),
 // tokens (of the sequences), target_tokens (that carry a loss), tokens_per_second; where an
@@ -25,8 +30,8 @@
 // rewards/accuracies, rewards/margins, logps/chosen and logps/rejected as TRL defines them, and with an
 // evaluation their eval_ forms. Where there is data to evaluate on, an object of step 0 comes first.
 //
-// The adapter written is that of the evaluation with the lowest loss, counted after the first step,
-// and without evaluations that of the last step.
+// The adapter or model written is that of the evaluation with the lowest loss, counted after the first
+// step, and without evaluations that of the last step.
 //
 // # Memory
 //
@@ -36,10 +41,11 @@
 //
 // # Interruption
 //
-// state/ holds one file with all a run needs to go on: weights, moments, counters. It is replaced by a
-// rename, so whenever a run dies there is a whole one. It is written every save_steps, when the
-// context is cancelled and at the end. A run that resumes from it ends in the same bytes as one that
-// was never interrupted, on any number of threads.
+// state/ holds all a run needs to go on: a file of weights, moments and counters, and beside it, where
+// there are evaluations, the best weights so far. Files are replaced by a rename, so whenever a run
+// dies there is a whole state. It is written every save_steps, when the context is cancelled and at the
+// end. A run that resumes from it ends in the same bytes as one that was never interrupted, on any
+// number of threads.
 package train
 
 import "errors"

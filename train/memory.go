@@ -67,7 +67,7 @@ func PlanMemory(r Recipe, config []byte) (*Plan, error) {
 	if r.Objective == "dpo" {
 		n *= 2 // chosen and rejected answers run together
 	}
-	return r.plan(c, engine.MemoryOptions{Stored: stored, Lengths: slices.Repeat([]int{r.MaxLength}, n), KeepBest: len(r.EvalData) > 0 || r.Holdout > 0})
+	return r.plan(c, engine.MemoryOptions{Stored: stored, Lengths: slices.Repeat([]int{r.MaxLength}, n)})
 }
 
 // limitLength keeps max_length within the model's context.
@@ -179,7 +179,7 @@ func (r *run) planMemory() (*Plan, error) {
 	runtime.GC()
 	var heap runtime.MemStats
 	runtime.ReadMemStats(&heap)
-	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), KeepBest: r.eval != nil, Held: int64(heap.HeapInuse)})
+	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), Held: int64(heap.HeapInuse)})
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ type Recipe struct {
 	Holdout  float64  `yaml:"holdout"`   // or the fraction of the data set aside for that
 
 	Objective string `yaml:"objective"` // "sft" or "dpo"
-	Method    string `yaml:"method"`    // "lora", or "qlora": the same on weights quantized to 4 bits
+	Method    string `yaml:"method"`    // "lora", "qlora" (the same on weights quantized to 4 bits) or "full": every parameter of the model
 
 	R             int     `yaml:"r"`
 	LoraAlpha     float64 `yaml:"lora_alpha"` // the adapter counts alpha/r; 0 means 2·r
@@ -44,14 +44,14 @@ type Recipe struct {
 	ChatTemplate string `yaml:"chat_template"` // name of a template, or file; "" is the model's own
 	Overlong     string `yaml:"overlong"`      // rows above max_length: "auto", "truncate", "drop" or "error"
 
-	LearningRate float64 `yaml:"learning_rate"` // 0: 2e-4, for dpo 5e-5
+	LearningRate float64 `yaml:"learning_rate"` // 0: 2e-4, for dpo 5e-5, for method full 2e-5
 	LRScheduler  string  `yaml:"lr_scheduler"`  // "constant", "linear" or "cosine"
 	WarmupSteps  int     `yaml:"warmup_steps"`
 	Optimizer    string  `yaml:"optimizer"` // "adamw"
 	AdamBeta1    float64 `yaml:"adam_beta1"`
 	AdamBeta2    float64 `yaml:"adam_beta2"`
 	AdamEpsilon  float64 `yaml:"adam_epsilon"`
-	WeightDecay  float64 `yaml:"weight_decay"`
+	WeightDecay  float64 `yaml:"weight_decay"`  // of matrices; as in transformers, biases and the gains of norms do not decay
 	MaxGradNorm  float64 `yaml:"max_grad_norm"` // 0: no clipping
 
 	Compute     string `yaml:"compute"` // "f32", or "bf16": products with frozen weights on bfloat16 operands, sums and all else float32
@@ -97,12 +97,15 @@ func Defaults() Recipe {
 
 // resolve fills in the values that follow from others.
 func (r *Recipe) resolve() {
-	if r.LoraAlpha == 0 {
+	if r.LoraAlpha == 0 && r.Method != "full" {
 		r.LoraAlpha = 2 * float64(r.R)
 	}
 	if r.LearningRate == 0 && !r.given["learning_rate"] {
 		r.LearningRate = 2e-4
-		if r.Objective == "dpo" {
+		switch {
+		case r.Method == "full":
+			r.LearningRate = 2e-5
+		case r.Objective == "dpo":
 			r.LearningRate = 5e-5
 		}
 	}
@@ -118,11 +121,6 @@ func (r *Recipe) resolve() {
 	if r.Optimizer == "adamw_torch" {
 		r.Optimizer = "adamw"
 	}
-}
-
-// laterValues are values that name something real which this version does not do, and what to do.
-var laterValues = map[string]string{
-	"method full": "full training is not in this version; use lora or qlora",
 }
 
 // Validate reports the first key whose value a run cannot have. The error wraps ErrRecipe.
@@ -146,7 +144,7 @@ func (r *Recipe) validate() error {
 		key, value string
 		known      []string
 	}{
-		{"objective", r.Objective, []string{"sft", "dpo"}}, {"method", r.Method, []string{"lora", "qlora"}},
+		{"objective", r.Objective, []string{"sft", "dpo"}}, {"method", r.Method, []string{"lora", "qlora", "full"}},
 		{"packing", r.Packing, []string{"none", "examples", "stream"}}, {"train_on", r.TrainOn, []string{"assistant", "all"}},
 		{"overlong", r.Overlong, []string{"auto", "truncate", "drop", "error"}},
 		{"lr_scheduler", r.LRScheduler, []string{"constant", "linear", "cosine"}}, {"optimizer", r.Optimizer, []string{"adamw"}},
@@ -155,9 +153,6 @@ func (r *Recipe) validate() error {
 	} {
 		if slices.Contains(c.known, c.value) {
 			continue
-		}
-		if why, ok := laterValues[c.key+" "+c.value]; ok {
-			return fmt.Errorf("%s %q: %s", c.key, c.value, why)
 		}
 		return fmt.Errorf("%s %q: this version has %s", c.key, c.value, strings.Join(c.known, ", "))
 	}
@@ -175,6 +170,11 @@ func (r *Recipe) validate() error {
 	}
 	if _, err := ParseSize(r.Memory); err != nil {
 		return fmt.Errorf("memory: %w", err)
+	}
+	if r.Method == "full" {
+		if err := r.validateFull(); err != nil {
+			return err
+		}
 	}
 	return r.validateNumbers()
 }

@@ -69,7 +69,14 @@ func TestRecipeRefuses(t *testing.T) {
 		{"model: m\nout: o", "data is missing"},
 		{"model: m\ndata: d", "out is missing"},
 		{good + "objective: ppo", `objective "ppo": this version has sft, dpo`},
-		{good + "method: full", `method "full": full training is not in this version; use lora or qlora`},
+		{good + "method: half", `method "half": this version has lora, qlora, full`},
+		{good + "method: full\nr: 16", "r: method full trains the model itself"},
+		{good + "method: full\nlora_alpha: 32", "lora_alpha: method full"},
+		{good + "method: full\nlora_dropout: 0", "lora_dropout: method full"},
+		{good + "method: full\ntarget_modules: all-linear", "target_modules: method full"},
+		{good + "method: full\ninit_adapter: a", "init_adapter: method full"},
+		{good + "method: full\ncompute: bf16", `compute "bf16": it is for products with frozen weights`},
+		{good + "method: full\nobjective: dpo", `objective "dpo": with method full its reference would be a second copy`},
 		{good + "compute: f16", `compute "f16": this version has f32, bf16`},
 		{good + "remat: true", "remat is a truth value, not a string"},
 		{good + "remat: some", `remat "some": this version has none, block, auto`},
@@ -119,7 +126,7 @@ func TestResolve(t *testing.T) {
 		shuffle bool
 	}{
 		{"", 2e-4, 32, true}, {"objective: dpo", 5e-5, 32, true}, {"objective: dpo\nlearning_rate: 0", 0, 32, true},
-		{"r: 8", 2e-4, 16, true}, {"packing: stream", 2e-4, 32, false}, {"packing: stream\nshuffle: true", 2e-4, 32, true},
+		{"method: full", 2e-5, 0, true}, {"method: full\nlearning_rate: 1e-3", 1e-3, 0, true}, {"r: 8", 2e-4, 16, true}, {"packing: stream", 2e-4, 32, false}, {"packing: stream\nshuffle: true", 2e-4, 32, true},
 	} {
 		r, err := ParseRecipe([]byte(c.text))
 		if err != nil {

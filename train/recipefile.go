@@ -330,12 +330,14 @@ func setText(f reflect.Value, s string) error {
 	return nil
 }
 
-// YAML writes the recipe as a file with every key, which reads back as the same recipe.
+// YAML writes the recipe as a file with every key, which reads back as the same recipe. One for full
+// training lacks the keys that only an adapter has.
 func (r *Recipe) YAML() []byte {
 	var b bytes.Buffer
 	v := reflect.ValueOf(r).Elem()
 	for i := range v.NumField() {
-		if key := v.Type().Field(i).Tag.Get("yaml"); key != "" {
+		key := v.Type().Field(i).Tag.Get("yaml")
+		if absent := r.Method == "full" && slices.Contains(adapterKeys, key) && r.isDefault(key); key != "" && !absent {
 			fmt.Fprintf(&b, "%s: %s\n", key, scalar(v.Field(i)))
 		}
 	}
@@ -397,6 +399,14 @@ func quoteYAML(s string) string {
 	}
 	b.WriteByte('"')
 	return b.String()
+}
+
+// isDefault reports whether a key has the value it has where nobody gives it one.
+func (r *Recipe) isDefault(key string) bool {
+	defaults := Defaults()
+	f, err := r.field(key)
+	d, _ := defaults.field(key)
+	return err == nil && scalar(f) == scalar(d)
 }
 
 // changed names the first key, other than those in but, in which two recipes differ, and both values.

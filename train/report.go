@@ -81,17 +81,29 @@ func (r *run) writeFile(name string, data []byte) error {
 func (r *run) card(result *Result) error {
 	var b bytes.Buffer
 	recipe := r.recipe
-	fmt.Fprintf(&b, "---\nbase_model: %s\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora, %s, graft]\n", quoteYAML(recipe.Model), recipe.Objective)
+	full := recipe.Method == "full"
+	library, tag, what := "peft", "lora", "A LoRA adapter of `%s`, trained by Graft."
+	if full {
+		library, tag, what = "transformers", "full", "`%s` with all its parameters trained by Graft, in float32."
+	}
+	fmt.Fprintf(&b, "---\nbase_model: %s\nlibrary_name: %s\npipeline_tag: text-generation\ntags: [%s, %s, graft]\n", quoteYAML(recipe.Model), library, tag, recipe.Objective)
 	if r.base.Meta.License != "" {
 		fmt.Fprintf(&b, "license: %s\n", quoteYAML(r.base.Meta.License))
 	}
-	fmt.Fprintf(&b, "---\n\n# %s\n\nA LoRA adapter of `%s`, trained by Graft.\n\n", filepath.Base(filepath.Clean(recipe.Out)), filepath.Base(recipe.Model))
+	if languages := r.base.Meta.Languages; len(languages) > 0 {
+		fmt.Fprintf(&b, "language: %s\n", listYAML(languages))
+	}
+	fmt.Fprintf(&b, "---\n\n# %s\n\n"+what+"\n\n", filepath.Base(filepath.Clean(recipe.Out)), filepath.Base(recipe.Model))
 	row := func(name string, format string, v ...any) {
 		fmt.Fprintf(&b, "| %s | "+format+" |\n", append([]any{name}, v...)...)
 	}
 	b.WriteString("| | |\n|---|---|\n")
 	row("objective", "%s", recipe.Objective)
-	row("method", "%s, rank %d, alpha %v, dropout %v", recipe.Method, recipe.R, recipe.LoraAlpha, recipe.LoraDropout)
+	if full {
+		row("method", "full")
+	} else {
+		row("method", "%s, rank %d, alpha %v, dropout %v", recipe.Method, recipe.R, recipe.LoraAlpha, recipe.LoraDropout)
+	}
 	if recipe.Method == "qlora" {
 		row("base in", "%s, double quantization %v", recipe.QuantType, recipe.DoubleQuant)
 	}
@@ -107,9 +119,18 @@ func (r *run) card(result *Result) error {
 		row("ended by", "early stopping")
 	}
 	fmt.Fprintf(&b, "\n![loss](%s)\n\nThe exact recipe is in `%s`, every step's figures in `%s`.\n\n", plotFile, recipeFile, metricsFile)
-	b.WriteString("```sh\ngraft generate MODEL --adapter THIS_FOLDER -p \"...\"\ngraft merge MODEL THIS_FOLDER -o merged.gguf\n```\n\n")
-	b.WriteString("```python\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(base, \"THIS_FOLDER\")\n```\n")
+	b.WriteString(usage(full))
 	return r.writeFile(cardFile, b.Bytes())
+}
+
+// usage shows how the result is loaded.
+func usage(full bool) string {
+	if full {
+		return "```sh\ngraft generate THIS_FOLDER -p \"...\"\ngraft convert THIS_FOLDER -o model.gguf --type f16\n```\n\n" +
+			"```python\nfrom transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"THIS_FOLDER\")\n```\n"
+	}
+	return "```sh\ngraft generate MODEL --adapter THIS_FOLDER -p \"...\"\ngraft merge MODEL THIS_FOLDER -o merged.gguf\n```\n\n" +
+		"```python\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(base, \"THIS_FOLDER\")\n```\n"
 }
 
 func baseNames(paths []string) []string {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/graftml/graft/adapters"
@@ -77,7 +75,7 @@ type Result struct {
 	FirstEval float64       // loss before the first step
 	LastEval  float64       // loss after the last step
 	BestEval  float64       // lowest loss of an evaluation after the first step
-	BestStep  int           // its step, whose adapter was written
+	BestStep  int           // its step, whose parameters were written
 }
 
 // run is a run under way.
@@ -85,7 +83,7 @@ type run struct {
 	recipe    *Recipe
 	options   Options
 	base      *checkpoint.Checkpoint
-	adapter   *adapters.Adapter
+	adapter   *adapters.Adapter // nil where the whole model is trained
 	session   *engine.Session
 	optimizer *optimizer
 	train     objective
@@ -94,6 +92,7 @@ type run struct {
 	total     int
 
 	state       state
+	savedBest   int // the bestStep of the state on disk, 0 where there is none
 	fingerprint string
 	metrics     *os.File
 	loss        float64 // of the last step
@@ -133,7 +132,7 @@ func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
 	}
 	result := r.result()
 	result.Elapsed = time.Since(began)
-	return result, r.finish(result)
+	return result, r.finish(ctx, result)
 }
 
 func (r *run) note(text string) {
@@ -146,30 +145,6 @@ func (r *run) tell(e Event) {
 	}
 }
 
-// outputs are the files of a run.
-var outputs = []string{"adapter_config.json", "adapter_model.safetensors", recipeFile, metricsFile, plotFile, cardFile, stateDir}
-
-const recipeFile = "recipe.yaml"
-
-// checkOut reports an output that would be overwritten.
-func checkOut(r *Recipe, o Options) error {
-	entries, err := os.ReadDir(r.Out)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("train: opening %q: %w", r.Out, err)
-	case len(entries) == 0 || o.Force && !o.Resume:
-		return nil
-	case !o.Resume:
-		return fmt.Errorf("train: writing %q: %w: resume the run in it, force it to be replaced, or choose another out", r.Out, ErrExists)
-	}
-	if _, err := os.Stat(filepath.Join(r.Out, recipeFile)); err != nil {
-		return fmt.Errorf("train: resuming: %w: %q holds no run (it has no %s)", ErrState, r.Out, recipeFile)
-	}
-	return nil
-}
-
 // prepare loads everything. It writes nothing.
 func (r *run) prepare(ctx context.Context) (err error) {
 	if r.base, err = checkpoint.Open(r.recipe.Model); err != nil {
@@ -180,6 +155,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			r.base.Close()
 		}
 	}()
+	if r.recipe.Method == "full" {
+		if err := checkBase(r.recipe, r.base); err != nil {
+			return err
+		}
+	}
 	if err := r.recipe.limitLength(r.base.Config().Context); err != nil {
 		return err
 	}
@@ -197,13 +177,14 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.adapter, err = newAdapter(r.recipe, m); err != nil {
-		return err
+	o := engine.SessionOptions{Full: r.recipe.Method == "full", Remat: plan.RematBlocks, Seed: uint64(r.recipe.Seed)}
+	if !o.Full {
+		if r.adapter, err = newAdapter(r.recipe, m); err != nil {
+			return err
+		}
+		o.Adapter, o.Dropout = r.adapter, r.recipe.LoraDropout
 	}
-	r.adapter.Config.Dropout = r.recipe.LoraDropout
-	r.adapter.Config.BaseModel = r.recipe.Model
-	r.adapter.Config.TaskType = "CAUSAL_LM"
-	if r.session, err = m.NewSession(engine.SessionOptions{Adapter: r.adapter, Dropout: r.recipe.LoraDropout, Remat: plan.RematBlocks, Seed: uint64(r.recipe.Seed)}); err != nil {
+	if r.session, err = m.NewSession(o); err != nil {
 		return err
 	}
 	r.optimizer = newOptimizer(r.session.Params())
@@ -211,7 +192,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.eval != nil {
 		r.state.pending = &metrics{} // of step 0
 	}
-	r.note(fmt.Sprintf("%d steps; training %d values in %d modules", r.total, r.adapter.Parameters(), len(r.adapter.Pairs)))
+	if o.Full {
+		r.note(fmt.Sprintf("%d steps; training all %d values of the model", r.total, r.optimizer.values()))
+	} else {
+		r.note(fmt.Sprintf("%d steps; training %d values in %d modules", r.total, r.optimizer.values(), len(r.adapter.Pairs)))
+	}
 	return nil
 }
 
@@ -276,10 +261,8 @@ func (r *run) open() error {
 		}
 	}
 	if !resumed {
-		for _, name := range outputs {
-			if err := os.RemoveAll(filepath.Join(r.recipe.Out, name)); err != nil {
-				return fmt.Errorf("train: replacing %q: %w", r.recipe.Out, err)
-			}
+		if err := clearOut(r.recipe); err != nil {
+			return err
 		}
 		if err := os.MkdirAll(r.recipe.Out, 0o777); err != nil {
 			return fmt.Errorf("train: making %q: %w", r.recipe.Out, err)
@@ -287,6 +270,7 @@ func (r *run) open() error {
 	}
 	tidy(r.recipe.Out)
 	tidy(filepath.Join(r.recipe.Out, stateDir))
+	r.sweepBest()
 	if err := wholefile.WriteFile(filepath.Join(r.recipe.Out, recipeFile), r.recipe.YAML()); err != nil {
 		return fmt.Errorf("train: writing recipe: %w", err)
 	}
@@ -298,18 +282,6 @@ func (r *run) open() error {
 	var err error
 	r.metrics, err = openMetrics(r.recipe.Out, !resumed, written)
 	return err
-}
-
-// tidy removes what a run that was killed has left of files it was writing: they have the name of an
-// output behind a point, and more behind it.
-func tidy(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		unfinished := func(name string) bool { return strings.HasPrefix(e.Name(), "."+name) }
-		if e.Type().IsRegular() && (slices.ContainsFunc(outputs, unfinished) || unfinished(stateFile)) {
-			os.Remove(filepath.Join(dir, e.Name())) // if not, it is only in the way
-		}
-	}
 }
 
 // loop runs the steps that are left. A step is pending until its evaluation, where one is due, and
@@ -480,37 +452,15 @@ func (r *run) evaluate(ctx context.Context, m *metrics) error {
 	case s.step == 0:
 		s.first = loss
 	case math.IsNaN(s.bestLoss) || loss < s.bestLoss:
-		s.bestLoss, s.bestStep, s.worse = loss, s.step, 0
-		s.best = s.best[:0]
-		for _, p := range r.optimizer.params {
-			s.best = append(s.best, slices.Clone(p.Value))
+		if err := r.keepBest(); err != nil {
+			return err
 		}
+		s.bestLoss, s.bestStep, s.worse = loss, s.step, 0
+		r.sweepBest()
 	default:
 		s.worse++
 		s.stopped = r.recipe.EarlyStopping > 0 && s.worse >= r.recipe.EarlyStopping
 	}
 	r.tell(r.event(Evaluated, m))
 	return nil
-}
-
-func (r *run) result() *Result {
-	s := &r.state
-	return &Result{Out: r.recipe.Out, Steps: s.step, Tokens: s.tokens, Loss: r.loss, Stopped: s.stopped, Trained: r.adapter.Parameters(),
-		Evaluated: r.eval != nil, FirstEval: s.first, LastEval: s.last, BestEval: s.bestLoss, BestStep: s.bestStep}
-}
-
-// finish writes the results beside the state.
-func (r *run) finish(result *Result) error {
-	if r.state.best != nil {
-		for i, p := range r.optimizer.params {
-			copy(p.Value, r.state.best[i])
-		}
-	}
-	if err := r.plot(); err != nil {
-		return err
-	}
-	if err := r.card(result); err != nil {
-		return err
-	}
-	return adapters.WritePEFT(r.recipe.Out, r.adapter)
 }

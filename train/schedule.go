@@ -39,6 +39,14 @@ func newOptimizer(params []engine.Param) *optimizer {
 	return o
 }
 
+// values is how many numbers are trained.
+func (o *optimizer) values() (n int) {
+	for _, p := range o.params {
+		n += len(p.Value)
+	}
+	return n
+}
+
 // norm is the L2 norm of all gradients together.
 func (o *optimizer) norm() float64 {
 	sum := 0.0
@@ -60,9 +68,14 @@ func (o *optimizer) clip(norm, largest float64) {
 	}
 }
 
-// update applies one step, counted from 1.
+// update applies one step, counted from 1. Vectors, which are the gains of norms and biases, do not
+// decay: transformers' Trainer leaves them out by their names.
 func (o *optimizer) update(r *Recipe, rate float64, step int) {
 	for i, p := range o.params {
-		kernel.AdamW(p.Value, p.Grad, o.m[i], o.v[i], rate, r.AdamBeta1, r.AdamBeta2, r.AdamEpsilon, r.WeightDecay, step)
+		decay := r.WeightDecay
+		if len(p.Shape) == 1 {
+			decay = 0
+		}
+		kernel.AdamW(p.Value, p.Grad, o.m[i], o.v[i], rate, r.AdamBeta1, r.AdamBeta2, r.AdamEpsilon, decay, step)
 	}
 }

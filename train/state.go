@@ -2,7 +2,6 @@ package train
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/safetensors"
 )
 
@@ -20,7 +21,7 @@ import (
 const (
 	stateDir  = "state"
 	stateFile = "state.safetensors"
-	stateForm = "graft training state 1"
+	stateForm = "graft training state 2"
 )
 
 // state is everything that the rest of a run depends on, besides the recipe and the data.
@@ -29,9 +30,8 @@ type state struct {
 	cursor   cursor
 	pass     uint64 // training passes so far, which dropout masks depend on
 	tokens   int64
-	best     [][]float32 // parameters at the best evaluation, nil before the first
-	bestLoss float64
-	bestStep int
+	bestLoss float64  // of the best evaluation after the first step, NaN before one
+	bestStep int      // its step, whose parameters bestFile holds; 0 before
 	worse    int      // evaluations since the best
 	first    float64  // the first evaluation's loss, NaN where there was none
 	last     float64  // the last evaluation's loss
@@ -91,50 +91,74 @@ func (r *run) save() error {
 	if err != nil {
 		return fmt.Errorf("train: saving state: %w", err)
 	}
-	var specs []safetensors.Spec
-	var values [][]float32 // of each spec
-	add := func(kind, name string, v []float32) {
-		specs = append(specs, safetensors.Spec{Name: kind + "/" + name, DType: safetensors.F32, Shape: []int{len(v)}})
-		values = append(values, v)
-	}
+	var file tensorFile
 	for i, p := range r.optimizer.params {
-		add("value", p.Name, p.Value)
-		add("first moment", p.Name, r.optimizer.m[i])
-		add("second moment", p.Name, r.optimizer.v[i])
-		if s.best != nil {
-			add("best value", p.Name, s.best[i])
-		}
+		file.add("value/"+p.Name, p.Value)
+		file.add("first moment/"+p.Name, r.optimizer.m[i])
+		file.add("second moment/"+p.Name, r.optimizer.v[i])
 	}
 	meta := map[string]string{"format": stateForm, "recipe": string(r.recipe.YAML()), "state": string(info)}
-	if err := writeTensors(filepath.Join(dir, stateFile), specs, values, meta); err != nil {
+	if err := file.write(filepath.Join(dir, stateFile), meta); err != nil {
 		return fmt.Errorf("train: saving state: %w", err)
 	}
+	r.savedBest = s.bestStep
+	r.sweepBest()
 	r.tell(Event{Kind: Saved, Step: s.step, Total: r.total})
 	return nil
 }
 
-// writeTensors writes float32 tensors without a second copy of more than one of them in memory.
-func writeTensors(path string, specs []safetensors.Spec, values [][]float32, meta map[string]string) error {
-	layout, err := safetensors.Plan(specs, meta)
-	if err != nil {
-		return err
+// bestPrefix begins the names of files with the parameters of an evaluation.
+const bestPrefix = "best-"
+
+func (r *run) bestFile(step int) string {
+	return filepath.Join(r.recipe.Out, stateDir, fmt.Sprintf("%s%d.safetensors", bestPrefix, step))
+}
+
+// keepBest writes the parameters as they are: a copy on disk, since one in memory would add a quarter
+// to what full training takes. The file has the step in its name, so that the state on disk, of an
+// earlier step, keeps the one that it names until the next is saved.
+func (r *run) keepBest() error {
+	path := r.bestFile(r.state.step)
+	var file tensorFile
+	for _, p := range r.optimizer.params {
+		file.add(p.Name, p.Value)
 	}
-	w, err := safetensors.Create(path, layout)
-	if err != nil {
-		return err
+	err := os.MkdirAll(filepath.Dir(path), 0o777)
+	if err == nil {
+		err = file.write(path, nil)
 	}
-	defer w.Close()
-	var raw []byte
-	for i, v := range values {
-		raw = raw[:0]
-		for _, x := range v {
-			raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+	if err != nil {
+		return fmt.Errorf("train: keeping the parameters of step %d: %w", r.state.step, err)
+	}
+	return nil
+}
+
+// sweepBest removes kept parameters that neither this state nor the one on disk names.
+func (r *run) sweepBest() {
+	dir := filepath.Join(r.recipe.Out, stateDir)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), bestPrefix) && path != r.bestFile(r.state.bestStep) && path != r.bestFile(r.savedBest) {
+			os.Remove(path) // if not, it only takes room
 		}
-		if err := w.WriteAt(specs[i].Name, raw, 0); err != nil {
+	}
+}
+
+// eachBest visits every parameter with the file that has its best values.
+func (r *run) eachBest(visit func(f *tensorReader, p engine.Param) error) error {
+	f, err := safetensors.Open(r.bestFile(r.state.bestStep))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	reader := &tensorReader{File: f}
+	for _, p := range r.optimizer.params {
+		if err := visit(reader, p); err != nil {
 			return err
 		}
 	}
-	return w.Commit()
+	return nil
 }
 
 // restorable are the keys that may differ between a run and its resumption: they change no number.
@@ -177,48 +201,31 @@ func (r *run) restoreFrom(f *safetensors.File) error {
 	if info.Data != r.fingerprint {
 		return fmt.Errorf("the data are not those of the run; restore the files, or start anew")
 	}
-	if info.Step < 0 || info.Step > r.total || info.Epoch < 0 || info.Next < 0 {
+	if info.Step < 0 || info.Step > r.total || info.Epoch < 0 || info.Next < 0 || info.BestStep < 0 || info.BestStep > info.Step {
 		return fmt.Errorf("step %d, epoch %d and batch %d are not of this run", info.Step, info.Epoch, info.Next)
 	}
 	r.state = state{step: info.Step, cursor: cursor{epoch: info.Epoch, next: info.Next}, pass: info.Pass, tokens: info.Tokens,
 		bestLoss: orNaN(info.BestLoss), bestStep: info.BestStep, worse: info.Worse, first: orNaN(info.First), last: orNaN(info.Last),
 		stopped: info.Stopped, pending: info.Pending}
+	reader := &tensorReader{File: f}
 	for i, p := range r.optimizer.params {
 		for _, t := range []struct {
 			kind string
 			dst  []float32
 		}{{"value", p.Value}, {"first moment", r.optimizer.m[i]}, {"second moment", r.optimizer.v[i]}} {
-			if err := readTensor(f, t.kind+"/"+p.Name, t.dst); err != nil {
+			if err := reader.read(t.kind+"/"+p.Name, t.dst); err != nil {
 				return err
 			}
 		}
-		if _, ok := f.Tensor("best value/" + p.Name); ok {
-			v := make([]float32, len(p.Value))
-			if err := readTensor(f, "best value/"+p.Name, v); err != nil {
-				return err
-			}
-			r.state.best = append(r.state.best, v)
-		}
 	}
-	if n := len(r.state.best); n != 0 && n != len(r.optimizer.params) {
-		return fmt.Errorf("%d of %d best values are there", n, len(r.optimizer.params))
+	r.savedBest = info.BestStep
+	if info.BestStep == 0 {
+		return nil
 	}
-	return nil
-}
-
-func readTensor(f *safetensors.File, name string, dst []float32) error {
-	t, ok := f.Tensor(name)
-	if !ok || t.DType != safetensors.F32 || t.Size() != int64(4*len(dst)) {
-		return fmt.Errorf("tensor %q is missing or has another size", name)
-	}
-	raw := make([]byte, 4*len(dst))
-	if err := f.ReadAt(t, raw, 0); err != nil {
+	return r.eachBest(func(f *tensorReader, p engine.Param) error {
+		_, err := f.find(p.Name, len(p.Value))
 		return err
-	}
-	for i := range dst {
-		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-	}
-	return nil
+	})
 }
 
 // cursor is a place in the data: batches are a function of the epoch, so two counters are enough.

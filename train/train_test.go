@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,12 @@ func newModel(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return writeModel(t, m)
+}
+
+// writeModel writes a model with a tokenizer of bytes and returns its folder.
+func writeModel(t testing.TB, m *testmodel.Model) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := m.WriteFolder(dir); err != nil {
 		t.Fatal(err)
@@ -91,7 +98,11 @@ func colours(n int) string {
 // recipeFor makes a recipe of keys and values.
 func recipeFor(t testing.TB, model string, sets ...string) Recipe {
 	t.Helper()
-	r, err := LoadRecipe("", append([]string{"model=" + model, "max_length=96", "learning_rate=1e-2", "r=4", "batch_size=2", "seed=3"}, sets...)...)
+	common := []string{"model=" + model, "max_length=96", "learning_rate=1e-2", "batch_size=2", "seed=3"}
+	if !slices.Contains(sets, "method=full") {
+		common = append(common, "r=4")
+	}
+	r, err := LoadRecipe("", append(common, sets...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,6 +129,14 @@ func read(t testing.TB, parts ...string) []byte {
 
 func adapterBytes(t testing.TB, out string) []byte {
 	return read(t, out, "adapter_model.safetensors")
+}
+
+// resultBytes are those of the adapter or of the model that a run has written.
+func resultBytes(t testing.TB, out string) []byte {
+	if _, err := os.Stat(filepath.Join(out, "config.json")); err == nil {
+		return read(t, out, "model.safetensors")
+	}
+	return adapterBytes(t, out)
 }
 
 func lines(t testing.TB, out string) (list []metrics) {
@@ -294,25 +313,38 @@ func TestEarlyStopping(t *testing.T) {
 }
 
 // resumable is the recipe of the tests of interruption: every part of the state matters to it.
-func resumable(t testing.TB, model, data, out string) Recipe {
-	return recipeFor(t, model, "data="+data, "out="+out, "holdout=0.2", "max_steps=40", "eval_steps=4", "save_steps=3", "lora_dropout=0.2",
-		"weight_decay=0.01", "lr_scheduler=cosine", "gradient_accumulation_steps=3", "packing=examples", "batch_size=1", "max_length=128")
+func resumable(t testing.TB, method, model, data, out string) Recipe {
+	sets := []string{"method=" + method, "data=" + data, "out=" + out, "holdout=0.2", "max_steps=40", "eval_steps=4", "save_steps=3",
+		"weight_decay=0.01", "lr_scheduler=cosine", "gradient_accumulation_steps=3", "packing=examples", "batch_size=1", "max_length=128"}
+	if method != "full" {
+		sets = append(sets, "lora_dropout=0.2")
+	}
+	return recipeFor(t, model, sets...)
 }
 
-func TestSameBytesOnAnyThreads(t *testing.T) {
+// eachMethod runs a test for training adapters and for training models.
+func eachMethod(t *testing.T, test func(t *testing.T, method string)) {
+	for _, method := range []string{"lora", "full"} {
+		t.Run(method, func(t *testing.T) { test(t, method) })
+	}
+}
+
+func TestSameBytesOnAnyThreads(t *testing.T) { eachMethod(t, testSameBytesOnAnyThreads) }
+
+func testSameBytesOnAnyThreads(t *testing.T, method string) {
 	model, data := newModel(t), write(t, "d.jsonl", colours(30))
 	var want []byte
 	for _, n := range []int{1, 2, 5} {
 		out := filepath.Join(t.TempDir(), "run")
-		r := resumable(t, model, data, out)
+		r := resumable(t, method, model, data, out)
 		r.Threads = n
 		old := runtime.GOMAXPROCS(min(n, 2))
 		mustRun(t, r, Options{})
 		runtime.GOMAXPROCS(old)
-		if got := adapterBytes(t, out); want == nil {
+		if got := resultBytes(t, out); want == nil {
 			want = got
 		} else if !bytes.Equal(got, want) {
-			t.Errorf("%d threads give another adapter", n)
+			t.Errorf("%d threads give another result", n)
 		}
 	}
 	if kernel.Threads() < 1 {
@@ -340,14 +372,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestKilled(t *testing.T) {
+func TestKilled(t *testing.T) { eachMethod(t, testKilled) }
+
+func testKilled(t *testing.T, method string) {
 	model, data := newModel(t), write(t, "d.jsonl", colours(30))
 	whole := filepath.Join(t.TempDir(), "whole")
-	r := resumable(t, model, data, whole)
+	r := resumable(t, method, model, data, whole)
 	mustRun(t, r, Options{})
 
 	killed := filepath.Join(t.TempDir(), "killed")
-	r = resumable(t, model, data, killed)
+	r = resumable(t, method, model, data, killed)
 	path := write(t, "r.yaml", string(r.YAML()))
 	deaths := 0
 	for at := 1; ; at = at*5 + 3 { // the number of steps a child may do before it is killed
@@ -383,8 +417,8 @@ func TestKilled(t *testing.T) {
 		t.Errorf("killed %d times only", deaths)
 	}
 	mustRun(t, r, Options{Resume: true}) // the last child may have died behind its last step
-	if !bytes.Equal(adapterBytes(t, killed), adapterBytes(t, whole)) {
-		t.Errorf("killed %d times, the adapter is another", deaths)
+	if !bytes.Equal(resultBytes(t, killed), resultBytes(t, whole)) {
+		t.Errorf("killed %d times, the result is another", deaths)
 	}
 	sameMetrics(t, killed, whole)
 	for _, dir := range []string{killed, filepath.Join(killed, stateDir)} {
@@ -402,7 +436,7 @@ func TestKilled(t *testing.T) {
 
 func TestTidy(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{".state.safetensors-1", ".metrics.jsonl77", ".keep", "metrics.jsonl"} {
+	for _, name := range []string{".state.safetensors-1", ".metrics.jsonl77", ".best-3.safetensors.7.tmp", ".keep", "metrics.jsonl"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
@@ -444,14 +478,16 @@ func (c cancelAfter) Err() error {
 	return nil
 }
 
-func TestCancelled(t *testing.T) {
+func TestCancelled(t *testing.T) { eachMethod(t, testCancelled) }
+
+func testCancelled(t *testing.T, method string) {
 	model, data := newModel(t), write(t, "d.jsonl", colours(30))
 	whole := filepath.Join(t.TempDir(), "whole")
-	mustRun(t, resumable(t, model, data, whole), Options{})
+	mustRun(t, resumable(t, method, model, data, whole), Options{})
 	out := filepath.Join(t.TempDir(), "cancelled")
 	for round, pass := 0, 2; ; round, pass = round+1, pass+7 { // within steps and within evaluations
 		left := pass
-		_, err := Run(cancelAfter{context.Background(), &left}, resumable(t, model, data, out), Options{Resume: round > 0})
+		_, err := Run(cancelAfter{context.Background(), &left}, resumable(t, method, model, data, out), Options{Resume: round > 0})
 		if err == nil {
 			break
 		}
@@ -461,12 +497,14 @@ func TestCancelled(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(out, stateDir, stateFile)); err != nil {
 			t.Fatalf("after pass %d: %v", pass, err)
 		}
-		if _, err := os.Stat(filepath.Join(out, "adapter_model.safetensors")); err == nil {
-			t.Fatal("a cancelled run has written an adapter")
+		for _, name := range []string{"adapter_model.safetensors", "config.json"} {
+			if _, err := os.Stat(filepath.Join(out, name)); err == nil {
+				t.Fatalf("a cancelled run has written %s", name)
+			}
 		}
 	}
-	if !bytes.Equal(adapterBytes(t, out), adapterBytes(t, whole)) {
-		t.Error("cancelled and resumed, the adapter is another")
+	if !bytes.Equal(resultBytes(t, out), resultBytes(t, whole)) {
+		t.Error("cancelled and resumed, the result is another")
 	}
 	sameMetrics(t, out, whole)
 }

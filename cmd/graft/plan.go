@@ -26,11 +26,11 @@ all else: the program, its tokenizer and data, and what the allocator sets aside
 data beyond a few megabytes.
 With --memory as many blocks are computed again in the backward pass as it takes to fit; that changes
 time, not numbers.
-"graft train" runs lora and qlora; full is planned for comparison.
 
   graft plan recipe.yaml
   graft plan --model model.gguf --method qlora --set max_length=512 --json
   graft plan recipe.yaml --memory 900MB
+  graft plan --model model-hf --method full --set batch_size=1
   graft plan --shape 70b --method qlora --device-bytes 64GB`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
@@ -153,9 +153,6 @@ func planRecipe(c *cli.Command, args []string) (train.Recipe, error) {
 	}
 	checked := recipe
 	checked.Model, checked.Data, checked.Out = "-", []string{"-"}, "-"
-	if recipe.Method == "full" {
-		checked.Method = "lora"
-	}
 	return recipe, checked.Validate()
 }
 

@@ -19,22 +19,25 @@ import (
 func trainCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "train",
-		Usage:     "train an adapter",
+		Usage:     "train an adapter, or the whole model",
 		ArgsUsage: "[RECIPE.yaml]",
 		Description: `A recipe is a flat YAML file; flags and --set change it. Rows are JSON, JSONL (also .gz, .zst) or text:
 messages, instruction/input/output, prompt/completion, text, conversations; chosen and rejected for
-dpo. Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
+dpo. Method lora trains an adapter, qlora one on weights in 4 bits, and full every weight: that takes
+16 bytes a weight in memory and leaves a model folder in float32 for graft and transformers.
+Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
 With --memory the run fits in so many bytes, by computing activations again; numbers stay the same.
 
   graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
   graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
   graft train --model model.gguf --data rows.jsonl -o my-adapter --memory 900MB
   graft train --objective dpo --method qlora --model model-hf --data pairs.json -o preferred
+  graft train --method full --model model-hf --data rows.jsonl -o tuned
   graft train recipe.yaml --resume`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
 			&cli.StringFlag{Name: "objective", Usage: "sft or dpo"},
-			&cli.StringFlag{Name: "method", Usage: "lora or qlora"},
+			&cli.StringFlag{Name: "method", Usage: "lora, qlora or full"},
 			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
 			&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
 			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
@@ -104,14 +107,18 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 		return printJSON(summaryOf(result))
 	}
 	t := newTable()
-	t.row("adapter", result.Out)
+	what := "adapter"
+	if recipe.Method == "full" {
+		what = "model"
+	}
+	t.row(what, result.Out)
 	t.row("steps", result.Steps)
 	t.row("trained values", count(int64(result.Trained)))
 	t.row("loss of the last step", fmt.Sprintf("%.4f", result.Loss))
 	if result.Evaluated {
 		t.row("held-out loss before", held(recipe, result.FirstEval))
 		t.row("held-out loss after", held(recipe, result.LastEval))
-		t.row("kept", fmt.Sprintf("the adapter of step %d, held-out loss %.4f", result.BestStep, result.BestEval))
+		t.row("kept", fmt.Sprintf("the %s of step %d, held-out loss %.4f", what, result.BestStep, result.BestEval))
 	}
 	t.row("tokens", fmt.Sprintf("%d in %s, %.0f a second", result.Tokens, result.Elapsed.Round(time.Second), float64(result.Tokens)/result.Elapsed.Seconds()))
 	t.flush()

@@ -14,12 +14,22 @@ import (
 	"github.com/graftml/graft/safetensors"
 )
 
+const (
+	configFile = "config.json"
+	modelFile  = "model.safetensors"
+)
+
 // folderFiles are the small files of a Hugging Face folder that travel with a model.
 var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
 
+// FolderNames lists the files that a folder written by Write with one file of tensors may have.
+func FolderNames() []string {
+	return slices.Concat(folderFiles, []string{modelFile, configFile})
+}
+
 func openFolder(dir string) (_ *Checkpoint, err error) {
-	raw, err := readSmall(dir, "config.json")
+	raw, err := readSmall(dir, configFile)
 	if err != nil {
 		return nil, err
 	}

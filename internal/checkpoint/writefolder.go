@@ -138,7 +138,7 @@ func (w *writing) folderFiles() (map[string][]byte, error) {
 		extra["quantization_config"] = jsontext.Value(raw)
 		break
 	}
-	files["config.json"], err = config.JSON(extra)
+	files[configFile], err = config.JSON(extra)
 	return files, err
 }
 

@@ -57,8 +57,6 @@ type MemoryOptions struct {
 	// Ranks is the adapter: module → rank. Nil with Full.
 	Ranks   map[string]int
 	Dropout bool // the adapter's inputs are dropped with a probability above 0
-	// KeepBest is set where a second copy of the adapter holds the best values so far.
-	KeepBest bool
 	// Full trains every weight.
 	Full bool
 	// Lengths are the tokens of each sequence of the largest batch. Every token has a target.
@@ -174,9 +172,6 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 	}
 	if !o.Full {
 		out.Adapter = 4 * values
-		if o.KeepBest {
-			out.Adapter *= 2
-		}
 	}
 	out.Gradients, out.Optimizer = 4*values, 8*values
 	out.Logits = kernel.CrossEntropyScratch(tokens, c.Vocab)

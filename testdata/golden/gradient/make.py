@@ -10,6 +10,9 @@ Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, t
   NAME.safetensors  logits (T, vocab) of the sequences one after the other, without and with the adapter,
                     and the gradient of the loss in every trained matrix under the name PEFT or transformers gives it
 
+steps.json and steps_untied.json are full training by transformers' Trainer: its arguments, the text, which byte by byte
+is the tokens, and the losses and norms of gradients step by step; beside each the parameters at the end.
+
 The loss is the mean negative log likelihood of all next tokens of all sequences.
 """
 import json
@@ -24,7 +27,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
 MASK = (1 << 64) - 1
@@ -195,6 +198,50 @@ def dpo(out, name, cfg):
     save(out, name, info, grab.grads)
 
 
+TEXT = "The river runs to the sea, and the sea gives back the rain. It falls on hills 1234 times a year; nobody counts the drops. " * 3
+
+
+class Steps(Trainer):
+    """Takes rows in order and keeps every loss, which its log rounds."""
+
+    def _get_train_sampler(self, dataset=None):
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def compute_loss(self, *args, **kw):
+        loss = super().compute_loss(*args, **kw)
+        self.losses.append(loss.item())
+        return loss
+
+
+class Norms(TrainerCallback):
+    """Keeps the norm of the gradients before clipping."""
+
+    def __init__(self):
+        self.norms = []
+
+    def on_log(self, args, state, control, logs=None, **kw):
+        if "grad_norm" in logs:
+            self.norms.append(float(logs["grad_norm"]))
+
+
+def steps(out, name, cfg):
+    ids = list(TEXT.encode())
+    how = dict(learning_rate=1e-2, weight_decay=0.5, max_grad_norm=1.0, max_steps=5, warmup_steps=1, adam_epsilon=1e-8,
+               adam_beta1=0.9, adam_beta2=0.95)
+    rows = [ids[i : i + 24] for i in range(0, len(ids) - 23, 24)]
+    norms = Norms()
+    trainer = Steps(
+        model=build(cfg),
+        args=TrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=2, logging_steps=1, report_to=[], save_strategy="no",
+                               use_cpu=True, bf16=False, optim="adamw_torch", lr_scheduler_type="linear", **how),
+        train_dataset=Dataset.from_list([dict(input_ids=r, labels=r) for r in rows]), callbacks=[norms],
+    )
+    trainer.losses = []
+    trainer.train()
+    info = dict(config=cfg, text=TEXT, length=24, batch=2, recipe=how, losses=trainer.losses, norms=norms.norms)
+    save(out, name, info, dict(trainer.model.named_parameters()))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -208,4 +255,7 @@ if __name__ == "__main__":
     small = dict(hidden_size=32, intermediate_size=48, head_dim=8, vocab_size=97, num_hidden_layers=1)
     full(folder, "full", BASE | small)
     full(folder, "full_bias", BASE | small | dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True))
+    small = small | dict(vocab_size=260)
+    steps(folder, "steps", BASE | small | dict(attention_bias=True, mlp_bias=True))
+    steps(folder, "steps_untied", BASE | small | dict(tie_word_embeddings=False))
     dpo(folder, "dpo", BASE | dict(vocab_size=151))
