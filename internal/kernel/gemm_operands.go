@@ -165,5 +165,9 @@ func (p *product) rankGradient(c []float32, ldc int, small []float32, lds int, w
 	backward("MulTN", F32Vec(p.flippedSums), width, F32Vec(p.flipped), m, r, &p.gradient, 1, false, nil)
 	p.sumsBack = growAligned(&p.sumsBack, width*r)
 	transpose(p.sumsBack, r, p.flippedSums, width, r, width)
+	if acc && ldc == r {
+		vecAdd(c[:width*r], c[:width*r], p.sumsBack)
+		return
+	}
 	storeTile(c, ldc, p.sumsBack, r, width, r, acc)
 }

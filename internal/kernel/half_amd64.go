@@ -69,3 +69,24 @@ func f32ToBF16Blocks(dst []byte, src []float32) int {
 	}
 	return 16 * n
 }
+
+// gluHalf is the gated unit on bfloat16 without a copy in float32; it reports false where
+// it does nothing.
+func gluHalf(y, gate, up []byte, c1, c3 float32) bool {
+	if impl != avx512 || len(y) == 0 {
+		return false
+	}
+	_, _ = gate[len(y)-1], up[len(y)-1]
+	vecGLUHalfAVX512(&y[0], &gate[0], &up[0], len(y)/2, c1, c3)
+	return true
+}
+
+// gluBackHalf is the gradient of gluHalf.
+func gluBackHalf(dgate, dup, dy, gate, up []byte, c1, c3 float32) bool {
+	if impl != avx512 || len(dy) == 0 {
+		return false
+	}
+	_, _, _, _ = dgate[len(dy)-1], dup[len(dy)-1], gate[len(dy)-1], up[len(dy)-1]
+	vecGLUBackHalfAVX512(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy)/2, c1, c3)
+	return true
+}

@@ -150,6 +150,7 @@ type gluTask struct {
 	y, dgate, dup, dy, gate, up Vec
 	c1, c3                      float32
 	backward                    bool
+	half                        bool // all of it is bfloat16
 }
 
 var gluTasks freeList[gluTask]
@@ -166,6 +167,9 @@ func (t *gluTask) Run(lo, hi int) {
 }
 
 func (t *gluTask) piece(sc *rowScratch, lo, hi int) {
+	if t.half && t.pieceHalf(lo, hi) {
+		return
+	}
 	gate, up := t.gate.Read(&sc[0], lo, hi), t.up.Read(&sc[1], lo, hi)
 	if !t.backward {
 		y := t.y.Room(&sc[2], lo, hi)
@@ -179,6 +183,15 @@ func (t *gluTask) piece(sc *rowScratch, lo, hi int) {
 	t.dup.Write(lo, dup)
 }
 
+// pieceHalf does a piece of which all is bfloat16, where there is a kernel for it.
+func (t *gluTask) pieceHalf(lo, hi int) bool {
+	of := func(v Vec) []byte { return v.BF16[2*lo : 2*hi] }
+	if t.backward {
+		return gluBackHalf(of(t.dgate), of(t.dup), of(t.dy), of(t.gate), of(t.up), t.c1, t.c3)
+	}
+	return gluHalf(of(t.y), of(t.gate), of(t.up), t.c1, t.c3)
+}
+
 // GLU sets y = act(gate) ∘ up, elementwise: SwiGLU with SiLU, GeGLU with
 // GELUTanh. y may be gate or up.
 func GLU(act Act, y, gate, up Vec) {
@@ -187,6 +200,7 @@ func GLU(act Act, y, gate, up Vec) {
 	checkLen("GLU", "up", up.Len(), n)
 	t := gluTasks.get()
 	t.y, t.gate, t.up, t.backward = y, gate, up, false
+	t.half = y.Half() && gate.Half() && up.Half()
 	t.c1, t.c3 = act.coefficients()
 	Parallel(n, elemGrain/4, t)
 	*t = gluTask{}
@@ -204,6 +218,7 @@ func GLUBackward(act Act, dgate, dup, dy, gate, up Vec) {
 	checkLen("GLUBackward", "up", up.Len(), n)
 	t := gluTasks.get()
 	t.dgate, t.dup, t.dy, t.gate, t.up, t.backward = dgate, dup, dy, gate, up, true
+	t.half = dgate.Half() && dup.Half() && dy.Half() && gate.Half() && up.Half()
 	t.c1, t.c3 = act.coefficients()
 	Parallel(n, elemGrain/4, t)
 	*t = gluTask{}

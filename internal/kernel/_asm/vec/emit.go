@@ -28,6 +28,9 @@ type kernel struct {
 	result  string   // float32, float64 or none
 	unroll  int      // loop bodies a turn; a reduction has as many accumulators
 	double  bool     // sums in float64: half the lanes
+	// half, of AVX-512 alone: the slices are bfloat16, widened when loaded and rounded
+	// to the nearest even when stored.
+	half bool
 	// start, if any, computes more loop constants from the scalars.
 	start func(e *emitter)
 	// body handles one vector; u is its number among the unrolled ones.
@@ -129,6 +132,9 @@ func (e *emitter) constants() {
 // asmParams is the parameter list of the assembly form.
 func (k *kernel) asmParams() string {
 	s := strings.Join(k.slices, ", ") + " *float32, n int"
+	if k.half {
+		s = strings.Join(k.slices, ", ") + " *byte, n int"
+	}
 	if len(k.scalars) > 0 {
 		s += ", " + strings.Join(k.scalars, ", ") + " float32"
 	}
@@ -143,6 +149,13 @@ func (k *kernel) asmParams() string {
 func (e *emitter) ld(slice, reg int) {
 	at := fmt.Sprintf("%d(%s)", e.offset, pointerRegs[slice])
 	switch {
+	case e.k.half:
+		if e.masked {
+			e.p("VPMOVZXWD.Z %s, K1, %s", at, e.v(reg))
+		} else {
+			e.p("VPMOVZXWD %s, %s", at, e.v(reg))
+		}
+		e.p("VPSLLD $16, %s, %s", e.v(reg), e.v(reg))
 	case !e.masked:
 		e.p("VMOVUPS %s, %s", at, e.v(reg))
 	case e.letter == "Z":
@@ -156,12 +169,38 @@ func (e *emitter) ld(slice, reg int) {
 func (e *emitter) st(reg, slice int) {
 	at := fmt.Sprintf("%d(%s)", e.offset, pointerRegs[slice])
 	switch {
+	case e.k.half:
+		e.narrow(reg, at)
 	case !e.masked:
 		e.p("VMOVUPS %s, %s", e.v(reg), at)
 	case e.letter == "Z":
 		e.p("VMOVUPS %s, K1, %s", e.v(reg), at)
 	default:
 		e.p("VMASKMOVPS %s, %s, %s", e.v(reg), e.v(maskReg), at)
+	}
+}
+
+// The constants and scratch of narrow, in registers that AVX-512 alone has.
+const (
+	almostHalf, one, quiet = "Z16", "Z17", "Z18"
+	upper, sum             = "Z19", "Z20"
+)
+
+// narrow stores reg, rounded to bfloat16: half of the last bit kept, less one if that bit
+// is even, is added; a NaN becomes quiet.
+func (e *emitter) narrow(reg int, at string) {
+	x := e.v(reg)
+	e.p("VPSRLD $16, %s, %s", x, upper)
+	e.p("VPANDD %s, %s, %s", one, upper, sum)
+	e.p("VPADDD %s, %s, %s", almostHalf, sum, sum)
+	e.p("VPADDD %s, %s, %s", x, sum, sum)
+	e.p("VPSRLD $16, %s, %s", sum, sum)
+	e.p("VCMPPS $3, %s, %s, K2", x, x)
+	e.p("VPORD %s, %s, K2, %s", quiet, upper, sum)
+	if e.masked {
+		e.p("VPMOVDW %s, K1, %s", sum, at)
+	} else {
+		e.p("VPMOVDW %s, %s", sum, at)
 	}
 }
 
@@ -252,6 +291,15 @@ func (e *emitter) kernel(k *kernel) {
 			e.p("VBROADCASTSS %d(AX), %s", 4*i, e.v(scalarReg+i))
 		}
 	}
+	if k.half {
+		for _, c := range []struct {
+			reg  string
+			bits int
+		}{{almostHalf, 0x7fff}, {one, 1}, {quiet, 64}} {
+			e.p("MOVL $%d, AX", c.bits)
+			e.p("VPBROADCASTD AX, %s", c.reg)
+		}
+	}
 	if k.start != nil {
 		k.start(e)
 	}
@@ -278,9 +326,13 @@ func (e *emitter) loop(k *kernel) {
 	if k.double {
 		lanes /= 2
 	}
+	width := 4
+	if k.half {
+		width = 2
+	}
 	advance := func(n int) {
 		for i := range k.slices {
-			e.p("ADDQ $%d, %s", 4*lanes*n, pointerRegs[i])
+			e.p("ADDQ $%d, %s", width*lanes*n, pointerRegs[i])
 		}
 	}
 	one := "next"
@@ -289,7 +341,7 @@ func (e *emitter) loop(k *kernel) {
 		e.p("JL rest")
 		e.label("loop")
 		for u := range k.unroll {
-			e.offset = 4 * lanes * u
+			e.offset = width * lanes * u
 			k.body(e, u)
 		}
 		e.offset = 0

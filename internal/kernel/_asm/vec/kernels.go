@@ -93,15 +93,40 @@ var kernels = []*kernel{
 		e.op("VADDPS", 2+u, u, u)
 		e.st(u, 0)
 	}},
-	{name: "vecGLU", slices: []string{"y", "gate", "up"}, scalars: []string{"c1", "c3"}, unroll: 1, body: func(e *emitter, _ int) {
+	glu("vecGLU", false),
+	gluBack("vecGLUBack", false),
+	{name: "vecRotate", slices: []string{"a", "b", "cos", "sin"}, scalars: []string{"sign"}, unroll: 1, body: func(e *emitter, _ int) {
+		e.ld(0, 0)
+		e.ld(1, 1)
+		e.ld(2, 2)
+		e.ld(3, 3)
+		e.op("VMULPS", 3, scalarReg, 3)
+		e.op("VMULPS", 3, 1, 4)
+		e.op("VMULPS", 3, 0, 5)
+		e.op("VFMSUB231PS", 2, 0, 4) // a·cos − b·sin
+		e.op("VFMADD231PS", 2, 1, 5) // b·cos + a·sin
+		e.st(4, 0)
+		e.st(5, 1)
+	}},
+	{name: "adamW", slices: []string{"p", "grad", "m", "v"}, table: "adamWScalars", count: 7, unroll: 1, body: adamW},
+}
+
+// halfKernels are those on bfloat16, of AVX-512 alone.
+var halfKernels = []*kernel{glu("vecGLUHalf", true), gluBack("vecGLUBackHalf", true)}
+
+func glu(name string, half bool) *kernel {
+	return &kernel{name: name, half: half, slices: []string{"y", "gate", "up"}, scalars: []string{"c1", "c3"}, unroll: 1, body: func(e *emitter, _ int) {
 		e.ld(1, 0)
 		e.ld(2, 1)
 		e.gateDenominator(0, 2, 6)
 		e.op("VDIVPS", 2, 0, 0)
 		e.op("VMULPS", 1, 0, 0)
 		e.st(0, 0)
-	}},
-	{name: "vecGLUBack", slices: []string{"dg", "du", "dy", "gate", "up"}, scalars: []string{"c1", "c3"}, unroll: 1,
+	}}
+}
+
+func gluBack(name string, half bool) *kernel {
+	return &kernel{name: name, half: half, slices: []string{"dg", "du", "dy", "gate", "up"}, scalars: []string{"c1", "c3"}, unroll: 1,
 		start: func(e *emitter) { // 3·c3
 			e.op("VADDPS", scalarReg+1, scalarReg+1, scalarReg+2)
 			e.op("VADDPS", scalarReg+1, scalarReg+2, scalarReg+2)
@@ -124,21 +149,7 @@ var kernels = []*kernel{
 			e.op("VMULPS", t, d, d)
 			e.st(g, 1)
 			e.st(d, 0)
-		}},
-	{name: "vecRotate", slices: []string{"a", "b", "cos", "sin"}, scalars: []string{"sign"}, unroll: 1, body: func(e *emitter, _ int) {
-		e.ld(0, 0)
-		e.ld(1, 1)
-		e.ld(2, 2)
-		e.ld(3, 3)
-		e.op("VMULPS", 3, scalarReg, 3)
-		e.op("VMULPS", 3, 1, 4)
-		e.op("VMULPS", 3, 0, 5)
-		e.op("VFMSUB231PS", 2, 0, 4) // a·cos − b·sin
-		e.op("VFMADD231PS", 2, 1, 5) // b·cos + a·sin
-		e.st(4, 0)
-		e.st(5, 1)
-	}},
-	{name: "adamW", slices: []string{"p", "grad", "m", "v"}, table: "adamWScalars", count: 7, unroll: 1, body: adamW},
+		}}
 }
 
 // sumSquares widens half a register of float32 to a register of float64.

@@ -32,6 +32,9 @@ func main() {
 		}
 		asm.tile()
 	}
+	for _, k := range halfKernels {
+		asm.kernel(k)
+	}
 	asm.isa = avx2
 	asm.transpose()
 	asm.constants()
@@ -124,6 +127,9 @@ func dispatch() string {
 			fmt.Fprintf(&b, "\t_ = %s[n-1]\n", s)
 		}
 		fmt.Fprintf(&b, "\tif impl == avx2 { %s%sAVX2(%s)%s }\n\t%s%sAVX512(%s)\n}\n", ret, k.name, args, end, ret, k.name, args)
+	}
+	for _, k := range halfKernels {
+		fmt.Fprintf(&b, "\n//go:noescape\nfunc %sAVX512(%s)\n", k.name, k.asmParams())
 	}
 	b.WriteString(`
 //go:noescape
