@@ -70,7 +70,7 @@ func (b *bench) check(t *testing.T, adapters map[int][]*LowRank, mode Mode) {
 
 func (b *bench) checkOnce(t *testing.T, impl string, adapters map[int][]*LowRank, mode Mode) {
 	t.Helper()
-	tape := NewTape(&b.g, true)
+	tape := NewTape(&b.g, Training)
 	tape.SetRemat(b.remat)
 	type param struct {
 		name        string

@@ -41,7 +41,7 @@ type Graph struct {
 	half     bool
 }
 
-// Half makes tapes that train hold values between operations in bfloat16, but for the residual stream
+// Half makes tapes that score and train hold values between operations in bfloat16, but for the residual stream
 // and what the head makes: half the memory, and what products in bfloat16 read without rounding it
 // first. Operations compute in float32 all the same.
 func (g *Graph) Half() { g.half = true }

@@ -94,12 +94,12 @@ func (o *headOp) backward(c *call) {
 func (t *Tape) NLL() (nll []float32, at []int32) { return t.nll, t.targetAt }
 
 // Logits computes the logits (hi−lo, vocabulary) of tokens [lo, hi) of the last Forward, which must
-// have run on a tape that does not train.
+// have run on a tape for generating.
 func (t *Tape) Logits(dst []float32, lo, hi int) {
 	o := t.graph.head
 	c := &t.plan.calls[len(t.plan.calls)-1]
-	if t.training || lo < 0 || hi > t.rows || lo > hi {
-		panic(fmt.Sprintf("autograd: logits of tokens [%d, %d) of %d, training %v", lo, hi, t.rows, t.training))
+	if t.training || t.half || lo < 0 || hi > t.rows || lo > hi {
+		panic(fmt.Sprintf("autograd: logits of tokens [%d, %d) of %d on a tape that trains (%v) or scores", lo, hi, t.rows, t.training))
 	}
 	w := &o.weight.Matrix
 	kernel.Linear(kernel.F32Vec(dst), c.in(0).Slice(lo*w.K, hi*w.K), hi-lo, w, false, nil)

@@ -62,7 +62,7 @@ const (
 // private: dy in the type of x, then the buffers of each adapter.
 func (o *linearOp) private(t *Tape) []buffer {
 	out := []buffer{{0, backwardScratch, o.ins[0]}}
-	if t.graph.half && t.training && o.weight.Grad == nil {
+	if t.half && t.training && o.weight.Grad == nil {
 		out[0].width = o.weight.Matrix.N
 	}
 	for _, l := range t.adapters[o.place] {

@@ -98,7 +98,7 @@ func (p *plan) number(t *Tape) {
 		p.current[i] = -1
 	}
 	p.half = make([]bool, p.buffers)
-	if g.half && t.training {
+	if t.half {
 		p.chooseTypes(g)
 	}
 }

@@ -78,7 +78,7 @@ func TestRemat(t *testing.T) {
 			b.check(t, adapters, Mode{DropKey: 77})
 
 			run := func(remat int) (bits []float32) {
-				tape := NewTape(&b.g, true)
+				tape := NewTape(&b.g, Training)
 				var grads [][]float32
 				for _, w := range b.weights {
 					grads = append(grads, w.Grad)
@@ -128,7 +128,7 @@ func TestRematRecomputesNoMore(t *testing.T) {
 	for _, w := range b.weights {
 		w.Grad = nil
 	}
-	tape := NewTape(&b.g, true)
+	tape := NewTape(&b.g, Training)
 	for place := range b.g.products {
 		w := b.weights[1+place].Matrix
 		tape.SetAdapters(place, []*LowRank{b.lowRank(w.K, w.N, 2, true)})

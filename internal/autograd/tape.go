@@ -28,6 +28,7 @@ type Tape struct {
 	graph    *Graph
 	adapters [][]*LowRank // by place
 	training bool
+	half     bool // values are held in bfloat16 where the graph lets them be
 	remat    int // blocks that are computed again
 
 	plan  *plan
@@ -51,9 +52,19 @@ type Tape struct {
 	dropping dropTask // reused, so that a step allocates nothing
 }
 
-// NewTape returns a tape for a finished graph. With training it can run backward.
-func NewTape(g *Graph, training bool) *Tape {
-	return &Tape{graph: g, adapters: make([][]*LowRank, g.products), training: training}
+// Use is what a tape is for.
+type Use int
+
+// The uses of a tape.
+const (
+	Generating Use = iota // forward passes, with a cache or without; the only one that has logits
+	Scoring               // forward passes for losses
+	Training              // forward passes that backward may follow
+)
+
+// NewTape returns a tape for a finished graph.
+func NewTape(g *Graph, use Use) *Tape {
+	return &Tape{graph: g, adapters: make([][]*LowRank, g.products), training: use == Training, half: g.half && use != Generating}
 }
 
 // SetAdapters makes adapters the ones of a place. The tape keeps them and calls nothing of theirs
@@ -71,7 +82,7 @@ type Mode struct {
 	// drops nothing.
 	DropKey uint64
 	// Cache holds the keys and values of what came before; the batch is then one sequence that
-	// continues it. Only on tapes that do not train.
+	// continues it. Only on tapes for generating.
 	Cache *Cache
 }
 
@@ -118,8 +129,8 @@ func (t *Tape) Forward(b Batch, m Mode) {
 	if len(b.Seq) < 2 || b.Seq[0] != 0 || int(b.Seq[len(b.Seq)-1]) != n || b.Targets != nil && len(b.Targets) != n || n == 0 {
 		panic(fmt.Sprintf("autograd: batch of %d tokens, sequences %v, %d targets", n, b.Seq, len(b.Targets)))
 	}
-	if m.Cache != nil && (t.training || len(b.Seq) != 2) {
-		panic(fmt.Sprintf("autograd: cached pass over %d sequences, training %v", len(b.Seq)-1, t.training))
+	if m.Cache != nil && (t.training || t.half || len(b.Seq) != 2) {
+		panic(fmt.Sprintf("autograd: cached pass over %d sequences on a tape that trains (%v) or scores", len(b.Seq)-1, t.training))
 	}
 	t.ensure(n)
 	t.batch, t.cache, t.off, t.dropKey = b, m.Cache, m.NoAdapters, m.DropKey

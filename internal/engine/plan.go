@@ -156,7 +156,7 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 	if err := m.record(); err != nil {
 		return nil, err
 	}
-	tape := autograd.NewTape(m.graph, true)
+	tape := autograd.NewTape(m.graph, autograd.Training)
 	for module, r := range o.Ranks {
 		place, ok := m.places[module]
 		if !ok {

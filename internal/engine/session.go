@@ -68,7 +68,7 @@ func (m *Model) NewSession(o SessionOptions) (*Session, error) {
 	if !(o.Dropout >= 0 && o.Dropout < 1) {
 		return nil, fmt.Errorf("engine: preparing training: %w: dropout %v is not in [0, 1)", ErrAdapter, o.Dropout)
 	}
-	s := &Session{model: m, seed: o.Seed, tape: autograd.NewTape(m.graph, true)}
+	s := &Session{model: m, seed: o.Seed, tape: autograd.NewTape(m.graph, autograd.Training)}
 	s.tape.SetRemat(o.Remat)
 	if o.Full {
 		return s, s.trainWeights()

@@ -11,6 +11,7 @@ import (
 type State struct {
 	model  *Model
 	tape   *autograd.Tape
+	scorer *autograd.Tape
 	cache  *autograd.Cache
 	tokens []int32 // what the cache holds
 	logits []float32
@@ -25,7 +26,8 @@ type Use struct {
 
 // NewState returns an empty state that uses no adapter.
 func (m *Model) NewState() *State {
-	return &State{model: m, tape: autograd.NewTape(m.graph, false), cache: m.graph.NewCache()}
+	return &State{model: m, tape: autograd.NewTape(m.graph, autograd.Generating), scorer: autograd.NewTape(m.graph, autograd.Scoring),
+		cache: m.graph.NewCache()}
 }
 
 // Use chooses the adapters, which add up; none is the bare model. The state is empty afterwards,
@@ -54,6 +56,7 @@ func (s *State) Use(uses ...Use) error {
 	}
 	for place, list := range chosen {
 		s.tape.SetAdapters(place, list)
+		s.scorer.SetAdapters(place, list)
 	}
 	s.Truncate(0)
 	return nil
@@ -144,8 +147,8 @@ func (s *State) Score(b Batch) ([]float32, error) {
 	if err := s.model.check(b); err != nil {
 		return nil, err
 	}
-	s.tape.Forward(autograd.Batch{Tokens: b.Tokens, Seq: b.Seq, Targets: b.Targets}, autograd.Mode{})
-	nll, _ := s.tape.NLL()
+	s.scorer.Forward(autograd.Batch{Tokens: b.Tokens, Seq: b.Seq, Targets: b.Targets}, autograd.Mode{})
+	nll, _ := s.scorer.NLL()
 	return nll, nil
 }
 
