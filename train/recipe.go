@@ -54,7 +54,7 @@ type Recipe struct {
 	WeightDecay  float64 `yaml:"weight_decay"`  // of matrices; as in transformers, biases and the gains of norms do not decay
 	MaxGradNorm  float64 `yaml:"max_grad_norm"` // 0: no clipping
 
-	Compute     string `yaml:"compute"` // "f32", or "bf16": products with frozen weights on bfloat16 operands, sums and all else float32
+	Compute     string `yaml:"compute"` // "f32", or "bf16": products on bfloat16 operands with float32 sums, and values between operations in bfloat16
 	Remat       string `yaml:"remat"`   // blocks whose activations are computed again: "none", "block" (all), or "auto": as few as memory asks for; "" is auto with memory, else none
 	Memory      string `yaml:"memory"`  // what the run must fit in, such as "2GB"; "" is no limit
 	Threads     int    `yaml:"threads"` // 0: all

@@ -21,7 +21,8 @@ func planCommand() *cli.Command {
 		Description: `Takes the recipe, the flags and the --set of "graft train", or the shape of a published model alone.
 The batch is taken to be full: batch_size sequences of max_length tokens, twice as many for dpo.
 Weights are as Graft holds them: float32, or for qlora NF4 with the embedding, the head and the norms
-in float32; with compute bf16, matrices that are not in NF4 take 16 bits. "program" is an estimate of
+in float32; with compute bf16, matrices that are not in NF4 take 16 bits,
+and so do the values between operations, the residual stream aside. "program" is an estimate of
 all else: the program, its tokenizer and data, and what the allocator sets aside. Left out: rows of
 data beyond a few megabytes.
 With --memory as many blocks are computed again in the backward pass as it takes to fit; that changes

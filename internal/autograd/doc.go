@@ -35,5 +35,6 @@
 //
 // # Caveats
 //
-// Shapes that contradict each other are a mistake of the program and panic. Activations are float32.
+// Shapes that contradict each other are a mistake of the program and panic. Activations are float32, or bfloat16
+// where the graph says so ([Graph.Half]) and no sum runs through them.
 package autograd

@@ -29,7 +29,7 @@ type Tape struct {
 	adapters [][]*LowRank // by place
 	training bool
 	half     bool // values are held in bfloat16 where the graph lets them be
-	remat    int // blocks that are computed again
+	remat    int  // blocks that are computed again
 
 	plan  *plan
 	arena []float32

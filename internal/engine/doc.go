@@ -20,7 +20,7 @@
 // # Caveats
 //
 // Everything is computed in float32 whatever the checkpoint's number type, unless [Options].BF16
-// rounds the operands of products with frozen weights to bfloat16. 4-bit weights are the
+// rounds the operands of products, and values between operations, to bfloat16. 4-bit weights are the
 // table's value times the block's scale in float32, as bitsandbytes computes with float32
 // activations; its backward rounds them to the checkpoint's type first, which this package does not.
 // All results are the same bits for any number of threads.

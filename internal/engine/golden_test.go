@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/internal/testfile"
 	"github.com/graftml/graft/internal/testmodel"
@@ -58,7 +59,7 @@ func readGolden(t *testing.T, name string) *golden {
 	return g
 }
 
-func (g *golden) load(t *testing.T) *Model {
+func (g *golden) load(t *testing.T, bf16 bool) *Model {
 	t.Helper()
 	c, err := model.ParseConfig(g.Config)
 	if err != nil {
@@ -68,7 +69,7 @@ func (g *golden) load(t *testing.T) *Model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var o Options
+	o := Options{BF16: bf16}
 	if g.Quant != "" {
 		o.Quant = &quantize.Options4{Type: g.Quant, Double: true}
 	}
@@ -134,16 +135,33 @@ func apart(got, want []float32) float64 {
 	return diff / top
 }
 
+// forEachImpl runs test on every implementation of the kernels that the processor offers.
+func forEachImpl(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	for _, name := range kernel.Impls() {
+		t.Run(name, func(t *testing.T) {
+			restore, err := kernel.SetImpl(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer restore()
+			test(t)
+		})
+	}
+}
+
 func TestGradientsEqualPEFT(t *testing.T) {
 	for _, name := range []string{"lora", "lora_nf4", "lora_bias"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, name)
-			m := g.load(t)
-			s, err := m.NewSession(SessionOptions{Adapter: g.adapter(t, m)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			checkLossAndGradients(t, g, s)
+			forEachImpl(t, func(t *testing.T) {
+				m := g.load(t, false)
+				s, err := m.NewSession(SessionOptions{Adapter: g.adapter(t, m)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkLossAndGradients(t, g, s)
+			})
 		})
 	}
 }
@@ -152,12 +170,56 @@ func TestGradientsEqualTransformers(t *testing.T) {
 	for _, name := range []string{"full", "full_bias"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, name)
-			s, err := g.load(t).NewSession(SessionOptions{Full: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			checkLossAndGradients(t, g, s)
+			forEachImpl(t, func(t *testing.T) {
+				s, err := g.load(t, false).NewSession(SessionOptions{Full: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkLossAndGradients(t, g, s)
+			})
 		})
+	}
+}
+
+// TestBF16NearPEFT compares losses and gradients in bfloat16, in every way that the processor offers,
+// with PEFT's in float32. What is rounded to 8 bits may move a loss by one part in 500, and a
+// gradient by 4 % of its length.
+func TestBF16NearPEFT(t *testing.T) {
+	for _, name := range []string{"lora", "lora_nf4", "lora_bias"} {
+		g := readGolden(t, name)
+		for _, half := range kernel.Halves() {
+			t.Run(name+"/"+half, func(t *testing.T) {
+				restore, err := kernel.SetHalf(half)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer restore()
+				m := g.load(t, true)
+				s, err := m.NewSession(SessionOptions{Adapter: g.adapter(t, m)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum, n, err := s.Loss(pack(g.Sequences, all))
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Backward(1 / n)
+				worst := 0.0
+				for _, p := range s.Params() {
+					var diff, size float64
+					for i, w := range g.tensors[p.Name] {
+						d := float64(p.Grad[i]) - float64(w)
+						diff, size = diff+d*d, size+float64(w)*float64(w)
+					}
+					worst = max(worst, math.Sqrt(diff/size))
+				}
+				loss := math.Abs(sum/n-g.Loss) / g.Loss
+				t.Logf("loss apart by %.2g, gradients by up to %.2g of their length", loss, worst)
+				if !(loss < 2e-3) || !(worst < 0.04) {
+					t.Errorf("loss apart by %.2g, gradients by up to %.2g of their length", loss, worst)
+				}
+			})
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // on and off, and the gradient of a function of them.
 func TestDPOEqualsTRL(t *testing.T) {
 	g := readGolden(t, "dpo")
-	m := g.load(t)
+	m := g.load(t, false)
 	s, err := m.NewSession(SessionOptions{Adapter: g.adapter(t, m)})
 	if err != nil {
 		t.Fatal(err)

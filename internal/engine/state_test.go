@@ -15,7 +15,7 @@ func TestLogitsEqualTransformers(t *testing.T) {
 	for _, name := range []string{"lora", "lora_nf4", "lora_bias", "full_bias"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, name)
-			m := g.load(t)
+			m := g.load(t, false)
 			s := m.NewState()
 			checkLogits(t, s, g, "logits.base")
 			if g.R == 0 {
@@ -74,7 +74,7 @@ func checkLogits(t *testing.T, s *State, g *golden, key string) {
 
 func TestScoreEqualsLoss(t *testing.T) {
 	g := readGolden(t, "lora")
-	m := g.load(t)
+	m := g.load(t, false)
 	if err := m.AddAdapter("a", g.adapter(t, m)); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestSampler(t *testing.T) {
 // and go: each computes what it would alone.
 func TestStatesRunTogether(t *testing.T) {
 	g := readGolden(t, "lora")
-	m := g.load(t)
+	m := g.load(t, false)
 	a := g.adapter(t, m)
 	if err := m.AddAdapter("a", a); err != nil {
 		t.Fatal(err)
@@ -265,7 +265,7 @@ func TestStatesRunTogether(t *testing.T) {
 // TestReplacedAdapter: a state keeps what it chose until it chooses again.
 func TestReplacedAdapter(t *testing.T) {
 	g := readGolden(t, "lora")
-	m := g.load(t)
+	m := g.load(t, false)
 	s := m.NewState()
 	if err := m.AddAdapter("a", g.adapter(t, m)); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,8 @@
 // Package kernel holds the arithmetic that training and generation spend their
 // time in, on the CPU: matrix products, attention, normalisation, activations,
-// the loss, and the decoding of packed weights. Everything is float32 slices
-// and shapes; nothing here knows what a model is.
+// the loss, and the decoding of packed weights. Everything is slices and shapes,
+// computed in float32; nothing here knows what a model is. Activations are float32 or,
+// to halve their memory, bfloat16: a [Vec] is either.
 //
 // # Basics
 //
@@ -19,10 +20,14 @@
 // Ranks of LoRA pairs, where one side of a product is small, are no special case
 // for the caller; [ScaledMulT] and [ScaledMul] fold the scale of a pair in.
 //
-// A weight with Half set has its forward product and its input gradient computed
-// in bfloat16: both operands rounded, sums in float32. It may be held in bfloat16
-// too, which halves its memory. On a processor with AMX that is several times as
-// fast ([AMX], [SetAMX]); elsewhere it takes the float32 kernels, on rounded values.
+// [Linear] and [LinearBackward] are MulT and Mul of a layer: operands and result of
+// either type, and with the products of low-rank pairs ([Term]) in the same sum.
+//
+// A weight with Half set has its products computed in bfloat16: both operands rounded,
+// sums in float32. It may be held in bfloat16 too, which halves its memory. Where the
+// processor has AMX, or AVX512-BF16 on other makes than Intel, that is two to several
+// times as fast; elsewhere it takes the float32 kernels, on rounded values. Attention of
+// bfloat16 is computed so with AVX512-BF16 alone. [Half] says which, [SetHalf] chooses.
 //
 // Work is shared by a pool of goroutines through [Parallel]; [SetThreads] says
 // by how many. Other packages that need threads use the same pool.
@@ -32,7 +37,7 @@
 // Each kernel exists in plain Go, which is the reference, and on amd64 in
 // assembly for AVX2 and for AVX-512. The best that the processor offers is
 // chosen at start; the environment variable GRAFT_KERNEL or [SetImpl] choose
-// another, without AMX, and the build tag purego leaves the assembly out. The same tests run
+// another, and the build tag purego leaves the assembly out. The same tests run
 // over all of them. Assembly of the products is written by _asm/gemm (go
 // generate), and a test fails if the tree holds anything else. NOTES.md records
 // what was measured and what was rejected.
