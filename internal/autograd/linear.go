@@ -2,7 +2,6 @@ package autograd
 
 import (
 	"math"
-	"sync"
 
 	"github.com/graftml/graft/internal/kernel"
 )
@@ -214,17 +213,19 @@ type dropTask struct {
 	scale     float32
 }
 
-const dropGrain = 4096 // even, so that two elements of one hash meet in one range
+const (
+	dropGrain = 4096 // even, so that two elements of one hash meet in one range
+	dropPiece = 512  // values of bfloat16 widened at a time
+)
 
 func (d *dropTask) Run(lo, hi int) {
-	buf := dropBuffers.Get().(*[]float32)
-	defer dropBuffers.Put(buf)
-	for ; lo < hi; lo += dropGrain {
-		end := min(lo+dropGrain, hi)
-		// dst may be src, and one room is then enough for both.
-		x := d.src.Read(buf, lo, end)
+	var room [dropPiece]float32
+	for ; lo < hi; lo += dropPiece {
+		end := min(lo+dropPiece, hi)
+		buf := room[:]
+		x := d.src.Read(&buf, lo, end)
 		y := x
-		if d.dst.F32 != nil {
+		if d.dst.F32 != nil { // src is float32 too, or widened in room
 			y = d.dst.F32[lo:end]
 		}
 		for i := 0; i < len(x); i += 2 {
@@ -245,9 +246,6 @@ func (d *dropTask) keep(x float32, u uint32) float32 {
 	}
 	return x * d.scale
 }
-
-// dropBuffers hold values of bfloat16, widened.
-var dropBuffers = sync.Pool{New: func() any { return new([]float32) }}
 
 // mix is the finalizer of splitmix64 (Steele, Lea and Flood 2014) after one step of its counter.
 func mix(z uint64) uint64 {
