@@ -61,8 +61,8 @@ type plan struct {
 	keyT, valT      []float32
 	keyRows, valRow []float32
 	src             keySource
-	backward        bool // pack valT and keyRows too
-	paired          bool // in words of two values: see attention_pairs.go
+	backward        bool      // pack valT and keyRows too
+	level           halfLevel // not widened: in words of two values, see attention_pairs.go and attention_tiles.go
 }
 
 // layout fills the spans from the cumulative offsets seq.
@@ -104,7 +104,7 @@ func (p *plan) pack(src keySource, backward bool) {
 	p.src, p.backward = src, backward
 	n := p.tiles * p.spec.KVHeads
 	d, padded := p.spec.HeadDim, p.padded
-	if p.paired {
+	if p.level != widened {
 		d, padded = d/2, d/2
 	}
 	p.keyT = grow(p.keyT, n*d*kTile)
@@ -128,7 +128,7 @@ func (p *plan) Run(lo, hi int) {
 		first := (tile - s.keyTile) * kTile
 		n := min(kTile, s.keys()-first)
 		at := (s.keyRow+first)*p.src.row + head*p.src.head
-		if p.paired {
+		if p.level != widened {
 			p.packPairs(u, at, n, sc)
 			continue
 		}
@@ -303,7 +303,7 @@ func Attention(out Vec, lse []float32, q, k, v Vec, seq []int32, spec AttentionS
 
 // forward runs the task and gives it back.
 func (t *forwardTask) forward(out Vec, lse []float32, q Vec, src keySource, rows int) {
-	t.paired = t.spec.pairsOf(q, src.k, src.v)
+	t.level = t.spec.halfOf(q, src.k, src.v)
 	t.pack(src, false)
 	t.q, t.out, t.lse, t.rows = q, out, lse, rows
 	Parallel(t.blocks*t.spec.Heads, 1, t)
@@ -321,9 +321,12 @@ func (t *forwardTask) Run(lo, hi int) {
 	for u := lo; u < hi; u++ {
 		s, head, index := t.unit(u)
 		b := block{span: s, first: index * qTile, n: min(qTile, s.n-index*qTile)}
-		if t.paired {
+		switch t.level {
+		case pairs:
 			t.attendPairs(sc, &b, head)
-		} else {
+		case tiles:
+			t.attendTiles(sc, &b, head)
+		default:
 			t.attend(sc, &b, head)
 		}
 	}

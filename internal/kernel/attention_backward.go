@@ -45,7 +45,7 @@ func AttentionBackward(dq, dk, dv, dout, q, k, v, out Vec, lse []float32, seq []
 		checkLen("AttentionBackward", "dk, dv, k or v", x.Len(), rows*width)
 	}
 	checkLen("AttentionBackward", "lse", len(lse), rows*spec.Heads)
-	t.paired = spec.pairsOf(q, k, v, dout)
+	t.level = spec.halfOf(q, k, v, dout)
 	t.pack(keySource{k, v, width, spec.HeadDim}, true)
 	n := t.tiles * spec.Heads * kTile * t.padded
 	t.dkPart, t.dvPart = grow(t.dkPart, n), grow(t.dvPart, n)
@@ -77,9 +77,12 @@ func (t *backwardTask) Run(lo, hi int) {
 		}
 		for i := 0; i < s.n; i += qTile {
 			b := block{span: s, first: i, n: min(qTile, s.n-i)}
-			if t.paired {
+			switch t.level {
+			case pairs:
 				t.attendPairs(sc, &b, head)
-			} else {
+			case tiles:
+				t.attendTiles(sc, &b, head)
+			default:
 				t.attend(sc, &b, head)
 			}
 		}
@@ -100,11 +103,7 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 	clear(sc.dq)
 	b.load(sc.q, t.padded, t.q, at, width, d, t.spec.Scale, &sc.rows)
 	b.load(sc.dout, t.padded, t.dout, at, width, d, 1, &sc.rows)
-	for i := range b.n {
-		// Σⱼ pᵢⱼ·(dp)ᵢⱼ = doutᵢ·outᵢ: the softmax's gradient needs no second pass.
-		from := at + i*width
-		sc.delta[i] = vecDot(sc.dout[i*t.padded:][:d], t.out.Read(&sc.out, from, from+d))
-	}
+	t.deltas(sc, b, at)
 	from, to := b.tileRange(t.spec.Window)
 	for tile := from; tile < to; tile++ {
 		packed := (b.keyTile+tile)*t.spec.KVHeads + group
@@ -130,6 +129,16 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
 	}
 	t.store(sc, b, at, t.spec.Scale)
+}
+
+// deltas computes doutᵢ·outᵢ of each query of a block, whose first value is at at. It is
+// Σⱼ pᵢⱼ·(dp)ᵢⱼ: the softmax's gradient needs no second pass.
+func (t *backwardTask) deltas(sc *backwardScratch, b *block, at int) {
+	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
+	for i := range b.n {
+		from := at + i*width
+		sc.delta[i] = vecDot(t.dout.Read(&sc.rows, from, from+d), t.out.Read(&sc.out, from, from+d))
+	}
 }
 
 // store stores dq of a block, whose first value is at at.

@@ -10,17 +10,17 @@ package kernel
 // Weights, and what they turn into backward, are rounded to bfloat16 before they are
 // multiplied, as FlashAttention does (Dao 2023).
 
-// pairsOf reports whether attention of these values runs in pairs.
-func (s *AttentionSpec) pairsOf(values ...Vec) bool {
-	if halfNow() != pairs || s.HeadDim%tileSide != 0 {
-		return false
+// halfOf is how attention of these values is computed.
+func (s *AttentionSpec) halfOf(values ...Vec) halfLevel {
+	if s.HeadDim%tileSide != 0 {
+		return widened
 	}
 	for _, v := range values {
 		if !v.Half() {
-			return false
+			return widened
 		}
 	}
-	return true
+	return halfNow()
 }
 
 // wordsOf is n rows of d values of v in bfloat16, the first at value at and the others
@@ -198,10 +198,7 @@ func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
 	b.loadWords(sc.dout, t.dout, at, width, d)
 	b.alongQueries(sc.qKeys, sc.q, d)
 	b.alongQueries(sc.doutKeys, sc.dout, d)
-	for i := range b.n {
-		from := at + i*width
-		sc.delta[i] = vecDot(t.dout.Read(&sc.rows, from, from+d), t.out.Read(&sc.out, from, from+d))
-	}
+	t.deltas(sc, b, at)
 	// Rows that fill up the last group are read as well.
 	clear(sc.p[b.n*kTile:])
 	from, to := b.tileRange(t.spec.Window)

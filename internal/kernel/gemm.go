@@ -38,26 +38,24 @@ type blocking struct {
 	o0, o1   int
 	steps    int  // of a panel, all parts together
 	acc      bool // whether C holds the sum of earlier chunks, or is to be added to
-	last     bool // whether this chunk completes C
 	rowUnits int  // C is cut into rowUnits × colUnits blocks of whole tiles
 	colUnits int
 }
 
 // part is a piece of the sum: the product itself, or what a low-rank term adds.
 type part struct {
-	source   Vec // A (m, terms) as it was given, its stride lda until it is converted
-	terms    int
-	copied   []float32 // backs a
-	a        []float32 // rows of A, from the chunk's first term on; words where the product is in pairs
-	lda      int
-	w        *Matrix
-	scale    float32 // multiplies w
-	lo, hi   int     // rows of w in the present chunk that steps run over (Mul)
-	at       int     // its first step in a panel
-	steps    int
-	kc       int  // steps per block of the sum
-	byTerms  bool // a is (terms, m), as in MulTN
-	constant bool // not the product itself
+	source  Vec       // A as it was given, which products on tiles read, rows lda values apart
+	copied  []float32 // backs a
+	a       []float32 // A, from the chunk's first term on, rows lda apart; words where the product is in pairs
+	lda     int
+	w       *Matrix
+	scale   float32 // multiplies w
+	lo, hi  int     // rows of w in the present chunk that steps run over (Mul)
+	at      int     // its first step in a panel
+	steps   int
+	kc      int  // steps per block of the sum
+	byTerms bool // a is (terms, m), as in MulTN
+	lowRank bool // what a term adds, which alpha does not multiply
 }
 
 // stepsOf is the number of steps that so many terms take.
@@ -73,7 +71,7 @@ func (p *product) stepsOf(terms int) int {
 // [row/cols][step][cols].
 func (p *product) blockedForward() {
 	n, b := p.w.N, &p.blocks
-	*b = blocking{acc: p.acc, last: true}
+	*b = blocking{acc: p.acc}
 	for i := range p.parts {
 		s := &p.parts[i]
 		s.at, s.steps = b.steps, p.stepsOf(s.w.K)
@@ -109,7 +107,7 @@ func (p *product) blockedBackward() {
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
 		b := &p.blocks
-		*b = blocking{o1: k, acc: p.acc || p.lo > 0, last: p.hi == n}
+		*b = blocking{o1: k, acc: p.acc || p.lo > 0}
 		for i := range p.parts {
 			s := &p.parts[i]
 			s.lo, s.hi = 0, 0
@@ -119,7 +117,7 @@ func (p *product) blockedBackward() {
 				if s.byTerms {
 					s.a = first[p.lo*s.lda:]
 				}
-			case b.last:
+			case p.hi == n:
 				s.hi = s.w.N
 			}
 			s.at, s.steps = b.steps, p.stepsOf(s.hi-s.lo)
@@ -169,7 +167,7 @@ func (p *product) weightRows(ws *workspace, s *part, lo, hi int) (x []float32, l
 		return s.w.halfRows(ws, lo, hi, hi-lo, 2, s.scale)
 	}
 	x, ld = s.w.rows(&ws.rowsBuf, lo, hi), s.w.stride()
-	if s.scale != 1 || s.constant && p.w.Half {
+	if s.scale != 1 || s.lowRank && p.w.Half {
 		scaled := growAligned(&ws.stripsBuf, (hi-lo)*s.w.K)
 		for i := range hi - lo {
 			vecScale(scaled[i*s.w.K:(i+1)*s.w.K], x[i*ld:i*ld+s.w.K], s.scale)
@@ -238,16 +236,22 @@ func (p *product) packPairs(ws *workspace, lo, hi int) {
 // multiply runs the present chunk in units of about blockRows rows, as many for
 // each thread, and cuts columns too where rows alone do not feed the threads.
 func (p *product) multiply() {
-	b, wide, threads := &p.blocks, tileSets[impl].wide, Threads()
-	b.rowUnits = min(threads*ceilDiv(p.m, threads*blockRows), ceilDiv(p.m, wide.rows))
-	if p.m <= 2*wide.rows {
+	b := &p.blocks
+	b.cut(p.m, blockRows, tileSets[impl].wide)
+	Parallel(b.rowUnits*b.colUnits, 1, (*multiplyUnits)(p))
+}
+
+// cut divides m rows and the columns of the chunk into units.
+func (b *blocking) cut(m, block int, tile tileShape) {
+	threads := Threads()
+	b.rowUnits = min(threads*ceilDiv(m, threads*block), ceilDiv(m, tile.rows))
+	if m <= 2*tile.rows {
 		b.rowUnits = 1 // a rank: its few tiles would not divide evenly
 	}
 	b.colUnits = 1
 	if b.rowUnits < threads {
-		b.colUnits = min(ceilDiv(2*threads, b.rowUnits), ceilDiv(b.o1-b.o0, wide.cols))
+		b.colUnits = min(ceilDiv(2*threads, b.rowUnits), ceilDiv(b.o1-b.o0, tile.cols))
 	}
-	Parallel(b.rowUnits*b.colUnits, 1, (*multiplyUnits)(p))
 }
 
 // multiplyUnits is the task of the units of one chunk, columns fastest.
@@ -426,7 +430,7 @@ func (s *strips) shapeOf(wide tileShape, left int) tileShape {
 // tile runs a micro-kernel on a whole tile.
 func (s *strips) tile(shape tileShape, x []float32, stride int, panel, next, c []float32, ldc int, acc bool) {
 	alpha := s.alpha
-	if s.part.constant {
+	if s.part.lowRank {
 		alpha = 1
 	}
 	if s.paired {

@@ -28,14 +28,14 @@ func (p *product) operands(a Vec, lda, terms int, low []Term) {
 		r := len(low[i].H) / p.m
 		s := p.addPart()
 		s.set(p, F32Vec(low[i].H), r, r)
-		s.w, s.scale, s.constant = low[i].W, low[i].Scale, true
+		s.w, s.scale, s.lowRank = low[i].W, low[i].Scale, true
 	}
 }
 
 // set makes x (m, terms) the operand of a part: as it is where the product reads it so,
 // converted otherwise. Products on tiles convert for themselves.
 func (s *part) set(p *product, x Vec, ldx, terms int) {
-	s.source, s.lda, s.terms = x, ldx, terms
+	s.source, s.lda = x, ldx
 	switch {
 	case p.onTiles():
 	case p.paired && x.Half() && ldx%2 == 0 && terms%2 == 0:

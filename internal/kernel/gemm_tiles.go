@@ -41,7 +41,7 @@ func (p *product) tiledForward() {
 		p.parts[i].lo, p.parts[i].hi = 0, p.parts[i].w.K
 	}
 	p.packTiles()
-	p.blocks.acc, p.blocks.last = p.acc, true
+	p.blocks.acc = p.acc
 	chunk := roundUp(max(chunkValues/p.tiledTerms, chunkRows), tileSide)
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
@@ -72,7 +72,7 @@ func (p *product) tiledBackward() {
 			}
 		}
 		p.packTiles()
-		p.blocks.acc, p.blocks.last = p.acc || p.lo > 0, p.hi == n
+		p.blocks.acc = p.acc || p.lo > 0
 		p.panels = growAligned(&p.scratch, roundUp(k, tileSide)*p.tiledTerms/2)
 		for i := range p.parts {
 			if s := &p.parts[i]; s.hi > s.lo {
@@ -229,12 +229,8 @@ func (p *pairBackward) Run(lo, hi int) {
 // multiplyTiles runs the present chunk in units of about tiledRows rows, as many for
 // each thread, and cuts columns too where rows alone do not feed the threads.
 func (p *product) multiplyTiles() {
-	b, threads := &p.blocks, Threads()
-	b.rowUnits = min(threads*ceilDiv(p.m, threads*tiledRows), ceilDiv(p.m, tileSide))
-	b.colUnits = 1
-	if b.rowUnits < threads {
-		b.colUnits = min(ceilDiv(2*threads, b.rowUnits), ceilDiv(b.o1-b.o0, tileSide))
-	}
+	b := &p.blocks
+	b.cut(p.m, tiledRows, tileShape{tileSide, tileSide})
 	Parallel(b.rowUnits*b.colUnits, 1, (*tiledUnits)(p))
 }
 

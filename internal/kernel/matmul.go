@@ -260,7 +260,7 @@ func (t *Term) check(op string, m, width, r, other int) {
 	if other != width {
 		panic(fmt.Sprintf("kernel: %s: a low-rank term is (%d, %d), the product has %d columns", op, t.W.N, t.W.K, width))
 	}
-	checkOperand(op, "H", len(t.H), m, r, r)
+	checkLen(op, "H", len(t.H), m*r)
 }
 
 func (w *Matrix) check(op string) {

@@ -83,7 +83,7 @@ func AttentionScratch(spec AttentionSpec, lengths []int, half bool) int64 {
 	}
 	padded := roundUp(spec.HeadDim, 16)
 	packed := 3 * spec.KVHeads * (spec.HeadDim + padded) // once forward, twice backward
-	if half && spec.pairsOf() {
+	if half && spec.halfOf() != widened {
 		packed /= 2
 	}
 	return 4 * int64(tiles) * kTile * int64(packed+2*spec.Heads*padded)
