@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/graftml/graft/internal/kernel"
@@ -276,39 +275,8 @@ func writePEFT(dir string, a *Adapter) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	if err := writeTensors(filepath.Join(dir, weightsFile), specs, values); err != nil {
+	if err := safetensors.WriteFloat32(filepath.Join(dir, weightsFile), specs, values, map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
 	return wholefile.WriteFile(filepath.Join(dir, configFile), config)
-}
-
-// pieceValues is how many values are encoded at a time.
-const pieceValues = 1 << 18
-
-// writeTensors writes float32 tensors piece by piece.
-func writeTensors(path string, specs []safetensors.Spec, values [][]float32) error {
-	layout, err := safetensors.Plan(specs, map[string]string{"format": "pt"})
-	if err != nil {
-		return err
-	}
-	w, err := safetensors.Create(path, layout)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	var raw []byte
-	for i, v := range values {
-		at := int64(0)
-		for piece := range slices.Chunk(v, pieceValues) {
-			raw = slices.Grow(raw[:0], 4*len(piece))[:4*len(piece)]
-			for k, x := range piece {
-				binary.LittleEndian.PutUint32(raw[4*k:], math.Float32bits(x))
-			}
-			if err := w.WriteAt(specs[i].Name, raw, at); err != nil {
-				return err
-			}
-			at += int64(len(raw))
-		}
-	}
-	return w.Commit()
 }

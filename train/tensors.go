@@ -11,7 +11,7 @@ import (
 // This file moves float32 tensors between memory and disk a piece at a time: a copy of a large one
 // would show in a run's peak memory.
 
-// pieceValues is how many values are copied at a time.
+// pieceValues is how many values are read at a time.
 const pieceValues = 1 << 18
 
 // tensorFile is a file of vectors to be written.
@@ -27,28 +27,7 @@ func (f *tensorFile) add(name string, v []float32) {
 
 // write makes the file, which appears whole or not at all.
 func (f *tensorFile) write(path string, meta map[string]string) error {
-	layout, err := safetensors.Plan(f.specs, meta)
-	if err != nil {
-		return err
-	}
-	w, err := safetensors.Create(path, layout)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	raw := make([]byte, 0, 4*pieceValues)
-	for i, v := range f.values {
-		for lo := 0; lo < len(v); lo += pieceValues {
-			raw = raw[:0]
-			for _, x := range v[lo:min(lo+pieceValues, len(v))] {
-				raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
-			}
-			if err := w.WriteAt(f.specs[i].Name, raw, 4*int64(lo)); err != nil {
-				return err
-			}
-		}
-	}
-	return w.Commit()
+	return safetensors.WriteFloat32(path, f.specs, f.values, meta)
 }
 
 // tensorReader reads vectors, with one buffer for all of them.
