@@ -1,8 +1,6 @@
 package autograd
 
 import (
-	"math"
-
 	"github.com/graftml/graft/internal/kernel"
 )
 
@@ -193,58 +191,7 @@ func (o *linearOp) drops(c *call, l *LowRank) bool { return l.Dropout > 0 && c.t
 
 // drop sets dst = src ∘ mask / (1 − p) with the mask of adapter k at this place. dst may be src.
 func (o *linearOp) drop(c *call, k int, l *LowRank, dst, src kernel.Vec) {
-	d := &c.tape.dropping
-	*d = dropTask{
-		dst: dst, src: src,
-		key:       mix(c.tape.dropKey + mix(uint64(o.place)<<16+uint64(k)+1)),
-		threshold: uint32(min(float64(l.Dropout)*(1<<32), math.MaxUint32)),
-		scale:     1 / (1 - l.Dropout),
-	}
-	kernel.Parallel(dst.Len(), dropGrain, d)
-	d.dst, d.src = kernel.Vec{}, kernel.Vec{}
-}
-
-// dropTask applies a dropout mask (Srivastava et al. 2014): element i is decided by half i%2 of the
-// hash of key and i/2, whoever computes it and whatever was computed before.
-type dropTask struct {
-	dst, src  kernel.Vec
-	key       uint64
-	threshold uint32
-	scale     float32
-}
-
-const (
-	dropGrain = 4096 // even, so that two elements of one hash meet in one range
-	dropPiece = 512  // values of bfloat16 widened at a time
-)
-
-func (d *dropTask) Run(lo, hi int) {
-	var room [dropPiece]float32
-	for ; lo < hi; lo += dropPiece {
-		end := min(lo+dropPiece, hi)
-		buf := room[:]
-		x := d.src.Read(&buf, lo, end)
-		y := x
-		if d.dst.F32 != nil { // src is float32 too, or widened in room
-			y = d.dst.F32[lo:end]
-		}
-		for i := 0; i < len(x); i += 2 {
-			h := mix(d.key + uint64((lo+i)/2))
-			y[i] = d.keep(x[i], uint32(h))
-			if i+1 < len(x) {
-				y[i+1] = d.keep(x[i+1], uint32(h>>32))
-			}
-		}
-		d.dst.Write(lo, y)
-	}
-}
-
-// keep is x scaled, or 0 where its number decides so.
-func (d *dropTask) keep(x float32, u uint32) float32 {
-	if u < d.threshold {
-		return 0
-	}
-	return x * d.scale
+	kernel.Dropout(dst, src, l.Dropout, mix(c.tape.dropKey+mix(uint64(o.place)<<16+uint64(k)+1)))
 }
 
 // mix is the finalizer of splitmix64 (Steele, Lea and Flood 2014) after one step of its counter.

@@ -49,7 +49,6 @@ type Tape struct {
 	targetAt []int32   // (M) the token that each stands at
 	coef     []float32 // (M) weights of the losses in what is differentiated
 
-	dropping dropTask // reused, so that a step allocates nothing
 }
 
 // Use is what a tape is for.

@@ -368,6 +368,26 @@ func vecRotate(a, b, cos, sin []float32, sign float32) {
 }
 
 //go:noescape
+func vecDropAVX2(dst, x *float32, n int, k *dropScalars)
+
+//go:noescape
+func vecDropAVX512(dst, x *float32, n int, k *dropScalars)
+
+func vecDrop(dst, x []float32, k *dropScalars) {
+	n := len(dst)
+	if n == 0 || impl == generic {
+		vecDropGeneric(dst, x, k)
+		return
+	}
+	_ = x[n-1]
+	if impl == avx2 {
+		vecDropAVX2(&dst[0], &x[0], n, k)
+		return
+	}
+	vecDropAVX512(&dst[0], &x[0], n, k)
+}
+
+//go:noescape
 func adamWAVX2(p, grad, m, v *float32, n int, k *adamWScalars)
 
 //go:noescape

@@ -46,6 +46,8 @@ func vecGLUBack(dg, du, dy, gate, up []float32, c1, c3 float32) {
 
 func vecRotate(a, b, cos, sin []float32, sign float32) { vecRotateGeneric(a, b, cos, sin, sign) }
 
+func vecDrop(dst, x []float32, k *dropScalars) { vecDropGeneric(dst, x, k) }
+
 func adamW(p, grad, m, v []float32, k *adamWScalars) { adamWGeneric(p, grad, m, v, k) }
 
 func vecTranspose(dst []float32, ds int, src []float32, ss, n, d int) {

@@ -124,6 +124,10 @@ func (e *emitter) constants() {
 	}
 	fmt.Fprintf(e, "GLOBL ·vecConst(SB), RODATA|NOPTR, $%d\n\n", 64*len(constantList))
 	for j := range 8 {
+		fmt.Fprintf(e, "DATA ·vecIota+%d(SB)/8, $0x%08x%08x\n", 8*j, 2*j+1, 2*j)
+	}
+	e.raw("GLOBL ·vecIota(SB), RODATA|NOPTR, $64\n\n")
+	for j := range 8 {
 		fmt.Fprintf(e, "DATA ·vecMask+%d(SB)/8, $%d\n", 8*j, map[bool]int{true: -1, false: 0}[j < 4])
 	}
 	e.raw("GLOBL ·vecMask(SB), RODATA|NOPTR, $64\n")

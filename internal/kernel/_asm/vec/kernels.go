@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // kernels lists every kernel; the plain Go form of each, in vec_generic.go,
 // says what it computes.
@@ -108,6 +111,7 @@ var kernels = []*kernel{
 		e.st(4, 0)
 		e.st(5, 1)
 	}},
+	{name: "vecDrop", slices: []string{"dst", "x"}, table: "dropScalars", count: 7, unroll: 1, start: dropStart, body: drop},
 	{name: "adamW", slices: []string{"p", "grad", "m", "v"}, table: "adamWScalars", count: 7, unroll: 1, body: adamW},
 }
 
@@ -188,6 +192,49 @@ func (e *emitter) gateDenominator(x, t, x2 int) {
 	e.op("VXORPS", constant("sign"), t, t)
 	e.exp(t, t+1)
 	e.op("VADDPS", constant("one"), t, t)
+}
+
+// The registers of drop.
+const (
+	dropScale, dropThreshold, dropCounter, dropKey = scalarReg, scalarReg + 1, scalarReg + 2, scalarReg + 3
+	dropFirst, dropSecond, dropStep                = scalarReg + 4, scalarReg + 5, scalarReg + 6
+)
+
+// dropStart makes the counters of the first elements, and the step from one vector to the next.
+func dropStart(e *emitter) {
+	e.op("VPMULLD", "·vecIota(SB)", dropStep, 0)
+	e.op("VPADDD", 0, dropCounter, dropCounter)
+	e.op("VPSLLD", fmt.Sprintf("$%d", bits.Len(uint(e.lanes))-1), dropStep, dropStep)
+}
+
+// drop hashes each counter and keeps x, scaled, where the hash reaches the threshold.
+func drop(e *emitter, _ int) {
+	xor := "VPXOR"
+	if e.letter == "Z" {
+		xor = "VPXORD"
+	}
+	mix := func(shift int) {
+		e.op("VPSRLD", fmt.Sprintf("$%d", shift), 0, 1)
+		e.op(xor, 1, 0, 0)
+	}
+	e.op(xor, dropCounter, dropKey, 0)
+	e.op("VPADDD", dropStep, dropCounter, dropCounter)
+	mix(16)
+	e.op("VPMULLD", dropFirst, 0, 0)
+	mix(15)
+	e.op("VPMULLD", dropSecond, 0, 0)
+	mix(16)
+	e.op("VPMAXUD", dropThreshold, 0, 1)
+	e.ld(1, 2)
+	e.op("VMULPS", dropScale, 2, 2)
+	if e.letter == "Z" {
+		e.p("VPCMPEQD Z0, Z1, K2")
+		e.p("VMOVAPS.Z Z2, K2, Z2")
+	} else {
+		e.op("VPCMPEQD", 0, 1, 1)
+		e.op("VPAND", 1, 2, 2)
+	}
+	e.st(2, 0)
 }
 
 // adamW follows PyTorch's order of operations.
