@@ -96,6 +96,7 @@ func BenchmarkRows(b *testing.B) {
 		{"swiglu-backward", 5, func() { GLUBackward(SiLU, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]), F32Vec(x[3]), F32Vec(x[4])) }},
 		{"geglu", 3, func() { GLU(GELUTanh, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2])) }},
 		{"geglu-backward", 5, func() { GLUBackward(GELUTanh, F32Vec(x[0]), F32Vec(x[1]), F32Vec(x[2]), F32Vec(x[3]), F32Vec(x[4])) }},
+		{"dropout", 2, func() { Dropout(F32Vec(x[0]), F32Vec(x[1]), 0.1, 7) }},
 		{"embed", 2, func() { EmbedRows(x[0], table, ids) }},
 		{"embed-backward", 3, func() { EmbedBackward(x[0], x[1], ids, inner) }},
 	} {
