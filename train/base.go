@@ -17,9 +17,10 @@ import (
 // This file makes what is trained: the model in memory and, unless it is trained itself, an adapter on
 // it.
 
-// loadBase reads the model, quantized for qlora, to compute as the recipe says.
+// loadBase reads the model, quantized for qlora, to compute as the recipe says. Frozen weights stay as
+// they are stored where that is smaller.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
-	return engine.Load(c, engine.Options{Quant: r.quant(), BF16: r.Compute == "bf16"})
+	return engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16"})
 }
 
 // quant says how products are quantized, nil where they are not.

@@ -43,7 +43,8 @@ func (p *Plan) Fits() bool { return p.Limit == 0 || p.Total <= p.Limit }
 // neither data nor out.
 func PlanMemory(r Recipe, config []byte) (*Plan, error) {
 	r.resolve()
-	c, stored := (*model.Config)(nil), func(string) *quantize.Options4 { return nil }
+	var c *model.Config
+	var o engine.MemoryOptions
 	if config != nil {
 		var err error
 		if c, err = model.ParseConfig(config); err != nil {
@@ -56,7 +57,7 @@ func PlanMemory(r Recipe, config []byte) (*Plan, error) {
 		}
 		defer m.Close()
 		c = m.Config()
-		if stored, err = storedIn4Bits(m); err != nil {
+		if o, err = storedAs(m); err != nil {
 			return nil, err
 		}
 	}
@@ -67,7 +68,8 @@ func PlanMemory(r Recipe, config []byte) (*Plan, error) {
 	if r.Objective == "dpo" {
 		n *= 2 // chosen and rejected answers run together
 	}
-	return r.plan(c, engine.MemoryOptions{Stored: stored, Lengths: slices.Repeat([]int{r.MaxLength}, n)})
+	o.Lengths = slices.Repeat([]int{r.MaxLength}, n)
+	return r.plan(c, o)
 }
 
 // limitLength keeps max_length within the model's context.
@@ -149,37 +151,41 @@ func (r *Recipe) ranks(c *model.Config) (map[string]int, error) {
 	return ranks, nil
 }
 
-// storedIn4Bits says which tensors a model holds in 4 bits.
-func storedIn4Bits(m *checkpoint.Checkpoint) (func(string) *quantize.Options4, error) {
+// storedAs says how a model holds its tensors.
+func storedAs(m *checkpoint.Checkpoint) (o engine.MemoryOptions, err error) {
 	// Absent keys mean what they mean to transformers.
 	var stored struct {
 		Double bool `json:"bnb_4bit_use_double_quant"`
 	}
 	if q := m.Config().Key("quantization_config"); q != nil {
 		if err := json.Unmarshal(q, &stored); err != nil {
-			return nil, fmt.Errorf("train: planning memory: %q: reading quantization_config: %w", m.Path, err)
+			return o, fmt.Errorf("train: planning memory: %q: reading quantization_config: %w", m.Path, err)
 		}
 	}
-	packed := map[string]*quantize.Options4{}
+	packed, codecs := map[string]*quantize.Options4{}, map[string]string{}
 	for _, t := range m.Tensors() {
+		codecs[t.Name] = t.Codec
 		if t.Codec == "NF4" || t.Codec == "FP4" {
 			packed[t.Name] = &quantize.Options4{Double: stored.Double}
 		}
 	}
-	return func(name string) *quantize.Options4 { return packed[name] }, nil
+	o.Stored = func(name string) *quantize.Options4 { return packed[name] }
+	o.Codec = func(name string) string { return codecs[name] }
+	return o, nil
 }
 
 // planMemory plans the run for the batches that there are, before weights are read. It fails with
 // ErrRecipe where that is more than the recipe's memory.
 func (r *run) planMemory() (*Plan, error) {
-	stored, err := storedIn4Bits(r.base)
+	o, err := storedAs(r.base)
 	if err != nil {
 		return nil, err
 	}
 	runtime.GC()
 	var heap runtime.MemStats
 	runtime.ReadMemStats(&heap)
-	p, err := r.recipe.plan(r.base.Config(), engine.MemoryOptions{Stored: stored, Lengths: r.largestBatch(), Held: int64(heap.HeapInuse)})
+	o.Lengths, o.Held = r.largestBatch(), int64(heap.HeapInuse)
+	p, err := r.recipe.plan(r.base.Config(), o)
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ func planCommand() *cli.Command {
 		ArgsUsage: "[RECIPE.yaml]",
 		Description: `Takes the recipe, the flags and the --set of "graft train", or the shape of a published model alone.
 The batch is taken to be full: batch_size sequences of max_length tokens, twice as many for dpo.
-Weights are as Graft holds them: float32, or for qlora NF4 with the embedding, the head and the norms
-in float32; with compute bf16, matrices that are not in NF4 take 16 bits,
+Weights are as Graft holds them: as they are stored where that is smaller than float32, or for qlora in
+NF4 but for the embedding, the head and the norms; with compute bf16, other matrices take 16 bits,
 and so do the values between operations, the residual stream aside. "program" is an estimate of
 all else: the program, its tokenizer and data, and what the allocator sets aside. Left out: rows of
 data beyond a few megabytes.

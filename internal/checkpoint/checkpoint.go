@@ -11,6 +11,7 @@ import (
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/tokenizer"
 	"github.com/graftml/graft/internal/wholefile"
+	"github.com/graftml/graft/quantize"
 )
 
 // ErrNoTokenizer is wrapped by errors about a model that comes without a tokenizer.
@@ -98,6 +99,17 @@ func (c *Checkpoint) Close() error {
 	}
 	return c.closer.Close()
 }
+
+// RawRows and Packed4 are those of the source, where it has them: a Checkpoint is all that its source is.
+func (c *Checkpoint) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
+	if r, ok := c.Source.(Raw); ok {
+		return r.RawRows(name, lo, hi, dst)
+	}
+	return false, nil
+}
+
+// Packed4 returns a tensor as it is stored in 4 bits; see RawRows.
+func (c *Checkpoint) Packed4(name string) (*quantize.Tensor4, error) { return packed4(c.Source, name) }
 
 // With returns the checkpoint with its tensors replaced by src, a wrapper around them.
 func (c *Checkpoint) With(src Source) *Checkpoint {

@@ -31,6 +31,10 @@ type Options struct {
 	// head, the embedding, norms and biases. Nil holds them as float32. Weights that the checkpoint
 	// stores in 4 bits stay as they are in either case.
 	Quant *quantize.Options4
+	// AsStored holds matrices in the checkpoint's own number format where that takes less memory: blocks
+	// of GGUF types are decoded a few rows at a time inside each product, with the same results and in
+	// somewhat more time. Full training needs dense weights.
+	AsStored bool
 	// BF16 computes products with frozen weights and with adapters, forward and backward, on operands
 	// rounded to bfloat16 with float32 sums. Matrices that are not quantized are held in bfloat16, the
 	// embedding too, and in training the values between operations, the residual stream aside.
@@ -60,9 +64,9 @@ func Load(src checkpoint.Source, o Options) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: loading model: %w", err)
 	}
-	stored := map[string][]int{}
+	stored, codecs := map[string][]int{}, map[string]string{}
 	for _, t := range src.Tensors() {
-		stored[t.Name] = t.Shape
+		stored[t.Name], codecs[t.Name] = t.Shape, t.Codec
 	}
 	for _, p := range params {
 		shape, ok := stored[p.Name]
@@ -73,7 +77,7 @@ func Load(src checkpoint.Source, o Options) (*Model, error) {
 			return nil, fmt.Errorf("engine: loading model: %w: tensor %q has shape %v, but the configuration makes it %v", ErrModel, p.Name, shape, p.Shape)
 		}
 	}
-	l := loader{src: src, options: o, params: params, weights: make([]*autograd.Weight, len(params)), errs: make([]error, len(params))}
+	l := loader{src: src, options: o, codecs: codecs, params: params, weights: make([]*autograd.Weight, len(params)), errs: make([]error, len(params))}
 	kernel.Parallel(len(params), 1, &l)
 	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}, adapters: map[string][][]*autograd.LowRank{}}
 	for i, p := range params {
@@ -92,6 +96,7 @@ func Load(src checkpoint.Source, o Options) (*Model, error) {
 type loader struct {
 	src     checkpoint.Source
 	options Options
+	codecs  map[string]string // tensor → number format
 	params  []model.Param
 	weights []*autograd.Weight
 	errs    []error
@@ -124,6 +129,9 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 	if l.options.Quant != nil && p.Kind == model.KindLinear {
 		return l.quantize(p, w)
 	}
+	if n := StoredBytes(l.codecs[p.Name], p.Shape, l.options.BF16); n > 0 && l.options.AsStored && l.raw(p.Name) {
+		return l.keep(p, w, n)
+	}
 	if l.options.BF16 && len(p.Shape) == 2 {
 		return l.narrow(p, w)
 	}
@@ -154,11 +162,76 @@ func (l *loader) rows(p model.Param, lo, hi int, dst []float32) error {
 	if err := l.src.Rows(p.Name, lo, hi, dst); err != nil {
 		return err
 	}
+	return finite(p, lo, dst)
+}
+
+// finite fails on NaN and infinities in x, rows from lo on.
+func finite(p model.Param, lo int, x []float32) error {
 	cols := p.Shape[len(p.Shape)-1]
-	for i, v := range dst {
+	for i, v := range x {
 		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
 			return fmt.Errorf("%w: row %d, column %d is %v", ErrModel, lo+i/cols, i%cols, v)
 		}
+	}
+	return nil
+}
+
+// StoredBytes is the memory of a matrix held in a number format of a checkpoint, and 0 where it is not
+// held so: it is no matrix, or takes no less than float32, or bfloat16 where products are computed in
+// that.
+func StoredBytes(codec string, shape []int, bf16 bool) int64 {
+	c, err := quantize.Lookup(codec)
+	if err != nil || len(shape) != 2 {
+		return 0 // NF4, or what cannot be read, of which reading tells
+	}
+	dense := 4 * int64(shape[0]) * int64(shape[1])
+	if bf16 {
+		dense /= 2
+	}
+	row, err := quantize.Size(c, shape[1])
+	if n := int64(row) * int64(shape[0]); err == nil && n < dense {
+		return n
+	}
+	return 0
+}
+
+// raw reports whether the source gives the bytes of a tensor.
+func (l *loader) raw(name string) bool {
+	r, ok := l.src.(checkpoint.Raw)
+	if !ok {
+		return false
+	}
+	ok, err := r.RawRows(name, 0, 0, nil)
+	return ok && err == nil
+}
+
+// keep reads a matrix of so many bytes as it is stored, and decodes it once to see that it is sound.
+func (l *loader) keep(p model.Param, w *autograd.Weight, bytes int64) error {
+	c, err := quantize.Lookup(l.codecs[p.Name])
+	if err != nil {
+		return err
+	}
+	raw, row := make([]byte, bytes), int(bytes)/p.Shape[0]
+	decode := func(dst []float32, lo, hi int) { c.Decode(dst, raw[lo*row:hi*row]) }
+	step := max(1, loadChunk/p.Shape[1])
+	buf := l.buffer(min(step, p.Shape[0]) * p.Shape[1])
+	defer l.buffers.Put(buf)
+	for lo := 0; lo < p.Shape[0]; lo += step {
+		hi := min(lo+step, p.Shape[0])
+		if _, err := l.src.(checkpoint.Raw).RawRows(p.Name, lo, hi, raw[lo*row:hi*row]); err != nil {
+			return err
+		}
+		piece := (*buf)[:(hi-lo)*p.Shape[1]]
+		decode(piece, lo, hi)
+		if err := finite(p, lo, piece); err != nil {
+			return err
+		}
+	}
+	w.Matrix.Half = l.options.BF16
+	if c.Name() == "BF16" {
+		w.Matrix.BF16 = raw
+	} else {
+		w.Matrix.Decode = decode
 	}
 	return nil
 }

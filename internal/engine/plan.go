@@ -54,6 +54,8 @@ type MemoryOptions struct {
 	BF16 bool
 	// Stored, unless nil, says how the checkpoint holds a tensor in 4 bits; nil where it does not.
 	Stored func(name string) *quantize.Options4
+	// Codec, unless nil, is the number format of a tensor of the checkpoint, for Options.AsStored.
+	Codec func(name string) string
 	// Ranks is the adapter: module → rank. Nil with Full.
 	Ranks   map[string]int
 	Dropout bool // the adapter's inputs are dropped with a probability above 0
@@ -129,7 +131,8 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 			if p.Kind != model.KindLinear { // the head, or a table as large
 				rows = kernel.LossRows(tokens)
 			}
-			products = max(products, kernel.ProductScratch(rows, w.Matrix.N, w.Matrix.K, kernel.Held{Dense: !o.BF16 && o.held(p) == nil, Half: o.BF16}))
+			dense := !o.BF16 && o.held(p) == nil && o.kept(p) == 0
+			products = max(products, kernel.ProductScratch(rows, w.Matrix.N, w.Matrix.K, kernel.Held{Dense: dense, Half: o.BF16}))
 			if o.BF16 {
 				rounded = max(rounded, kernel.RoundedScratch(rows, w.Matrix.N, w.Matrix.K))
 			}
@@ -139,6 +142,8 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 		switch {
 		case quant != nil:
 			out.Weights += packedBytes(p.Elements(), quant)
+		case o.kept(p) > 0:
+			out.Weights += o.kept(p)
 		case o.BF16 && len(p.Shape) == 2:
 			out.Weights += 2 * int64(p.Elements())
 		default:
@@ -190,6 +195,14 @@ func (o *MemoryOptions) held(p model.Param) *quantize.Options4 {
 		return o.Quant
 	}
 	return nil
+}
+
+// kept is the memory of a parameter that stays as it is stored, 0 where it does not.
+func (o *MemoryOptions) kept(p model.Param) int64 {
+	if o.Codec == nil || o.Full {
+		return 0
+	}
+	return StoredBytes(o.Codec(p.Name), p.Shape, o.BF16)
 }
 
 // packedBytes is the memory of n values in 4 bits: quantize.Tensor4's codes and scales.

@@ -71,11 +71,16 @@ func (t *embedTask) Run(lo, hi int) {
 	c := t.table.K
 	for i := lo; i < hi; i++ {
 		id := int(t.ids[i])
-		t.table.widen(t.dst[i*c:(i+1)*c], id, id+1)
+		row := t.dst[i*c : (i+1)*c]
+		t.table.widen(row, id, id+1)
+		if t.table.Half {
+			RoundBF16(row)
+		}
 	}
 }
 
-// EmbedRows gathers rows of table (N, K): dst (len(ids), K) row i is row ids[i].
+// EmbedRows gathers rows of table (N, K): dst (len(ids), K) row i is row ids[i], in
+// values that bfloat16 holds where the table is Half.
 // Every id must lie in [0, N).
 func EmbedRows(dst []float32, table *Matrix, ids []int32) {
 	table.check("EmbedRows")
