@@ -18,40 +18,8 @@ func half(b []byte) float32 { return kernel.F16Value(binary.LittleEndian.Uint16(
 func putHalf(b []byte, v float32) { binary.LittleEndian.PutUint16(b, kernel.F16Bits(v)) }
 
 // Nibbles of a 32-value block lie in halves: byte i holds value i in its low
-// half and value i+16 in its high half.
-
-func decodeQ8_0(dst []float32, src []byte) {
-	for ; len(dst) > 0; dst, src = dst[32:], src[34:] {
-		d := half(src)
-		x, q := dst[:32], src[2:34]
-		for i := range x {
-			x[i] = float32(int8(q[i])) * d
-		}
-	}
-}
-
-func decodeQ4_0(dst []float32, src []byte) {
-	for ; len(dst) > 0; dst, src = dst[32:], src[18:] {
-		d := half(src)
-		x := dst[:32]
-		for i, q := range src[2:18] {
-			x[i] = float32(int(q&15)-8) * d
-			x[i+16] = float32(int(q>>4)-8) * d
-		}
-	}
-}
-
-func decodeQ4_1(dst []float32, src []byte) {
-	for ; len(dst) > 0; dst, src = dst[32:], src[20:] {
-		d, m := half(src), half(src[2:])
-		x := dst[:32]
-		for i, q := range src[4:20] {
-			x[i] = float32(float32(q&15)*d) + m
-			x[i+16] = float32(float32(q>>4)*d) + m
-		}
-	}
-}
-
+// half and value i+16 in its high half. Q8_0, Q4_0 and Q4_1 are decoded by package kernel.
+//
 // Q5 blocks keep the fifth bit of value i at bit i of a 32-bit word.
 
 func decodeQ5_0(dst []float32, src []byte) {
