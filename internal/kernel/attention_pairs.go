@@ -142,22 +142,17 @@ func hideWide(row []float32, lo, hi int) {
 	clear(row[hi:min(hi+2*pairRowsOf, kTile)])
 }
 
-// narrowRows rounds the keys that any query of the block sees of p (qTile, kTile) to
-// words.
-func (b *block) narrowRows(dst, p []float32, first int) {
-	for i := range b.n {
-		n := min(roundUp(b.groupEnd(i/pairRowsOf*pairRowsOf, first), 16), kTile)
-		F32ToBF16(asBytes(dst[i*kPairs:])[:2*n], p[i*kTile:i*kTile+n])
-	}
+// narrowRows rounds the block's rows of p (qTile, kTile) to words: all keys, for one call
+// costs less than leaving out those that nobody reads.
+func (b *block) narrowRows(dst, p []float32) {
+	F32ToBF16(asBytes(dst)[:2*b.n*kTile], p[:b.n*kTile])
 }
 
 // turn makes pᵀ (kTile, qTile) in words of p (qTile, kTile), with room for it in float32.
 func (b *block) turn(dst, room, p []float32, first int) {
 	keys := roundUp(min(kTile, b.keys()-first), pairRowsOf)
 	transpose(room, qTile, p, kTile, qTile, keys)
-	for j := range keys {
-		F32ToBF16(asBytes(dst[j*qPairs:])[:2*qTile], room[j*qTile:(j+1)*qTile])
-	}
+	F32ToBF16(asBytes(dst)[:2*keys*qTile], room[:keys*qTile])
 }
 
 // attendPairs is attend in pairs.
@@ -178,7 +173,7 @@ func (t *forwardTask) attendPairs(sc *forwardScratch, b *block, head int) {
 			hideWide(sc.s[i*kTile:(i+1)*kTile], lo, hi)
 			t.softmaxRow(sc, i, lo, hi)
 		}
-		b.narrowRows(sc.p, sc.s, first)
+		b.narrowRows(sc.p, sc.s)
 		b.weighPairs(sc.o, sc.p, t.valRow[packed:], d, first, 1)
 	}
 	t.finish(sc, b, head, at)
@@ -225,7 +220,7 @@ func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
 		}
 		b.turn(sc.turned, sc.room, sc.p, first)
 		b.transposedPairs(t.dkPart[part:], sc.turned, sc.qKeys, d, first, t.spec.Scale)
-		b.narrowRows(sc.words, sc.p, first)
+		b.narrowRows(sc.words, sc.p)
 		b.weighPairs(sc.dq, sc.words, t.keyRows[packed:], d, first, t.spec.Scale)
 	}
 	t.store(sc, b, at, 1)
