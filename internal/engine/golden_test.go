@@ -183,7 +183,7 @@ func TestGradientsEqualTransformers(t *testing.T) {
 
 // TestBF16NearPEFT compares losses and gradients in bfloat16, in every way that the processor offers,
 // with PEFT's in float32. What is rounded to 8 bits may move a loss by one part in 500, and a
-// gradient by 4 % of its length.
+// gradient by 5 % of its length.
 func TestBF16NearPEFT(t *testing.T) {
 	for _, name := range []string{"lora", "lora_nf4", "lora_bias"} {
 		g := readGolden(t, name)
@@ -215,7 +215,7 @@ func TestBF16NearPEFT(t *testing.T) {
 				}
 				loss := math.Abs(sum/n-g.Loss) / g.Loss
 				t.Logf("loss apart by %.2g, gradients by up to %.2g of their length", loss, worst)
-				if !(loss < 2e-3) || !(worst < 0.04) {
+				if !(loss < 2e-3) || !(worst < 0.05) {
 					t.Errorf("loss apart by %.2g, gradients by up to %.2g of their length", loss, worst)
 				}
 			})
