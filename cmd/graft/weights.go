@@ -174,16 +174,11 @@ type storage struct {
 
 func storageOf(m *checkpoint.Checkpoint, t checkpoint.Tensor) (storage, error) {
 	s := storage{codec: t.Codec}
-	if p, ok := m.Source.(checkpoint.Packed4); ok {
-		q, err := p.Packed4(t.Name)
-		if err != nil {
-			return s, err
-		}
-		if q != nil {
-			s.block, s.double = q.BlockSize, q.Double()
-		}
+	q, err := m.Packed4(t.Name)
+	if q != nil {
+		s.block, s.double = q.BlockSize, q.Double()
 	}
-	return s, nil
+	return s, err
 }
 
 // weightLimit is the relative error of a row that rounding can explain: about twice what it does to

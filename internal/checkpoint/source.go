@@ -42,6 +42,16 @@ type Raw interface {
 	RawRows(name string, lo, hi int, dst []byte) (bool, error)
 }
 
+// HasRaw reports whether a source can hand out a tensor's stored bytes.
+func HasRaw(s Source, name string) bool {
+	r, ok := s.(Raw)
+	if !ok {
+		return false
+	}
+	ok, err := r.RawRows(name, 0, 0, nil)
+	return ok && err == nil
+}
+
 // Packed4 is a Source that holds 4-bit tensors in bitsandbytes' layout.
 type Packed4 interface {
 	// Packed4 returns the tensor as stored, or nil where it is not a 4-bit tensor.

@@ -224,7 +224,7 @@ func (w *writing) prepare(t *target) error {
 	t.codec = codec
 	elems, bytes := codec.Block()
 	t.rowBytes = int64(t.cols/elems) * int64(bytes)
-	if t.from == t.Codec && w.rawSource(t.Name) {
+	if t.from == t.Codec && HasRaw(w.c.Source, t.Name) {
 		t.copied = true
 		return nil
 	}
@@ -255,16 +255,6 @@ func (w *writing) prepare4(t *target) error {
 	unchanged, err := packed4(w.c.Source, t.Name)
 	t.copied = unchanged != nil && q.BlockSize == cmp.Or(o.BlockSize, 64) && q.Double() == o.Double
 	return err
-}
-
-// rawSource reports whether the source can hand out a tensor's stored bytes.
-func (w *writing) rawSource(name string) bool {
-	r, ok := w.c.Source.(Raw)
-	if !ok {
-		return false
-	}
-	ok, err := r.RawRows(name, 0, 0, nil)
-	return ok && err == nil
 }
 
 // tensorWriter is a planned file being filled, of either format.

@@ -129,7 +129,7 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 	if l.options.Quant != nil && p.Kind == model.KindLinear {
 		return l.quantize(p, w)
 	}
-	if n := StoredBytes(l.codecs[p.Name], p.Shape, l.options.BF16); n > 0 && l.options.AsStored && l.raw(p.Name) {
+	if n := StoredBytes(l.codecs[p.Name], p.Shape, l.options.BF16); n > 0 && l.options.AsStored && checkpoint.HasRaw(l.src, p.Name) {
 		return l.keep(p, w, n)
 	}
 	if l.options.BF16 && len(p.Shape) == 2 {
@@ -193,16 +193,6 @@ func StoredBytes(codec string, shape []int, bf16 bool) int64 {
 		return n
 	}
 	return 0
-}
-
-// raw reports whether the source gives the bytes of a tensor.
-func (l *loader) raw(name string) bool {
-	r, ok := l.src.(checkpoint.Raw)
-	if !ok {
-		return false
-	}
-	ok, err := r.RawRows(name, 0, 0, nil)
-	return ok && err == nil
 }
 
 // keep reads a matrix of so many bytes as it is stored, and decodes it once to see that it is sound.

@@ -65,6 +65,14 @@ func (v Vec) Write(lo int, x []float32) {
 	}
 }
 
+// rowScratch is room for a row, or a piece, of each operand that is not float32.
+type rowScratch [6][]float32
+
+var rowScratches freeList[rowScratch]
+
+// widenPiece is the number of values that elementwise operations widen at a time.
+const widenPiece = 512
+
 // Copy sets dst to src, which has as many values, in the type of dst.
 func Copy(dst, src Vec) {
 	checkLen("Copy", "src", src.Len(), dst.Len())
@@ -106,8 +114,8 @@ var accumulateTasks freeList[accumulateTask]
 func (t *accumulateTask) Run(lo, hi int) {
 	sc := rowScratches.get()
 	defer rowScratches.put(sc)
-	for ; lo < hi; lo += gluPiece {
-		to := min(lo+gluPiece, hi)
+	for ; lo < hi; lo += widenPiece {
+		to := min(lo+widenPiece, hi)
 		dst := t.dst.Read(&sc[0], lo, to)
 		vecAdd(dst, dst, t.src.Read(&sc[1], lo, to))
 		t.dst.Write(lo, dst)

@@ -232,14 +232,14 @@ func (b *block) load(dst []float32, padded int, src Vec, at, row, d int, scale f
 
 // hide sets to zero what the tile products read of a row of weights besides
 // the visible keys [lo, hi): those before the window, and those that the last
-// group of rows (weigh) or of keys (transposed) reaches past hi.
-func hide(row []float32, lo, hi int) {
+// group of rows (weigh) or of keys (transposed) reaches past hi: at most reach.
+func hide(row []float32, lo, hi, reach int) {
 	if hi <= lo {
 		clear(row)
 		return
 	}
 	clear(row[:lo])
-	clear(row[hi:min(hi+tileRows, kTile)])
+	clear(row[hi:min(hi+reach, kTile)])
 }
 
 // scores computes s (qTile, kTile) = q·kt where any query of the group of rows
@@ -355,7 +355,7 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
-			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi)
+			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi, tileRows)
 			t.softmaxRow(sc, i, lo, hi)
 		}
 		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first)

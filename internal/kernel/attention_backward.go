@@ -113,7 +113,7 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
-			hide(row, lo, hi)
+			hide(row, lo, hi, tileRows)
 			if lo < hi {
 				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
 			}

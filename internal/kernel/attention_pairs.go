@@ -72,19 +72,20 @@ func alongKeys(dst, x []float32, row, n, d int, buf *[]float32) {
 }
 
 const (
-	pairRowsOf = 8 // rows of C that a tile of attention has: shortPairs
+	pairRowsOf = 8              // rows of C that a tile of attention has: shortPairs
+	pairReach  = 2 * pairRowsOf // see hide: pairs of keys end past a group
 	qPairs     = qTile / 2
 	kPairs     = kTile / 2
 )
 
 // loadWords copies the block's rows of src as words, and zeros into the rows that fill up
-// its last group.
-func (b *block) loadWords(dst []float32, src Vec, at, row, d int) {
+// its last group of so many.
+func (b *block) loadWords(dst []float32, src Vec, at, row, d, group int) {
 	x, stride := src.wordsOf(at, row, b.n, d)
 	for i := range b.n {
 		copy(dst[i*d/2:(i+1)*d/2], x[i*stride:])
 	}
-	clear(dst[b.n*d/2 : roundUp(b.n, pairRowsOf)*d/2])
+	clear(dst[b.n*d/2 : roundUp(b.n, group)*d/2])
 }
 
 // groupEnd is how many keys of a tile the group of rows from i on sees at most.
@@ -132,16 +133,6 @@ func (b *block) transposedPairs(c, pt, x []float32, d, first int, alpha float32)
 	}
 }
 
-// hideWide is hide for groups of pairRowsOf rows and pairs of keys.
-func hideWide(row []float32, lo, hi int) {
-	if hi <= lo {
-		clear(row)
-		return
-	}
-	clear(row[:lo])
-	clear(row[hi:min(hi+2*pairRowsOf, kTile)])
-}
-
 // narrowRows rounds the block's rows of p (qTile, kTile) to words: all keys, for one call
 // costs less than leaving out those that nobody reads.
 func (b *block) narrowRows(dst, p []float32) {
@@ -161,7 +152,7 @@ func (t *forwardTask) attendPairs(sc *forwardScratch, b *block, head int) {
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at, size := (b.row+b.first)*width+head*d, kTile*d/2
 	sc.p = growAligned(&sc.p, qTile*kPairs)
-	b.loadWords(sc.q, t.q, at, width, d)
+	b.loadWords(sc.q, t.q, at, width, d, pairRowsOf)
 	t.begin(sc, b)
 	from, to := b.tileRange(t.spec.Window)
 	for tile := from; tile < to; tile++ {
@@ -170,7 +161,7 @@ func (t *forwardTask) attendPairs(sc *forwardScratch, b *block, head int) {
 		b.scorePairs(sc.s, sc.q, t.keyT[packed:], d, first, t.spec.Scale)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
-			hideWide(sc.s[i*kTile:(i+1)*kTile], lo, hi)
+			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi, pairReach)
 			t.softmaxRow(sc, i, lo, hi)
 		}
 		b.narrowRows(sc.p, sc.s)
@@ -189,8 +180,8 @@ func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
 		*x = growAligned(x, qPairs*d)
 	}
 	sc.words, sc.turned, sc.room = growAligned(&sc.words, qTile*kPairs), growAligned(&sc.turned, kTile*qPairs), growAligned(&sc.room, kTile*qTile)
-	b.loadWords(sc.q, t.q, at, width, d)
-	b.loadWords(sc.dout, t.dout, at, width, d)
+	b.loadWords(sc.q, t.q, at, width, d, pairRowsOf)
+	b.loadWords(sc.dout, t.dout, at, width, d, pairRowsOf)
 	b.alongQueries(sc.qKeys, sc.q, d)
 	b.alongQueries(sc.doutKeys, sc.dout, d)
 	t.deltas(sc, b, at)
@@ -205,7 +196,7 @@ func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
-			hideWide(row, lo, hi)
+			hide(row, lo, hi, pairReach)
 			if lo < hi {
 				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
 			}

@@ -50,16 +50,6 @@ func (b *block) scoreTiles(s, q, keys []float32, d, first int) {
 	clear(s[b.n*kTile : b.strips()*tileSide*kTile])
 }
 
-// hideTile sets to zero all of a row of scores but keys [lo, hi).
-func hideTile(row []float32, lo, hi int) {
-	if hi <= lo {
-		clear(row)
-		return
-	}
-	clear(row[:lo])
-	clear(row[hi:])
-}
-
 // weighTiles computes o (qRows, HeadDim) += p·v with p (qTile, kTile) in lines.
 func (b *block) weighTiles(o, p, v []float32, d, first int) {
 	for strip := range b.strips() {
@@ -108,13 +98,8 @@ func (b *block) turnTile(dst, room, p []float32, first int) {
 // queryPanels makes panels of pairs of queries of the block's rows of src, with room for
 // these as words, and zeros in the rows that fill up its last strip.
 func (b *block) queryPanels(dst, room []float32, src Vec, at, row, d int) {
-	x, stride := src.wordsOf(at, row, b.n, d)
-	rows := b.strips() * tileSide
-	for i := range b.n {
-		copy(room[i*d/2:(i+1)*d/2], x[i*stride:])
-	}
-	clear(room[b.n*d/2 : rows*d/2])
-	interleave(dst, room, d/2, rows/2, d/tileSide, qRows/2*tileSide)
+	b.loadWords(room, src, at, row, d, tileSide)
+	interleave(dst, room, d/2, b.strips()*tileSide/2, d/tileSide, qRows/2*tileSide)
 }
 
 // attendTiles is attend on AMX.
@@ -134,7 +119,7 @@ func (t *forwardTask) attendTiles(sc *forwardScratch, b *block, head int) {
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
 			row := sc.s[i*kTile : (i+1)*kTile]
-			hideTile(row, lo, hi)
+			hide(row, lo, hi, kTile)
 			vecScale(row, row, t.spec.Scale)
 			t.softmaxRow(sc, i, lo, hi)
 		}
@@ -171,7 +156,7 @@ func (t *backwardTask) attendTiles(sc *backwardScratch, b *block, head int) {
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
-			hideTile(row, lo, hi)
+			hide(row, lo, hi, kTile)
 			if lo < hi {
 				vecScale(row[lo:hi], row[lo:hi], t.spec.Scale)
 				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])

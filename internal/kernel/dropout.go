@@ -53,8 +53,8 @@ func (t *dropTask) Run(lo, hi int) {
 	sc := rowScratches.get()
 	defer rowScratches.put(sc)
 	k := t.k
-	for ; lo < hi; lo += gluPiece {
-		end := min(lo+gluPiece, hi)
+	for ; lo < hi; lo += widenPiece {
+		end := min(lo+widenPiece, hi)
 		k.counter = t.k.counter + uint32(lo)*k.step
 		x, y := t.src.Read(&sc[0], lo, end), t.dst.Room(&sc[1], lo, end)
 		vecDrop(y, x, &k)

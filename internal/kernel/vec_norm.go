@@ -78,11 +78,6 @@ func (t *normBackTask) Run(lo, hi int) {
 	}
 }
 
-// rowScratch is room for a row of each operand that is not float32.
-type rowScratch [6][]float32
-
-var rowScratches freeList[rowScratch]
-
 // normGainTask sums the gradient of the gain over the rows, column by column:
 // the order of a column's sum is that of the rows, whoever computes it.
 type normGainTask struct {
@@ -155,14 +150,11 @@ type gluTask struct {
 
 var gluTasks freeList[gluTask]
 
-// gluPiece is the number of values that are widened at a time.
-const gluPiece = 512
-
 func (t *gluTask) Run(lo, hi int) {
 	sc := rowScratches.get()
 	defer rowScratches.put(sc)
-	for ; lo < hi; lo += gluPiece {
-		t.piece(sc, lo, min(lo+gluPiece, hi))
+	for ; lo < hi; lo += widenPiece {
+		t.piece(sc, lo, min(lo+widenPiece, hi))
 	}
 }
 
