@@ -43,6 +43,9 @@ var layers = map[string][]string{
 	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
 	"onnx/ort": {"onnx", "adapters", "internal/model", "internal/kernel"},
 
+	"internal/inspect": {"safetensors", "gguf", "quantize", "adapters", "onnx", "internal/model", "internal/checkpoint", "internal/tokenizer",
+		"internal/chat", "internal/wholefile", "train/dataset"},
+
 	"train/dataset":  {"internal/tokenizer", "internal/chat"},
 	"train/evaluate": {"internal/engine", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
 	"train": {"train/dataset", "train/evaluate", "internal/engine", "internal/autograd", "internal/checkpoint",

@@ -43,6 +43,7 @@ type Meta struct {
 	License      string    // SPDX identifier in lower case, as on a model card
 	Languages    []string  // ISO 639-1
 	ChatTemplate string    // Jinja source, "" where there is none
+	Tokenizer    string    // its kind as the files call it ("gpt2 smollm", "LlamaTokenizer"), "" where they do not
 	Generation   []byte    // generation_config.json, nil where there is none
 	Provenance   []gguf.KV // further general.* keys of a GGUF file, and named chat templates
 	// Files are a folder's other small files by name (tokenizer.json, tokenizer_config.json, …), as

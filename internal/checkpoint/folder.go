@@ -67,6 +67,11 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
+	var class struct {
+		Name string `json:"tokenizer_class"`
+	}
+	_ = json.Unmarshal(meta.Files["tokenizer_config.json"], &class) // not a string: no name
+	meta.Tokenizer = class.Name
 	meta.License, meta.Languages = cardFields(meta.Files["README.md"])
 	if name := config.Key("_name_or_path"); name != nil {
 		_ = json.Unmarshal(name, &meta.Name) // not a string: no name

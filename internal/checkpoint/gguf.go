@@ -114,6 +114,9 @@ func readMeta(f *gguf.File, m *Meta) error {
 		}
 		*field.to = v
 	}
+	kind, _, _ := gguf.Value[string](f, "tokenizer.ggml.model") // of another type: readVocab has said so
+	pre, _, _ := gguf.Value[string](f, "tokenizer.ggml.pre")
+	m.Tokenizer = strings.TrimSpace(kind + " " + pre)
 	var err error
 	if m.Languages, _, err = gguf.Value[[]string](f, "general.languages"); err != nil {
 		return err
