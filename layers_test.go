@@ -47,7 +47,7 @@ var layers = map[string][]string{
 		"internal/chat", "internal/wholefile", "train/dataset"},
 
 	"train/dataset":  {"internal/tokenizer", "internal/chat"},
-	"train/evaluate": {"internal/engine", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
+	"train/evaluate": {"internal/engine", "internal/kernel", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
 	"train": {"train/dataset", "train/evaluate", "internal/engine", "internal/autograd", "internal/checkpoint",
 		"internal/chat", "internal/tokenizer", "internal/model", "internal/kernel", "internal/wholefile", "adapters", "quantize", "safetensors"},
 }

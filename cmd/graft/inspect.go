@@ -157,10 +157,14 @@ func printInspection(r *inspect.Report) {
 		fmt.Fprintln(stdout)
 		printTensors(r)
 	}
-	if len(r.Findings) > 0 {
+	printFindings(r.Findings)
+}
+
+func printFindings(list []inspect.Finding) {
+	if len(list) > 0 {
 		fmt.Fprintln(stdout)
 	}
-	for _, f := range r.Findings {
+	for _, f := range list {
 		fmt.Fprintf(stdout, "%s  %s\n", f.Severity, printable(f.String()))
 		if f.Fix != "" {
 			fmt.Fprintf(stdout, "%*s  → %s\n", len(f.Severity), "", f.Fix)

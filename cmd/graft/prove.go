@@ -57,7 +57,8 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 		limit = c.Float("max-kl")
 	}
 	if !c.Bool("no-verify") {
-		r, err := comparePaths(ctx, c, base, adapterArgs, out.path(), nil, verifyText, 512, limit)
+		p := pair{a: base, aAdapters: adapterArgs, b: out.path(), text: verifyText, most: 512, limit: limit}
+		r, err := p.compare(ctx, c)
 		switch {
 		case errors.Is(err, checkpoint.ErrNoTokenizer):
 			say("not verified: %v", err)
@@ -69,7 +70,8 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 				return fmt.Errorf("verifying %q: %w", out.name, err)
 			}
 			r.judge(weights)
-			m.Verified = &r.Figures
+			f := r.figures()
+			m.Verified = &f
 			if !r.Passed {
 				return notWritten(r.failure(base, out.name))
 			}

@@ -34,6 +34,7 @@ type runner struct {
 	tok      *tokenizer.Tokenizer
 	template *chat.Template // nil where the model has none
 	context  int
+	vocab    int // rows of the embedding table; 0 where it is not known
 	stop     []int32
 	swap     func(adapter string) error // chooses an adapter by name; "" is the bundle's default
 	names    func() []string            // adapters to choose from
@@ -156,7 +157,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{tok: tok, context: m.Config().Context, stop: tok.EOG(), close: func() error { return nil }}
+	r := &runner{tok: tok, context: m.Config().Context, vocab: m.Config().Vocab, stop: tok.EOG(), close: func() error { return nil }}
 	for _, id := range m.Config().EOS {
 		r.stop = append(r.stop, int32(id))
 	}

@@ -96,17 +96,19 @@ func (s *Stats) finish() {
 // Difference says how far a tensor is from the reference's of the same name. Places where either
 // value is not finite are left out and counted.
 type Difference struct {
-	RMSE      float64    `json:"rmse"`
-	Relative  float64    `json:"relative_error"` // ‖b−a‖ / ‖a‖
-	Max       float64    `json:"max_error"`
-	MaxRow    int        `json:"max_row"`
-	MaxColumn int        `json:"max_column"`
-	SNR       *float64   `json:"snr_db,omitempty"` // 10·log₁₀(Σa² / Σ(b−a)²); absent where it is infinite
-	Cosine    float64    `json:"cosine"`
-	Identical bool       `json:"identical"` // every value is the same
-	NotFinite int64      `json:"not_finite,omitempty"`
-	Reference string     `json:"reference_type,omitempty"` // number type of the other
-	Worst     []RowError `json:"worst_rows,omitempty"`     // of a matrix, the furthest first
+	RMSE      float64  `json:"rmse"`
+	Relative  float64  `json:"relative_error"` // ‖b−a‖ / ‖a‖
+	Max       float64  `json:"max_error"`
+	MaxRow    int      `json:"max_row"`
+	MaxColumn int      `json:"max_column"`
+	SNR       *float64 `json:"snr_db,omitempty"` // 10·log₁₀(Σa² / Σ(b−a)²); absent where it is infinite
+	Cosine    float64  `json:"cosine"`
+	Identical bool     `json:"identical"` // every value is the same
+	NotFinite int64    `json:"not_finite,omitempty"`
+	// FirstNotFinite is the place of the first of them, counted in values.
+	FirstNotFinite int        `json:"-"`
+	Reference      string     `json:"reference_type,omitempty"` // number type of the other
+	Worst          []RowError `json:"worst_rows,omitempty"`     // of a matrix, the furthest first
 
 	n              int64
 	aa, ab, bb, dd float64
@@ -136,7 +138,9 @@ func differenceOf(a, b []float32, at, cols int, rows *rowSums) Difference {
 			x, y := float64(a[i]), float64(b[i])
 			e := y - x
 			if e-e != 0 {
-				d.NotFinite++
+				if d.NotFinite++; d.NotFinite == 1 {
+					d.FirstNotFinite = at + i
+				}
 				continue
 			}
 			aa, ab, bb, dd = aa+x*x, ab+x*y, bb+y*y, dd+e*e
@@ -154,6 +158,9 @@ func differenceOf(a, b []float32, at, cols int, rows *rowSums) Difference {
 }
 
 func (d *Difference) join(o Difference) {
+	if d.NotFinite == 0 {
+		d.FirstNotFinite = o.FirstNotFinite
+	}
 	d.n, d.NotFinite = d.n+o.n, d.NotFinite+o.NotFinite
 	d.aa, d.ab, d.bb, d.dd = d.aa+o.aa, d.ab+o.ab, d.bb+o.bb, d.dd+o.dd
 	if o.Max > d.Max {
@@ -340,6 +347,11 @@ feed:
 	return ctx.Err()
 }
 
+// vocabularyRows reports whether a tensor has a row for each token: its rows may be padded.
+func vocabularyRows(name string) bool {
+	return name == "model.embed_tokens.weight" || name == "lm_head.weight"
+}
+
 // floorShare is what a row of very small weights is measured against, as a share of the mean row.
 const floorShare = 0.04
 
@@ -355,7 +367,9 @@ func Compare(ctx context.Context, a, b checkpoint.Source, floor func(t checkpoin
 		if ref == nil { // lm_head.weight, where only one ties it to the embedding table
 			continue
 		}
-		if !slices.Equal(ref.Shape, t.Shape) {
+		if w := ws.list[i]; !slices.Equal(ref.Shape, t.Shape) && vocabularyRows(t.Name) && len(t.Shape) == 2 && ref.cols == w.cols {
+			w.rows = min(w.rows, ref.rows) // one is padded
+		} else if !slices.Equal(ref.Shape, t.Shape) {
 			return nil, fmt.Errorf("inspect: comparing tensor %q: its shape is %v, the reference's %v", t.Name, t.Shape, ref.Shape)
 		}
 		m := &measurement{w: ws.list[i], ref: ref, floor: floorShare}
