@@ -91,31 +91,24 @@ func reciprocal(d float32) float32 {
 	return 1 / d
 }
 
-// truncate is v without its fraction, clamped to [0, top]: a C conversion
-// without its undefined cases.
+// truncate is v without its fraction, clamped to [0, top]. What no int32 can hold becomes 0, as
+// the low byte of such a conversion is on x86: that happens where the scale is so near the smallest
+// float32 that its reciprocal is infinite.
 func truncate(v float32, top int) byte {
-	switch {
-	case !(v > 0):
+	if !(v > 0 && v < 1<<31) {
 		return 0
-	case v >= float32(top):
-		return byte(top)
 	}
-	return byte(v)
+	return byte(min(int(v), top))
 }
 
-// round is v to the nearest whole number, halves away from zero, clamped to
-// an int8.
+// round is v to the nearest whole number, halves away from zero, and of that the low byte, as
+// a conversion on x86 leaves it.
 func round(v float32) int8 {
-	switch {
-	case v >= 127:
-		return 127
-	case v <= -128:
-		return -128
-	case v != v:
+	if !(v > -1<<31 && v < 1<<31) {
 		return 0
 	}
 	// In float64 the sum is exact, so that cutting off its fraction rounds.
-	return int8(int32(float64(v) + math.Copysign(0.5, float64(v))))
+	return int8(int64(float64(v) + math.Copysign(0.5, float64(v))))
 }
 
 // magnitude is |v|.
@@ -226,4 +219,28 @@ func putFive(dst []byte, code func(i int) byte) {
 		high |= uint32(lo>>4)<<i | uint32(hi>>4)<<(i+16)
 	}
 	binary.LittleEndian.PutUint32(dst, high)
+}
+
+// encodeMXFP4: a power of two below a quarter of the largest magnitude's, and the nearest of the table's
+// multiples of it, the first of several.
+func encodeMXFP4(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[17:], src[32:] {
+		x := src[:32]
+		var e byte
+		if top := magnitude(peak(x)); top > 0 {
+			// A float32's logarithm: just below a power of two it is the power's.
+			e = byte(int(math.Floor(float64(float32(math.Log2(float64(top)))))) - 2 + 127)
+		}
+		d := exp2(int(e) - 128)
+		dst[0] = e
+		putFour(dst[1:17], func(i int) byte {
+			best, least := 0, magnitude(float32(mxfp4Values[0]*d)-x[i])
+			for k, v := range mxfp4Values {
+				if err := magnitude(float32(v*d) - x[i]); err < least {
+					best, least = k, err
+				}
+			}
+			return byte(best)
+		})
+	}
 }

@@ -95,22 +95,22 @@ func TestF32Order(t *testing.T) {
 	}
 }
 
-// TestRound: halves go away from zero, as C's roundf has them.
+// TestRound: halves go away from zero, as C's roundf has them, and of what is no int8 the low byte stays.
 func TestRound(t *testing.T) {
 	for bits := uint32(0); bits < 1<<31; bits += 4093 {
 		v := math.Float32frombits(bits)
-		want := int8(max(-128, min(127, math.Round(float64(v)))))
-		if v != v {
-			want = 0
+		want := int8(0)
+		if v < 1<<31 {
+			want = int8(int64(math.Round(float64(v))))
 		}
 		if got := round(v); got != want {
 			t.Fatalf("round(%g) = %d, want %d", v, got, want)
 		}
-		if got := round(-v); v < 128 && got != -int8(math.Round(float64(v))) {
+		if got := round(-v); got != -want {
 			t.Fatalf("round(%g) = %d", -v, got)
 		}
 	}
-	for v, want := range map[float32]int8{0.5: 1, -0.5: -1, 2.5: 3, -2.5: -3, 0.49999997: 0, 126.5: 127, -127.5: -128, 1e30: 127, -1e30: -128} {
+	for v, want := range map[float32]int8{0.5: 1, -0.5: -1, 2.5: 3, -2.5: -3, 0.49999997: 0, 126.5: 127, -127.5: -128, 130: -126, 1e30: 0, -1e30: 0} {
 		if got := round(v); got != want {
 			t.Errorf("round(%g) = %d, want %d", v, got, want)
 		}
@@ -130,7 +130,9 @@ func TestEncodeExtremes(t *testing.T) {
 		}
 		elems, size := e.Block()
 		for i, v := range extremes {
-			src, dst := make([]float32, 32), make([]byte, 32/elems*size)
+			src := make([]float32, max(32, elems))
+			dst := make([]byte, len(src)/elems*size)
+			importance := make([]float32, len(src))
 			for j := range src {
 				src[j] = v
 				if j%2 == 1 {
@@ -138,6 +140,11 @@ func TestEncodeExtremes(t *testing.T) {
 				}
 			}
 			e.Encode(dst, src)
+			e.Decode(make([]float32, len(src)), dst)
+			for j := range importance {
+				importance[j] = float32(j % 3)
+			}
+			e.EncodeWeighted(dst, src, importance)
 			e.Decode(src, dst)
 		}
 	}

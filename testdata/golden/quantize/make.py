@@ -1,10 +1,10 @@
 """Makes the golden files of package quantize.
 
-usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, config.json
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, blocks.json, config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
 Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2.4.6,
-safetensors 0.8.0, transformers 5.23.0.
+safetensors 0.8.0, transformers 5.23.0, llama-cpp-python 0.3.36 (its libggml is 0.25.3, built without fused multiply-add).
 
 Inputs are not stored: both sides make them with the same integer generator (golden_test.go). Outputs are stored whole where
 they are short, and by their SHA-256 always.
@@ -33,6 +33,16 @@ def bits(seed, n):
 
 def values(seed, n, kind):
     """n float32 values; every kind is exact in float32, "half" in float16 and bfloat16 too."""
+    if kind in ("bell", "outliers", "positive", "flat"):  # sums of three words
+        m = (bits(seed, 3 * n) & 0xFFFFFF).astype(np.int64).reshape(n, 3).sum(axis=1) - 3 * (1 << 23)
+        x = (m.astype(np.float64) * 2.0**-24).astype(np.float32)
+        if kind == "outliers":
+            x[::97] *= 64
+        if kind == "positive":
+            x = np.abs(x)
+        if kind == "flat":  # runs of 48 the same
+            x = x[np.arange(n) // 48 * 48]
+        return x
     w = bits(seed, n)
     if kind == "half":  # 8 bits of mantissa, 8 binades
         m = (w & 255).astype(np.int64) - 128
@@ -229,6 +239,34 @@ def ggml(out):
     (out / "ggml.json").write_text(json.dumps(dict(decode=decode, encode=encode), indent=0))
 
 
+def blocks(out, rows=6):
+    """Blocks as libggml itself writes them, without and with the importance of each column."""
+    import ctypes
+
+    import llama_cpp
+    from gguf import GGMLQuantizationType
+    from gguf.constants import GGML_QUANT_SIZES
+
+    lib = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    chunk = lib.ggml_quantize_chunk
+    chunk.restype = ctypes.c_size_t
+    chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    cases, cols = [], 1280
+    for name in "Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL MXFP4 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS".split():
+        elems, size = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+        for kind in ("plain", "half", "zeros", "tiny", "small", "huge", "bell", "outliers", "positive", "flat"):
+            for importance in ("", "positive", "zeros"):
+                seed = 5000 + len(cases)
+                x = values(seed, rows * cols, kind)
+                y = np.zeros(len(x) // elems * size, dtype=np.uint8)
+                w = None
+                if importance:
+                    w = np.abs(values(seed + 1000, cols, importance))
+                chunk(GGMLQuantizationType[name], x.ctypes.data, y.ctypes.data, 0, rows, cols, w.ctypes.data if importance else None)
+                cases.append(dict(type=name, kind=kind, importance=importance, seed=seed, rows=rows, cols=cols, **digest(y.tobytes())))
+    (out / "blocks.json").write_text(json.dumps(cases, indent=0))
+
+
 def config(out):
     """quantization_config as transformers writes it, and which modules its skip patterns leave alone."""
     from transformers import BitsAndBytesConfig
@@ -273,5 +311,6 @@ else:
     folder = Path(sys.argv[1])
     config(folder)
     ggml(folder)
+    blocks(folder)
     mean(folder)
     bnb4(folder)
