@@ -20,9 +20,10 @@ import (
 // Options say what Write makes of a model.
 type Options struct {
 	Form Form
-	// Type is the number format of the weights: a codec's name ("f16", "q8_0"), or "nf4" or "fp4" for
-	// bitsandbytes' 4-bit form; empty keeps each tensor's own where the form can hold it. Vectors, and
-	// with 4 bits everything bitsandbytes leaves alone, keep a float type.
+	// Type is the number format of the weights: a codec's name ("f16"), for GGUF also one of
+	// llama-quantize's mixes ("q4_k_m", "q8_0"), or "nf4" or "fp4" for bitsandbytes' 4-bit form; empty
+	// keeps each tensor's own where the form can hold it. Vectors, and with 4 bits everything
+	// bitsandbytes leaves alone, keep a float type.
 	Type string
 	// FourBit are the options of a 4-bit Type; its Type and DType fields are set by Write.
 	FourBit quantize.Options4
@@ -79,6 +80,8 @@ type writing struct {
 	c       *Checkpoint
 	o       Options
 	ctx     context.Context
+	mix     *quantize.Mix     // the Type, where it is one
+	mixed   map[string]string // the codec it gives a tensor, "" where it leaves it alone
 	tensors []*target
 	done    atomic.Int64
 	total   int64
@@ -108,10 +111,8 @@ func (w *writing) plan() error {
 	if err != nil {
 		return err
 	}
-	if t := strings.ToUpper(w.o.Type); t != "" && t != "NF4" && t != "FP4" {
-		if _, err := quantize.LookupEncoder(t); err != nil {
-			return fmt.Errorf("%w; choose f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, or, for a folder, nf4 or fp4", err)
-		}
+	if err := w.chooseMix(); err != nil {
+		return err
 	}
 	kinds := map[string]model.Kind{}
 	for _, p := range params {
@@ -137,8 +138,11 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 	want := strings.ToUpper(w.o.Type)
 	vector := len(t.Shape) == 1
 	if w.o.Form == GGUF {
-		if vector {
+		if vector || w.mix != nil && w.mixed[t.Name] == "" {
 			return "F32"
+		}
+		if w.mix != nil {
+			return w.mixed[t.Name]
 		}
 		if want == "" {
 			if want = t.Codec; want == "NF4" || want == "FP4" {
