@@ -1,6 +1,7 @@
 """Makes the golden files of package quantize.
 
-usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, blocks.json, config.json
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, blocks.json, mixes.json,
+                                                 config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
 Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2.4.6,
@@ -267,6 +268,71 @@ def blocks(out, rows=6):
     (out / "blocks.json").write_text(json.dumps(cases, indent=0))
 
 
+# Models whose tensors the mixes are tried on: architecture, layers, heads of queries and of values, columns, columns of
+# ffn_down, whether there is an output.weight, and a block's matrices.
+SEPARATE = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+MIXED = [
+    ("llama", 32, 8, 2, 256, 512, True, SEPARATE),
+    ("llama", 80, 8, 2, 256, 256, False, SEPARATE),
+    ("llama", 26, 4, 4, 320, 80, False, SEPARATE),
+    ("qwen2", 80, 4, 4, 256, 512, True, SEPARATE),
+    ("phi3", 17, 4, 4, 256, 512, True, ["attn_qkv", "attn_output", "ffn_up", "ffn_down"]),
+    ("gemma3", 13, 4, 1, 512, 96, False, SEPARATE),
+]
+FILE_TYPES = dict(
+    Q4_0=2, Q4_1=3, Q8_0=7, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_S=11, Q3_K_M=12, Q3_K_L=13, Q4_K_S=14, Q4_K_M=15, Q5_K_S=16, Q5_K_M=17, Q6_K=18,
+    IQ4_NL=25, IQ4_XS=30,
+)
+
+
+def mixes(out):
+    """Which type llama_model_quantize gives each tensor of a model; the types of blk.0.…, blk.1.… in the order of the list
+    above, after token_embd and, where there is one, output."""
+    import ctypes
+    import tempfile
+
+    import llama_cpp
+    from gguf import GGUFReader, GGUFWriter
+
+    letters = {}
+    models = []
+    with tempfile.TemporaryDirectory() as tmp:
+        for arch, layers, heads, kv, cols, down, untied, block in MIXED:
+            names = ["token_embd"] + ["output"] * untied + [f"blk.{i}.{b}" for i in range(layers) for b in block]
+            w = GGUFWriter(f"{tmp}/a.gguf", arch)
+            for key, v in dict(context_length=64, embedding_length=cols, block_count=layers, feed_forward_length=down, vocab_size=8).items():
+                w.add_uint32(f"{arch}.{key}", v)
+            w.add_uint32(f"{arch}.attention.head_count", heads)
+            w.add_uint32(f"{arch}.attention.head_count_kv", kv)
+            w.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", 1e-5)
+            w.add_uint32(f"{arch}.attention.sliding_window", 64)
+            for n in names:
+                w.add_tensor(n + ".weight", np.ones((2, down if n.endswith("ffn_down") else cols), dtype=np.float32))
+            w.add_tensor("output_norm.weight", np.ones(cols, dtype=np.float32))
+            w.write_header_to_file()
+            w.write_kv_data_to_file()
+            w.write_tensors_to_file()
+            w.close()
+            m = dict(arch=arch, layers=layers, heads=heads, kv=kv, cols=cols, down=down, untied=untied, block=block, types={})
+            for name, number in FILE_TYPES.items():
+                for importance in (False, True):
+                    p = llama_cpp.llama_model_quantize_default_params()
+                    p.ftype, p.nthread = number, 1
+                    if importance:  # of nothing in particular: that there is one counts
+                        data = (ctypes.c_float * 1)(1)
+                        rows = (llama_cpp.llama_model_imatrix_data * 2)()
+                        rows[0].name, rows[0].data, rows[0].size = b"none", data, 1
+                        p.imatrix = ctypes.cast(rows, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+                    assert llama_cpp.llama_model_quantize(f"{tmp}/a.gguf".encode(), f"{tmp}/b.gguf".encode(), ctypes.byref(p)) == 0
+                    r = GGUFReader(f"{tmp}/b.gguf")
+                    assert r.fields["general.file_type"].contents() == number
+                    got = {t.name: t.tensor_type.name for t in r.tensors}
+                    assert got["output_norm.weight"] == "F32"
+                    m["types"][name + "+" * importance] = "".join(letters.setdefault(got[n + ".weight"], chr(65 + len(letters))) for n in names)
+            models.append(m)
+    (out / "mixes.json").write_text(json.dumps(dict(letters=letters, file_types=FILE_TYPES, models=models), indent=0))
+
+
 def config(out):
     """quantization_config as transformers writes it, and which modules its skip patterns leave alone."""
     from transformers import BitsAndBytesConfig
@@ -312,5 +378,6 @@ else:
     config(folder)
     ggml(folder)
     blocks(folder)
+    mixes(folder)
     mean(folder)
     bnb4(folder)
