@@ -38,16 +38,9 @@ func (g *group) run(r int) (values, weights []float32) {
 
 // lanes lays values and weights out as the kernels take them.
 func (g *group) lanes() {
-	transpose(g.x[:], g.values[:], g.n)
-	transpose(g.w[:], g.weights[:], g.n)
-}
-
-func transpose(dst, src []float32, n int) {
-	for r := range kernel.Runs {
-		for i, v := range src[n*r:][:n] {
-			dst[kernel.Runs*i+r] = v
-		}
-	}
+	n := kernel.Runs * g.n
+	kernel.ToLanes(g.x[:n], g.values[:n], g.n)
+	kernel.ToLanes(g.w[:n], g.weights[:n], g.n)
 }
 
 // encode makes the codes of all runs: (x + plus) / over, from low to high, less low. A run whose

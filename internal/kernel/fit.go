@@ -12,8 +12,13 @@ import (
 // quotient is one float32 rounding in the order written; the explicit conversions keep the
 // compiler from fusing them.
 
-// Runs is how many runs a search takes.
-const Runs = 16
+const (
+	// Runs is how many runs a search takes.
+	Runs = 16
+
+	maxRun   = 32 // values a run
+	maxTries = 64 // inverse scales an AffineSearch may try
+)
 
 // A Fit is what a search found for each of the runs. A run whose values are all the same (for
 // FitAffine: the same and not positive) has scale 0, and its codes are 0.
@@ -34,8 +39,37 @@ type AffineSearch struct {
 	Absolute    bool // weigh the error itself, not its square
 }
 
+// tries are the numerators of a search's inverse scales.
+func (s AffineSearch) tries(room *[maxTries]float32) []float32 {
+	for i := range s.Steps + 1 {
+		room[i] = float32(s.First+float32(s.Step*float32(i))) + float32(s.Top)
+	}
+	return room[:s.Steps+1]
+}
+
+// symmetricTries are those of FitSymmetric.
+func symmetricTries(top int) (tries [19]float32) {
+	n := 0
+	tries[0] = -float32(top)
+	for i := -9; i <= 9; i++ {
+		if i != 0 {
+			n++
+			tries[n] = -(float32(top) + float32(0.1*float32(i)))
+		}
+	}
+	return tries
+}
+
+// ToLanes lays sixteen runs of n values, one after the other in src, out as the searches take
+// them.
+func ToLanes(dst, src []float32, n int) {
+	checkRuns("ToLanes", len(dst), len(src))
+	vecTranspose(dst, Runs, src, n, Runs, n)
+}
+
 // FitAffine searches scale and minimum of runs whose values are scale·code − min, with
-// weights w. x and w hold len(x)/16 values a run. It panics unless that is a whole number.
+// weights w. x and w hold len(x)/16 values a run. It panics unless that is a whole number up to
+// 32, and s has at most 64 steps.
 func FitAffine(f *Fit, x, w []float32, s AffineSearch) {
 	checkRuns("FitAffine", len(x), len(w))
 	if !fitAffineLanes(f, x, w, s) {
@@ -57,7 +91,9 @@ func FitSymmetric(f *Fit, x, w []float32, top int) {
 // zeros are 0.
 func FitDescent(f *Fit, q []byte, x []float32, top int) {
 	checkRuns("FitDescent", len(x), len(q))
-	fitDescentGeneric(f, q, x, top)
+	if !fitDescentLanes(f, q, x, top) {
+		fitDescentGeneric(f, q, x, top)
+	}
 }
 
 // RunCodes writes code = (x + plus) / over to the nearest, clamped to [low, high], less low,
@@ -70,8 +106,8 @@ func RunCodes(q []byte, x []float32, plus, over *[Runs]float32, low, high int) {
 }
 
 func checkRuns(op string, values, others int) {
-	if values == 0 || values%Runs != 0 || others != values {
-		panic(fmt.Sprintf("kernel: %s of %d values and %d: need as many of both, a multiple of %d", op, values, others, Runs))
+	if values == 0 || values%Runs != 0 || values > maxRun*Runs || others != values {
+		panic(fmt.Sprintf("kernel: %s of %d values and %d: need as many of both, a multiple of %d up to %d", op, values, others, Runs, maxRun*Runs))
 	}
 }
 
@@ -93,7 +129,7 @@ func runCodesGeneric(q []byte, x []float32, plus, over *[Runs]float32, low, high
 }
 
 // lane copies run r out of lanes.
-func lane(dst *[32]float32, x []float32, r int) []float32 {
+func lane(dst *[maxRun]float32, x []float32, r int) []float32 {
 	run := dst[:len(x)/Runs]
 	for i := range run {
 		run[i] = x[Runs*i+r]
@@ -102,7 +138,7 @@ func lane(dst *[32]float32, x []float32, r int) []float32 {
 }
 
 func fitAffineGeneric(f *Fit, x, w []float32, s AffineSearch) {
-	var xs, ws [32]float32
+	var xs, ws [maxRun]float32
 	for r := range Runs {
 		f.Scale[r], f.Min[r], f.Inverse[r], f.From[r] = affineRun(lane(&xs, x, r), lane(&ws, w, r), s)
 	}
@@ -146,9 +182,10 @@ func affineRun(x, w []float32, s AffineSearch) (scale, minimum, inverse, from fl
 		best += loss(scale, low, code(v), v, w[i])
 	}
 	bestInverse := inverse
-	var codes [32]float32
-	for step := range s.Steps + 1 {
-		inverse = (float32(s.First+float32(s.Step*float32(step))) + top) / (high - low)
+	var codes [maxRun]float32
+	var room [maxTries]float32
+	for _, try := range s.tries(&room) {
+		inverse = try / (high - low)
 		var sumL, sumLL, sumXL float32
 		for i, v := range x {
 			l := code(v)
@@ -186,7 +223,7 @@ func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits
 const tiny = 1e-15
 
 func fitSymmetricGeneric(f *Fit, x, w []float32, top int) {
-	var xs, ws [32]float32
+	var xs, ws [maxRun]float32
 	for r := range Runs {
 		f.Scale[r], f.Inverse[r] = SymmetricRun(lane(&xs, x, r), lane(&ws, w, r), top)
 		f.Min[r], f.From[r] = 0, 0
@@ -213,20 +250,17 @@ func SymmetricRun(x, w []float32, top int) (scale, inverse float32) {
 		}
 		return lx, ll
 	}
-	inverse = -float32(top) / peak
+	tries := symmetricTries(top)
+	inverse = tries[0] / peak
 	lx, ll := sums(inverse)
 	if ll != 0 {
 		scale = lx / ll
 	}
 	best := scale * lx
-	for s := -9; s <= 9; s++ {
-		if s == 0 {
-			continue
-		}
-		try := -(float32(top) + float32(0.1*float32(s))) / peak
-		lx, ll := sums(try)
+	for _, try := range tries[1:] {
+		lx, ll := sums(try / peak)
 		if ll > 0 && float32(lx*lx) > float32(best*ll) {
-			scale, inverse = lx/ll, try
+			scale, inverse = lx/ll, try/peak
 			best = scale * lx
 		}
 	}
@@ -234,8 +268,8 @@ func SymmetricRun(x, w []float32, top int) (scale, inverse float32) {
 }
 
 func fitDescentGeneric(f *Fit, q []byte, x []float32, top int) {
-	var xs [32]float32
-	var codes [32]int8
+	var xs [maxRun]float32
+	var codes [maxRun]int8
 	for r := range Runs {
 		f.Scale[r] = descentRun(&codes, lane(&xs, x, r), top)
 		for i := range len(x) / Runs {
@@ -245,7 +279,7 @@ func fitDescentGeneric(f *Fit, q []byte, x []float32, top int) {
 }
 
 // descentRun is FitDescent for one run.
-func descentRun(codes *[32]int8, x []float32, top int) (scale float32) {
+func descentRun(codes *[maxRun]int8, x []float32, top int) (scale float32) {
 	var peak, size float32
 	for _, v := range x {
 		if a := magnitude(v); a > size {
