@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/quantize"
 )
 
@@ -27,6 +28,9 @@ func TypeNames() string {
 // chooseMix looks Options.Type up, and where it is a mix lets it choose for every tensor.
 func (w *writing) chooseMix() error {
 	name := strings.ToUpper(w.o.Type)
+	if w.o.Importance != nil && w.o.Form != GGUF {
+		return fmt.Errorf("an importance matrix is for GGUF's types, not for a folder; write a .gguf")
+	}
 	if name == "" || name == "NF4" || name == "FP4" {
 		return nil
 	}
@@ -41,7 +45,7 @@ func (w *writing) chooseMix() error {
 		return fmt.Errorf("a safetensors folder cannot hold type %s; choose f32, f16, bf16, nf4 or fp4, or write a .gguf", w.o.Type)
 	}
 	c := w.c.Config()
-	m := quantize.MixModel{Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads}
+	m := quantize.MixModel{Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads, Importance: w.o.Importance != nil}
 	m.Arch, _ = c.GGUFKeys()[0].Value.(string)
 	list := w.c.Tensors()
 	tensors := make([]quantize.MixTensor, len(list))
@@ -57,4 +61,41 @@ func (w *writing) chooseMix() error {
 		w.mixed[list[i].Name] = typ
 	}
 	return nil
+}
+
+// importance is what the importance matrix says of a tensor's columns; nil where it says nothing, and of
+// blocks that have nothing to choose.
+func (w *writing) importance(t *target) ([]float32, error) {
+	if w.o.Importance == nil || len(t.Shape) < 2 {
+		return nil, nil
+	}
+	if elems, _ := t.codec.Block(); elems == 1 {
+		return nil, nil
+	}
+	name, _ := w.c.Config().GGUFName(t.Name)
+	mean := w.o.Importance.Entries[name].Mean
+	switch {
+	case mean == nil || len(mean) == t.cols:
+		return mean, nil
+	case name == "token_embd.weight": // llama.cpp's older matrices have it wrong, and are read all the same
+		return nil, nil
+	}
+	return nil, fmt.Errorf("the importance matrix has %d columns for %q, not %d; it is of another model", len(mean), name, t.cols)
+}
+
+// importanceKeys are what llama-quantize writes of the importance matrix it used.
+func (w *writing) importanceKeys() []gguf.KV {
+	m := w.o.Importance
+	if m == nil {
+		return nil
+	}
+	keys := []gguf.KV{gguf.Entry("quantize.imatrix.file", w.o.ImportanceFile)}
+	if len(m.Datasets) > 0 {
+		keys = append(keys, gguf.Entry("quantize.imatrix.dataset", m.Datasets[0]))
+	}
+	keys = append(keys, gguf.Entry("quantize.imatrix.entries_count", uint32(len(m.Entries))))
+	if m.Chunks > 0 {
+		keys = append(keys, gguf.Entry("quantize.imatrix.chunks_count", uint32(m.Chunks)))
+	}
+	return keys
 }

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/graftml/graft/gguf"
+	"github.com/graftml/graft/internal/imatrix"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
@@ -27,6 +28,10 @@ type Options struct {
 	Type string
 	// FourBit are the options of a 4-bit Type; its Type and DType fields are set by Write.
 	FourBit quantize.Options4
+	// Importance, where set, weighs the errors of quantized tensors; ImportanceFile is the name of its file
+	// for the output's metadata. It is for GGUF alone.
+	Importance     *imatrix.Matrix
+	ImportanceFile string
 	// ShardSize bounds a safetensors file in bytes; 0 means one file, whatever its size.
 	ShardSize int64
 	Workers   int // 0: one a processor
@@ -95,6 +100,7 @@ type target struct {
 	encoder  quantize.Encoder // nil for 4 bits, and where stored bytes are copied
 	fourBit  *quantize.Options4
 	copied   bool // stored bytes go through unchanged
+	weights  []float32 // importance of the columns, or nil
 	rowBytes int64
 	cols     int
 	heads    int // rows of a head, where the output's order differs
@@ -235,7 +241,8 @@ func (w *writing) prepare(t *target) error {
 	if t.encoder, err = quantize.LookupEncoder(t.Codec); err != nil {
 		return fmt.Errorf("%w; choose a type with --type", err)
 	}
-	return nil
+	t.weights, err = w.importance(t)
+	return err
 }
 
 // prepare4 is prepare for the 4-bit codecs. A tensor that keeps its type keeps its blocks, too.
@@ -371,7 +378,7 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.encoder.Encode(raw, values)
+		t.encoder.EncodeWeighted(raw, values, t.weights)
 		if w.o.Errors {
 			back := grown(&b.back, len(values))
 			t.encoder.Decode(back, raw)

@@ -106,6 +106,7 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 		keys = append(keys, gguf.Entry("general.file_type", ft))
 	}
 	keys = append(keys, gguf.Entry("general.quantization_version", uint32(2)))
+	keys = append(keys, w.importanceKeys()...)
 	tok, err := w.c.Tokenizer()
 	if err != nil {
 		return nil, err
