@@ -15,6 +15,8 @@ import (
 // half reads the half-precision number at the start of b.
 func half(b []byte) float32 { return kernel.F16Value(binary.LittleEndian.Uint16(b)) }
 
+func putHalf(b []byte, v float32) { binary.LittleEndian.PutUint16(b, kernel.F16Bits(v)) }
+
 // Nibbles of a 32-value block lie in halves: byte i holds value i in its low
 // half and value i+16 in its high half. Package kernel decodes Q8_0, Q4_0 and Q4_1, and encodes
 // these three and Q5_0 and Q5_1.
@@ -77,4 +79,39 @@ func exp2(e int) float32 {
 		return math.Float32frombits(1 << (e + 149))
 	}
 	return math.Float32frombits(uint32(e+127) << 23)
+}
+
+// reciprocal is 1/d, or 0 for 0.
+func reciprocal(d float32) float32 {
+	if d == 0 {
+		return 0
+	}
+	return 1 / d
+}
+
+// magnitude is |v|.
+func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
+
+// encodeMXFP4: a power of two below a quarter of the largest magnitude's, and the nearest of the table's
+// multiples of it, the first of several.
+func encodeMXFP4(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[17:], src[32:] {
+		x := src[:32]
+		var e byte
+		if top := magnitude(kernel.Peak(x)); top > 0 {
+			// A float32's logarithm: just below a power of two it is the power's.
+			e = byte(int(math.Floor(float64(float32(math.Log2(float64(top)))))) - 2 + 127)
+		}
+		d := exp2(int(e) - 128)
+		dst[0] = e
+		putFour(dst[1:17], func(i int) byte {
+			best, least := 0, magnitude(float32(mxfp4Values[0]*d)-x[i])
+			for k, v := range mxfp4Values {
+				if err := magnitude(float32(v*d) - x[i]); err < least {
+					best, least = k, err
+				}
+			}
+			return byte(best)
+		})
+	}
 }

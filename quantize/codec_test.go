@@ -108,7 +108,9 @@ func TestEncodeExtremes(t *testing.T) {
 		}
 		elems, size := e.Block()
 		for i, v := range extremes {
-			src, dst := make([]float32, 32), make([]byte, 32/elems*size)
+			src := make([]float32, max(32, elems))
+			dst := make([]byte, len(src)/elems*size)
+			importance := make([]float32, len(src))
 			for j := range src {
 				src[j] = v
 				if j%2 == 1 {
@@ -116,6 +118,11 @@ func TestEncodeExtremes(t *testing.T) {
 				}
 			}
 			e.Encode(dst, src)
+			e.Decode(make([]float32, len(src)), dst)
+			for j := range importance {
+				importance[j] = float32(j % 3)
+			}
+			e.EncodeWeighted(dst, src, importance)
 			e.Decode(src, dst)
 		}
 	}

@@ -35,6 +35,22 @@ func goldenBits(seed uint64, n int) []uint32 {
 // goldenValues are n float32 values of a kind that make.py describes.
 func goldenValues(seed uint64, n int, kind string, thresholds []uint32) []float32 {
 	x := make([]float32, n)
+	switch kind {
+	case "bell", "outliers", "positive", "flat":
+		w := goldenBits(seed, 3*n)
+		for i := range x {
+			x[i] = float32(math.Ldexp(float64(int(w[3*i]&0xffffff+w[3*i+1]&0xffffff+w[3*i+2]&0xffffff)-3<<23), -24))
+			switch {
+			case kind == "outliers" && i%97 == 0:
+				x[i] *= 64
+			case kind == "positive":
+				x[i] = magnitude(x[i])
+			case kind == "flat":
+				x[i] = x[i/48*48]
+			}
+		}
+		return x
+	}
 	for i, w := range goldenBits(seed, n) {
 		if kind == "half" {
 			x[i] = float32(math.Ldexp(float64(int(w&255)-128), -7-int(w>>8&7)))
@@ -424,4 +440,45 @@ func readSafetensors(t *testing.T, path string) map[string]Saved {
 		m[name] = Saved{name, e.DType, e.Shape, b[n+e.Offsets[0] : n+e.Offsets[1]]}
 	}
 	return m
+}
+
+// blockCase is one of blocks.json: rows of a kind that libggml encoded.
+type blockCase struct {
+	digest
+	Type, Kind, Importance string
+	Seed                   uint64
+	Rows, Cols             int
+}
+
+// TestBlocks compares with libggml's own blocks, without and with importance.
+func TestBlocks(t *testing.T) {
+	var golden []blockCase
+	readGolden(t, "blocks.json", &golden)
+	if len(golden) < 300 {
+		t.Fatalf("only %d cases", len(golden))
+	}
+	forEachImpl(t, func(t *testing.T) { checkBlocks(t, golden) })
+}
+
+func checkBlocks(t *testing.T, golden []blockCase) {
+	for _, g := range golden {
+		e, err := LookupEncoder(g.Type)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := Size(e, g.Rows*g.Cols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var importance []float32
+		if g.Importance != "" {
+			importance = goldenValues(g.Seed+1000, g.Cols, g.Importance, nil)
+			for i, v := range importance {
+				importance[i] = magnitude(v)
+			}
+		}
+		got := make([]byte, n)
+		e.EncodeWeighted(got, goldenValues(g.Seed, g.Rows*g.Cols, g.Kind, nil), importance)
+		g.check(t, g.Type+" of "+g.Kind+" values with importance "+g.Importance, got)
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -47,7 +48,7 @@ takes its place; where they part further than the number type explains, nothing 
   graft convert model-hf -o model.gguf --type f16
   graft convert model.gguf -o bundle --to onnx --adapter pirate=out/pirate --adapter haiku=out/haiku`,
 		Flags: append(append(writeFlags(), fourBitFlags()...),
-			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, nf4, fp4; by default each tensor's own"},
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights, by default each tensor's own: " + checkpoint.TypeNames()},
 			&cli.StringSliceFlag{Name: "adapter", Usage: "`NAME=PATH[:scale]` of an adapter to put into an ONNX bundle; repeatable"}),
 		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
 	}
@@ -59,12 +60,15 @@ func quantizeCommand() *cli.Command {
 		Usage:     "write a model with fewer bits a weight",
 		ArgsUsage: "IN",
 		Description: `nf4 and fp4 make a folder in bitsandbytes' form, byte for byte what bitsandbytes writes, which
-transformers loads; ggml's types make a GGUF file.
+transformers loads. ggml's types make a GGUF file: each tensor gets the type that llama-quantize gives
+it in a file of that name, and byte for byte what it writes. With an importance matrix, made by
+llama.cpp or here from a text like those the model is for, fewer bits lose less.
 
   graft quantize model.gguf -o model-nf4 --type nf4
-  graft quantize model-hf -o model-q8.gguf --type q8_0 --report`,
-		Flags: append(append(writeFlags(), fourBitFlags()...),
-			&cli.StringFlag{Name: "type", Usage: "number `TYPE`: nf4, fp4, q8_0, q4_0, q4_1, q5_0, q5_1, f16, bf16", Required: true}),
+  graft quantize model-hf -o model-q4.gguf --type q4_k_m
+  graft quantize model-hf -o model-q3.gguf --type q3_k_m --imatrix notes.txt --report`,
+		Flags: append(append(append(writeFlags(), fourBitFlags()...), imatrixFlags()...),
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE`: " + checkpoint.TypeNames(), Required: true}),
 		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
 	}
 }
@@ -152,10 +156,15 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 		return err
 	}
 	defer out.discard()
+	matrix, err := importance(ctx, c, m, form)
+	if err != nil {
+		return err
+	}
 	bar := newProgress("writing " + out.name)
 	report, err := checkpoint.Write(ctx, m, out.path(), checkpoint.Options{
 		Form: form, Type: strings.ToLower(typ), ShardSize: shard, Workers: c.Int("workers"),
-		FourBit:  quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
+		FourBit:    quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
+		Importance: matrix, ImportanceFile: filepath.Base(c.String("imatrix")),
 		Progress: bar.update, Errors: c.Bool("report"),
 	})
 	bar.finish()

@@ -80,6 +80,9 @@ func (o *linearOp) private(t *Tape) []buffer {
 func (o *linearOp) forward(c *call) {
 	x, y, m := c.in(0), c.output(), c.rows()
 	w := &o.weight.Matrix
+	if c.tape.watch != nil {
+		c.tape.watch(o.place, x, m)
+	}
 	if o.bias != nil {
 		bias := kernel.F32Vec(o.bias.Matrix.F32)
 		for i := range m {

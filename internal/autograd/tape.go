@@ -39,6 +39,7 @@ type Tape struct {
 	batch     Batch
 	positions []int32
 	cache     *Cache
+	watch     func(place int, x kernel.Vec, rows int)
 	off       bool // adapters are left out
 	lossOnly  bool
 	dropKey   uint64 // 0: no dropout
@@ -72,6 +73,10 @@ func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
 	t.adapters[place] = adapters
 	t.plan = nil
 }
+
+// Watch has f called before every product inside blocks with its place and its input x (rows, in), which is
+// valid during the call only. Nil ends that.
+func (t *Tape) Watch(f func(place int, x kernel.Vec, rows int)) { t.watch = f }
 
 // Mode says how a pass runs. The zero Mode is plain evaluation.
 type Mode struct {

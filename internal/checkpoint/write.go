@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/graftml/graft/gguf"
+	"github.com/graftml/graft/internal/imatrix"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
@@ -20,12 +21,17 @@ import (
 // Options say what Write makes of a model.
 type Options struct {
 	Form Form
-	// Type is the number format of the weights: a codec's name ("f16", "q8_0"), or "nf4" or "fp4" for
-	// bitsandbytes' 4-bit form; empty keeps each tensor's own where the form can hold it. Vectors, and
-	// with 4 bits everything bitsandbytes leaves alone, keep a float type.
+	// Type is the number format of the weights: a codec's name ("f16"), for GGUF also one of
+	// llama-quantize's mixes ("q4_k_m", "q8_0"), or "nf4" or "fp4" for bitsandbytes' 4-bit form; empty
+	// keeps each tensor's own where the form can hold it. Vectors, and with 4 bits everything
+	// bitsandbytes leaves alone, keep a float type.
 	Type string
 	// FourBit are the options of a 4-bit Type; its Type and DType fields are set by Write.
 	FourBit quantize.Options4
+	// Importance, where set, weighs the errors of quantized tensors; ImportanceFile is the name of its file
+	// for the output's metadata. It is for GGUF alone.
+	Importance     *imatrix.Matrix
+	ImportanceFile string
 	// ShardSize bounds a safetensors file in bytes; 0 means one file, whatever its size.
 	ShardSize int64
 	Workers   int // 0: one a processor
@@ -79,6 +85,8 @@ type writing struct {
 	c       *Checkpoint
 	o       Options
 	ctx     context.Context
+	mix     *quantize.Mix     // the Type, where it is one
+	mixed   map[string]string // the codec it gives a tensor, "" where it leaves it alone
 	tensors []*target
 	done    atomic.Int64
 	total   int64
@@ -92,6 +100,7 @@ type target struct {
 	encoder  quantize.Encoder // nil for 4 bits, and where stored bytes are copied
 	fourBit  *quantize.Options4
 	copied   bool // stored bytes go through unchanged
+	weights  []float32 // importance of the columns, or nil
 	rowBytes int64
 	cols     int
 	heads    int // rows of a head, where the output's order differs
@@ -108,10 +117,8 @@ func (w *writing) plan() error {
 	if err != nil {
 		return err
 	}
-	if t := strings.ToUpper(w.o.Type); t != "" && t != "NF4" && t != "FP4" {
-		if _, err := quantize.LookupEncoder(t); err != nil {
-			return fmt.Errorf("%w; choose f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, or, for a folder, nf4 or fp4", err)
-		}
+	if err := w.chooseMix(); err != nil {
+		return err
 	}
 	kinds := map[string]model.Kind{}
 	for _, p := range params {
@@ -137,8 +144,11 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 	want := strings.ToUpper(w.o.Type)
 	vector := len(t.Shape) == 1
 	if w.o.Form == GGUF {
-		if vector {
+		if vector || w.mix != nil && w.mixed[t.Name] == "" {
 			return "F32"
+		}
+		if w.mix != nil {
+			return w.mixed[t.Name]
 		}
 		if want == "" {
 			if want = t.Codec; want == "NF4" || want == "FP4" {
@@ -231,7 +241,8 @@ func (w *writing) prepare(t *target) error {
 	if t.encoder, err = quantize.LookupEncoder(t.Codec); err != nil {
 		return fmt.Errorf("%w; choose a type with --type", err)
 	}
-	return nil
+	t.weights, err = w.importance(t)
+	return err
 }
 
 // prepare4 is prepare for the 4-bit codecs. A tensor that keeps its type keeps its blocks, too.
@@ -367,7 +378,7 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.encoder.Encode(raw, values)
+		t.encoder.EncodeWeighted(raw, values, t.weights)
 		if w.o.Errors {
 			back := grown(&b.back, len(values))
 			t.encoder.Decode(back, raw)

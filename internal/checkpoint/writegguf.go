@@ -100,10 +100,13 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 			panic(fmt.Sprintf("checkpoint: internal error: key %s of type %T", k.Name, v))
 		}
 	}
-	if ft, ok := fileTypes[w.mainCodec()]; ok {
+	if w.mix != nil {
+		keys = append(keys, gguf.Entry("general.file_type", w.mix.FileType()))
+	} else if ft, ok := fileTypes[w.mainCodec()]; ok {
 		keys = append(keys, gguf.Entry("general.file_type", ft))
 	}
 	keys = append(keys, gguf.Entry("general.quantization_version", uint32(2)))
+	keys = append(keys, w.importanceKeys()...)
 	tok, err := w.c.Tokenizer()
 	if err != nil {
 		return nil, err

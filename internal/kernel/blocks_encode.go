@@ -63,35 +63,28 @@ func reciprocal(d float32) float32 {
 	return 1 / d
 }
 
-// truncate is v without its fraction, clamped to [0, top]: a C conversion
-// without its undefined cases.
+// truncate is v without its fraction, clamped to [0, top]. What no int32 can hold becomes 0, as
+// the low byte of such a conversion is on x86: that happens where the scale is so near the smallest
+// float32 that its reciprocal is infinite.
 func truncate(v float32, top int) byte {
-	switch {
-	case !(v > 0):
+	if !(v > 0 && v < 1<<31) {
 		return 0
-	case v >= float32(top):
-		return byte(top)
 	}
-	return byte(v)
+	return byte(min(int(v), top))
 }
 
-// roundInt8 is v to the nearest whole number, halves away from zero, clamped to
-// an int8.
+// roundInt8 is v to the nearest whole number, halves away from zero, and of that the low byte, as
+// a conversion on x86 leaves it.
 func roundInt8(v float32) int8 {
-	switch {
-	case v >= 127:
-		return 127
-	case v <= -128:
-		return -128
-	case v != v:
+	if !(v > -1<<31 && v < 1<<31) {
 		return 0
 	}
 	// In float64 the sum is exact, so that cutting off its fraction rounds.
-	return int8(int32(float64(v) + math.Copysign(0.5, float64(v))))
+	return int8(int64(float64(v) + math.Copysign(0.5, float64(v))))
 }
 
-// peak is the value of largest magnitude in x, the first of several.
-func peak(x []float32) float32 {
+// Peak is the value of largest magnitude in x, the first of several.
+func Peak(x []float32) float32 {
 	var m, top float32
 	for _, v := range x {
 		if a := magnitude(v); a > top {
@@ -100,9 +93,6 @@ func peak(x []float32) float32 {
 	}
 	return m
 }
-
-// magnitude is |v|.
-func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
 // extent is the smallest and largest of x, the first of equal ones: that
 // decides the sign of a zero.
@@ -122,7 +112,7 @@ func extent(x []float32) (low, high float32) {
 func encodeQ8_0Generic(dst []byte, src []float32) {
 	for ; len(src) > 0; dst, src = dst[34:], src[32:] {
 		x, q := src[:32], dst[2:34]
-		d := magnitude(peak(x)) / 127
+		d := magnitude(Peak(x)) / 127
 		id := reciprocal(d)
 		putHalf(dst, d)
 		for i, v := range x {
@@ -134,7 +124,7 @@ func encodeQ8_0Generic(dst []byte, src []float32) {
 func encodeQ4_0Generic(dst []byte, src []float32) {
 	for ; len(src) > 0; dst, src = dst[18:], src[32:] {
 		x, q := src[:32], dst[2:18]
-		d := peak(x) / -8
+		d := Peak(x) / -8
 		id := reciprocal(d)
 		putHalf(dst, d)
 		for i := range q {
@@ -164,10 +154,10 @@ func encodeQ4_1Generic(dst []byte, src []float32) {
 func encodeQ5_0Generic(dst []byte, src []float32) {
 	for ; len(src) > 0; dst, src = dst[22:], src[32:] {
 		x := src[:32]
-		d := peak(x) / -16
+		d := Peak(x) / -16
 		id := reciprocal(d)
 		putHalf(dst, d)
-		putFive(dst[2:22], func(i int) byte { return truncate(float32(x[i]*id)+16.5, 31) })
+		PackFive(dst[2:22], func(i int) byte { return truncate(float32(x[i]*id)+16.5, 31) })
 	}
 }
 
@@ -179,12 +169,12 @@ func encodeQ5_1Generic(dst []byte, src []float32) {
 		id := reciprocal(d)
 		putHalf(dst, d)
 		putHalf(dst[2:], low)
-		putFive(dst[4:24], func(i int) byte { return truncate(float32((x[i]-low)*id)+0.5, 31) })
+		PackFive(dst[4:24], func(i int) byte { return truncate(float32((x[i]-low)*id)+0.5, 31) })
 	}
 }
 
-// putFive stores 32 codes of 5 bits: the word of fifth bits, then the nibbles.
-func putFive(dst []byte, code func(i int) byte) {
+// PackFive stores 32 codes of 5 bits: the word of fifth bits, then the nibbles.
+func PackFive(dst []byte, code func(i int) byte) {
 	var high uint32
 	for i := range 16 {
 		lo, hi := code(i), code(i+16)

@@ -5,7 +5,7 @@
 DATA encodeConst<>+0(SB)/4, $0x7fffffff  // magnitude
 DATA encodeConst<>+4(SB)/4, $0x42fe0000  // 127
 DATA encodeConst<>+8(SB)/4, $0x3f800000  // 1
-DATA encodeConst<>+12(SB)/4, $0xc3000000 // -128
+DATA encodeConst<>+12(SB)/4, $0xff       // a byte
 DATA encodeConst<>+16(SB)/4, $0x3f000000 // 0.5
 DATA encodeConst<>+20(SB)/4, $0xbe000000 // -1/8
 DATA encodeConst<>+24(SB)/4, $0x41080000 // 8.5
@@ -114,15 +114,17 @@ GLOBL packOrder<>(SB), RODATA|NOPTR, $32
 	FIRST                     \
 	VBROADCASTSS (SI)(AX*4), Y5
 
-// CODE turns a vector into codes: x·Y6 + Y11, cut to whole numbers in [0, Y14].
+// CODE turns a vector into codes: x·Y6 + Y11, cut to whole numbers in [0, Y9]. What no int32
+// holds is converted to the least one.
 #define CODE(y) \
 	VMULPS     Y6, y, y  \
 	VADDPS     Y11, y, y \
-	VMAXPS     Y12, y, y \
-	VMINPS     Y14, y, y \
-	VCVTTPS2DQ y, y
+	VCVTTPS2DQ y, y      \
+	VPMAXSD    Y12, y, y \
+	VPMINSD    Y9, y, y
 
 #define CODES \
+	VCVTTPS2DQ Y14, Y9 \
 	CODE(Y0) \
 	CODE(Y1) \
 	CODE(Y2) \
@@ -174,23 +176,20 @@ GLOBL packOrder<>(SB), RODATA|NOPTR, $32
 	VSUBPS y, Y2, Y2 \
 	VSUBPS y, Y3, Y3
 
-// ROUND turns a vector into whole numbers: y·Y6 to the nearest, halves away from zero, in
-// [-128, 127], and 0 for NaN. Y11 is a half, Y10 -128.
+// ROUND turns a vector into the low bytes of whole numbers: y·Y6 to the nearest, halves away from
+// zero. Y11 is a half, Y10 the mask of a byte.
 #define ROUND(y) \
-	VMULPS     Y6, y, y        \
-	VCMPPS     $7, y, y, Y7    \
-	VMINPS     Y14, y, y       \
-	VMAXPS     Y10, y, y       \
-	VROUNDPS   $3, y, Y8       \
-	VSUBPS     Y8, y, Y9       \
-	VPAND      Y15, Y9, Y9     \
+	VMULPS     Y6, y, y         \
+	VROUNDPS   $3, y, Y8        \
+	VSUBPS     Y8, y, Y9        \
+	VPAND      Y15, Y9, Y9      \
 	VCMPPS     $13, Y11, Y9, Y9 \
-	VPANDN     y, Y15, Y5      \
-	VPOR       Y13, Y5, Y5     \
-	VPAND      Y9, Y5, Y5      \
-	VADDPS     Y5, Y8, Y8      \
-	VPAND      Y7, Y8, Y8      \
-	VCVTTPS2DQ Y8, y
+	VPANDN     y, Y15, Y5       \
+	VPOR       Y13, Y5, Y5      \
+	VPAND      Y9, Y5, Y5       \
+	VADDPS     Y5, Y8, Y8       \
+	VCVTTPS2DQ Y8, y            \
+	VPAND      Y10, y, y
 
 // func encodeQ8_0AVX2(dst *byte, src *float32, blocks int) int
 TEXT ·encodeQ8_0AVX2(SB), NOSPLIT, $0-32
@@ -210,9 +209,9 @@ loop:
 	ROUND(Y1)
 	ROUND(Y2)
 	ROUND(Y3)
-	VPACKSSDW    Y1, Y0, Y0
-	VPACKSSDW    Y3, Y2, Y2
-	VPACKSSWB    Y2, Y0, Y0
+	VPACKUSDW    Y1, Y0, Y0
+	VPACKUSDW    Y3, Y2, Y2
+	VPACKUSWB    Y2, Y0, Y0
 	VMOVDQU      packOrder<>(SB), Y1
 	VPERMD       Y0, Y1, Y0
 	VMOVDQU      Y0, 2(DI)

@@ -1,10 +1,11 @@
 """Makes the golden files of package quantize.
 
-usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, config.json
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, blocks.json, mixes.json,
+                                                 config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
 Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2.4.6,
-safetensors 0.8.0, transformers 5.23.0.
+safetensors 0.8.0, transformers 5.23.0, llama-cpp-python 0.3.36 (its libggml is 0.25.3, built without fused multiply-add).
 
 Inputs are not stored: both sides make them with the same integer generator (golden_test.go). Outputs are stored whole where
 they are short, and by their SHA-256 always.
@@ -33,6 +34,16 @@ def bits(seed, n):
 
 def values(seed, n, kind):
     """n float32 values; every kind is exact in float32, "half" in float16 and bfloat16 too."""
+    if kind in ("bell", "outliers", "positive", "flat"):  # sums of three words
+        m = (bits(seed, 3 * n) & 0xFFFFFF).astype(np.int64).reshape(n, 3).sum(axis=1) - 3 * (1 << 23)
+        x = (m.astype(np.float64) * 2.0**-24).astype(np.float32)
+        if kind == "outliers":
+            x[::97] *= 64
+        if kind == "positive":
+            x = np.abs(x)
+        if kind == "flat":  # runs of 48 the same
+            x = x[np.arange(n) // 48 * 48]
+        return x
     w = bits(seed, n)
     if kind == "half":  # 8 bits of mantissa, 8 binades
         m = (w & 255).astype(np.int64) - 128
@@ -229,6 +240,99 @@ def ggml(out):
     (out / "ggml.json").write_text(json.dumps(dict(decode=decode, encode=encode), indent=0))
 
 
+def blocks(out, rows=6):
+    """Blocks as libggml itself writes them, without and with the importance of each column."""
+    import ctypes
+
+    import llama_cpp
+    from gguf import GGMLQuantizationType
+    from gguf.constants import GGML_QUANT_SIZES
+
+    lib = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    chunk = lib.ggml_quantize_chunk
+    chunk.restype = ctypes.c_size_t
+    chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    cases, cols = [], 1280
+    for name in "Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL MXFP4 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS".split():
+        elems, size = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+        for kind in ("plain", "half", "zeros", "tiny", "small", "huge", "bell", "outliers", "positive", "flat"):
+            for importance in ("", "positive", "zeros"):
+                seed = 5000 + len(cases)
+                x = values(seed, rows * cols, kind)
+                y = np.zeros(len(x) // elems * size, dtype=np.uint8)
+                w = None
+                if importance:
+                    w = np.abs(values(seed + 1000, cols, importance))
+                chunk(GGMLQuantizationType[name], x.ctypes.data, y.ctypes.data, 0, rows, cols, w.ctypes.data if importance else None)
+                cases.append(dict(type=name, kind=kind, importance=importance, seed=seed, rows=rows, cols=cols, **digest(y.tobytes())))
+    (out / "blocks.json").write_text(json.dumps(cases, indent=0))
+
+
+# Models whose tensors the mixes are tried on: architecture, layers, heads of queries and of values, columns, columns of
+# ffn_down, whether there is an output.weight, and a block's matrices.
+SEPARATE = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+MIXED = [
+    ("llama", 32, 8, 2, 256, 512, True, SEPARATE),
+    ("llama", 80, 8, 2, 256, 256, False, SEPARATE),
+    ("llama", 26, 4, 4, 320, 80, False, SEPARATE),
+    ("qwen2", 80, 4, 4, 256, 512, True, SEPARATE),
+    ("phi3", 17, 4, 4, 256, 512, True, ["attn_qkv", "attn_output", "ffn_up", "ffn_down"]),
+    ("gemma3", 13, 4, 1, 512, 96, False, SEPARATE),
+]
+FILE_TYPES = dict(
+    Q4_0=2, Q4_1=3, Q8_0=7, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_S=11, Q3_K_M=12, Q3_K_L=13, Q4_K_S=14, Q4_K_M=15, Q5_K_S=16, Q5_K_M=17, Q6_K=18,
+    IQ4_NL=25, IQ4_XS=30,
+)
+
+
+def mixes(out):
+    """Which type llama_model_quantize gives each tensor of a model; the types of blk.0.…, blk.1.… in the order of the list
+    above, after token_embd and, where there is one, output."""
+    import ctypes
+    import tempfile
+
+    import llama_cpp
+    from gguf import GGUFReader, GGUFWriter
+
+    letters = {}
+    models = []
+    with tempfile.TemporaryDirectory() as tmp:
+        for arch, layers, heads, kv, cols, down, untied, block in MIXED:
+            names = ["token_embd"] + ["output"] * untied + [f"blk.{i}.{b}" for i in range(layers) for b in block]
+            w = GGUFWriter(f"{tmp}/a.gguf", arch)
+            for key, v in dict(context_length=64, embedding_length=cols, block_count=layers, feed_forward_length=down, vocab_size=8).items():
+                w.add_uint32(f"{arch}.{key}", v)
+            w.add_uint32(f"{arch}.attention.head_count", heads)
+            w.add_uint32(f"{arch}.attention.head_count_kv", kv)
+            w.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", 1e-5)
+            w.add_uint32(f"{arch}.attention.sliding_window", 64)
+            for n in names:
+                w.add_tensor(n + ".weight", np.ones((2, down if n.endswith("ffn_down") else cols), dtype=np.float32))
+            w.add_tensor("output_norm.weight", np.ones(cols, dtype=np.float32))
+            w.write_header_to_file()
+            w.write_kv_data_to_file()
+            w.write_tensors_to_file()
+            w.close()
+            m = dict(arch=arch, layers=layers, heads=heads, kv=kv, cols=cols, down=down, untied=untied, block=block, types={})
+            for name, number in FILE_TYPES.items():
+                for importance in (False, True):
+                    p = llama_cpp.llama_model_quantize_default_params()
+                    p.ftype, p.nthread = number, 1
+                    if importance:  # of nothing in particular: that there is one counts
+                        data = (ctypes.c_float * 1)(1)
+                        rows = (llama_cpp.llama_model_imatrix_data * 2)()
+                        rows[0].name, rows[0].data, rows[0].size = b"none", data, 1
+                        p.imatrix = ctypes.cast(rows, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+                    assert llama_cpp.llama_model_quantize(f"{tmp}/a.gguf".encode(), f"{tmp}/b.gguf".encode(), ctypes.byref(p)) == 0
+                    r = GGUFReader(f"{tmp}/b.gguf")
+                    assert r.fields["general.file_type"].contents() == number
+                    got = {t.name: t.tensor_type.name for t in r.tensors}
+                    assert got["output_norm.weight"] == "F32"
+                    m["types"][name + "+" * importance] = "".join(letters.setdefault(got[n + ".weight"], chr(65 + len(letters))) for n in names)
+            models.append(m)
+    (out / "mixes.json").write_text(json.dumps(dict(letters=letters, file_types=FILE_TYPES, models=models), indent=0))
+
+
 def config(out):
     """quantization_config as transformers writes it, and which modules its skip patterns leave alone."""
     from transformers import BitsAndBytesConfig
@@ -273,5 +377,7 @@ else:
     folder = Path(sys.argv[1])
     config(folder)
     ggml(folder)
+    blocks(folder)
+    mixes(folder)
     mean(folder)
     bnb4(folder)
