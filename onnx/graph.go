@@ -182,14 +182,33 @@ func (b *builder) Linear(p model.Linear, x string) string {
 }
 
 // Head is Linear, unless it shares the embedding table, which it then reads through a Transpose.
-func (b *builder) Head(p model.Linear, x string) string {
+func (b *builder) Head(p model.Head, x string) string {
 	b.at = ""
+	if p.Scale != 0 && p.Scale != 1 || p.Softcap != 0 {
+		b.fail("a head with a scale or a softcap: %w", ErrUnsupported)
+	}
 	if p.Tied == "" {
-		return b.Linear(p, x)
+		return b.Linear(p.Linear, x)
 	}
 	table := b.table(p.Weight(), p.Out, p.In)
 	weight := b.emit(node{op: "Transpose", name: nodeName(p.Module) + "/Transpose", inputs: []string{table}}, p.Out)
-	return b.finish(p, x, weight)
+	return b.finish(p.Linear, x, weight)
+}
+
+// Split cuts a fused product.
+func (b *builder) Split(x string, widths ...int) []string {
+	b.fail("a fused product: %w", ErrUnsupported)
+	out := make([]string, len(widths))
+	for i := range out {
+		out[i] = x
+	}
+	return out
+}
+
+// Scale is Mul by a constant.
+func (b *builder) Scale(_ float64, x string) string {
+	b.fail("a factor: %w", ErrUnsupported)
+	return x
 }
 
 // finish emits y = x·weight + (x·A)·B + bias, weight being (in, out).

@@ -83,9 +83,29 @@ func (r *recorder) Gated(act model.Activation, gate, up autograd.Var) autograd.V
 	return r.graph.SwiGLU(gate, up)
 }
 
+func (r *recorder) unsupported(what string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("engine: recording model: %s: %w", what, model.ErrUnsupported)
+	}
+}
+
+func (r *recorder) Scale(_ float64, x autograd.Var) autograd.Var {
+	r.unsupported("a factor")
+	return x
+}
+
+func (r *recorder) Split(x autograd.Var, widths ...int) []autograd.Var {
+	r.unsupported("a fused product")
+	out := make([]autograd.Var, len(widths))
+	for i := range out {
+		out[i] = x
+	}
+	return out
+}
+
 func (r *recorder) Add(a, b autograd.Var) autograd.Var { return r.graph.Add(a, b) }
 
-func (r *recorder) Head(p model.Linear, x autograd.Var) autograd.Var {
+func (r *recorder) Head(p model.Head, x autograd.Var) autograd.Var {
 	if p.Bias && r.err == nil {
 		r.err = fmt.Errorf("engine: recording model: a head with a bias: %w", model.ErrUnsupported)
 	}

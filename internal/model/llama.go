@@ -48,5 +48,5 @@ func llamaForward[V any](c *Config, o Ops[V], tokens V) V {
 		up := o.Linear(linear("mlp.up_proj", c.Hidden, c.Intermediate, c.MLPBias), h)
 		x = o.Add(x, o.Linear(linear("mlp.down_proj", c.Intermediate, c.Hidden, c.MLPBias), o.Gated(c.Act, gate, up)))
 	}
-	return o.Head(c.head(), o.RMSNorm(Norm{Module: "model.norm", Width: c.Hidden, Eps: c.RMSEps}, x))
+	return o.Head(Head{Linear: c.head()}, o.RMSNorm(Norm{Module: "model.norm", Width: c.Hidden, Eps: c.RMSEps}, x))
 }
