@@ -3,6 +3,8 @@ package model
 import (
 	"bytes"
 	"fmt"
+	"math"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,18 +20,18 @@ func (c *Config) JSON(extra map[string]any) ([]byte, error) {
 		"architectures": []string{a.Class}, "model_type": c.Arch,
 		"hidden_size": c.Hidden, "intermediate_size": c.Intermediate, "num_hidden_layers": c.Layers,
 		"num_attention_heads": c.Heads, "num_key_value_heads": c.KVHeads,
-		"vocab_size": c.Vocab, "max_position_embeddings": c.Context, "rms_norm_eps": c.RMSEps,
-		"tie_word_embeddings": c.Tied, "rope_theta": c.RopeTheta, "rope_scaling": nil,
+		"vocab_size": c.Vocab, "max_position_embeddings": c.Context, "rms_norm_eps": real(c.RMSEps),
+		"tie_word_embeddings": c.Tied, "rope_theta": real(c.RopeTheta), "rope_scaling": nil,
 		"rope_parameters": c.ropeParameters(),
 		"bos_token_id":    id(c.BOS), "pad_token_id": id(c.PAD), "eos_token_id": nil,
 	}
 	for k, v := range map[string]any{
 		"hidden_act": string(c.Act), "hidden_activation": string(c.Act), "attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias,
-		"head_dim": c.HeadDim, "partial_rotary_factor": c.partialRotary(),
+		"head_dim": c.HeadDim, "partial_rotary_factor": real(c.partialRotary()),
 		"query_pre_attn_scalar": c.queryScalar(), "attn_logit_softcapping": orNull(c.AttnSoftcap), "final_logit_softcapping": orNull(c.FinalSoftcap),
-		"embedding_multiplier": c.EmbeddingScale, "attention_multiplier": c.AttentionScale,
-		"residual_multiplier": c.ResidualScale, "logits_scaling": c.LogitsDivisor,
-		"no_rope_layers": c.ropeLayers(), "rope_local_base_freq": c.LocalTheta,
+		"embedding_multiplier": real(c.EmbeddingScale), "attention_multiplier": real(c.AttentionScale),
+		"residual_multiplier": real(c.ResidualScale), "logits_scaling": real(c.LogitsDivisor),
+		"no_rope_layers": c.ropeLayers(), "rope_local_base_freq": real(c.LocalTheta),
 	} {
 		if a.has(k) {
 			h[k] = v
@@ -88,14 +90,33 @@ func orNull(v float64) any {
 	if v == 0 {
 		return nil
 	}
-	return v
+	return real(v)
 }
 
 func (c *Config) queryScalar() any {
 	if s := c.QueryScalar; s == float64(int(s)) {
 		return int(s) // the class wants a whole number
 	}
-	return c.QueryScalar
+	return real(c.QueryScalar)
+}
+
+// real is a number that stays one of floating point when it is whole: transformers 5 looks at the type.
+type real float64
+
+// MarshalJSON writes 20 as 20.0.
+func (r real) MarshalJSON() ([]byte, error) {
+	if v := float64(r); v == math.Trunc(v) && math.Abs(v) < 1e15 {
+		return strconv.AppendFloat(nil, v, 'f', 1, 64), nil
+	}
+	return json.Marshal(float64(r))
+}
+
+func reals(vs []float64) []real {
+	out := make([]real, len(vs))
+	for i, v := range vs {
+		out[i] = real(v)
+	}
+	return out
 }
 
 func (c *Config) windowKeys(a *Arch, h map[string]any) {
@@ -145,14 +166,14 @@ func (c *Config) ropeParameters() map[string]any {
 	if c.RopeScaling != nil {
 		m = c.RopeScaling.json()
 	}
-	m["rope_theta"] = c.RopeTheta
+	m["rope_theta"] = real(c.RopeTheta)
 	if c.RotaryDim != 0 {
-		m["partial_rotary_factor"] = c.partialRotary()
+		m["partial_rotary_factor"] = real(c.partialRotary())
 	}
 	if c.LocalTheta == 0 {
 		return m
 	}
-	return map[string]any{"full_attention": m, "sliding_attention": map[string]any{"rope_type": "default", "rope_theta": c.LocalTheta}}
+	return map[string]any{"full_attention": m, "sliding_attention": map[string]any{"rope_type": "default", "rope_theta": real(c.LocalTheta)}}
 }
 
 // json returns the dictionary that transformers takes scaling from.
@@ -160,16 +181,16 @@ func (s *RopeScaling) json() map[string]any {
 	m := map[string]any{"rope_type": s.Type}
 	switch s.Type {
 	case "linear":
-		m["factor"] = s.Factor
+		m["factor"] = real(s.Factor)
 	case "llama3":
-		m["factor"], m["low_freq_factor"], m["high_freq_factor"] = s.Factor, s.LowFreqFactor, s.HighFreqFactor
+		m["factor"], m["low_freq_factor"], m["high_freq_factor"] = real(s.Factor), real(s.LowFreqFactor), real(s.HighFreqFactor)
 	case "yarn":
-		m["factor"], m["attention_factor"], m["beta_fast"], m["beta_slow"] = s.Factor, s.AttentionFactor, s.BetaFast, s.BetaSlow
+		m["factor"], m["attention_factor"], m["beta_fast"], m["beta_slow"] = real(s.Factor), real(s.AttentionFactor), real(s.BetaFast), real(s.BetaSlow)
 		if s.Untruncated {
 			m["truncate"] = false
 		}
 	case "longrope":
-		m["short_factor"], m["long_factor"], m["attention_factor"] = s.Short, s.Long, s.AttentionFactor
+		m["short_factor"], m["long_factor"], m["attention_factor"] = reals(s.Short), reals(s.Long), real(s.AttentionFactor)
 	}
 	if s.OriginalContext > 0 {
 		m["original_max_position_embeddings"] = s.OriginalContext

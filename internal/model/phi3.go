@@ -18,11 +18,14 @@ func init() {
 "sliding_window":null}`,
 		names:    map[string]string{"post_attention_layernorm": "ffn_norm", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
 		llamaCpp: limits{square: true, scalings: "longrope no-yarn"},
-		writeGGUF: func(c *Config) []Key {
+		writeGGUF: func(c *Config) (keys []Key) {
 			if c.Window == 0 { // llama.cpp tells Phi 4 by it
-				return []Key{{slidingWindow, uint32(0)}}
+				keys = append(keys, Key{slidingWindow, uint32(0)})
 			}
-			return nil
+			if c.RopeScaling == nil {
+				keys = append(keys, Key{ropeScaling + "original_context_length", uint32(c.Context)})
+			}
+			return keys
 		},
 	})
 }
@@ -44,9 +47,9 @@ func phi3Forward[V any](c *Config, o Ops[V], tokens V) V {
 // factor of sines and cosines stands there only where it is not the one that follows from the rest.
 func (c *Config) phi3Scaling() map[string]any {
 	s := c.RopeScaling
-	m := map[string]any{"type": s.Type, "short_factor": s.Short, "long_factor": s.Long}
+	m := map[string]any{"type": s.Type, "short_factor": reals(s.Short), "long_factor": reals(s.Long)}
 	if s.AttentionFactor != longFactor(float64(c.Context)/float64(s.OriginalContext), s.OriginalContext) {
-		m["attention_factor"] = s.AttentionFactor
+		m["attention_factor"] = real(s.AttentionFactor)
 	}
 	return m
 }
