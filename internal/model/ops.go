@@ -104,8 +104,22 @@ const (
 // Forward runs the architecture's definition under an interpreter: tokens → logits.
 func Forward[V any](c *Config, o Ops[V], tokens V) (V, error) {
 	switch c.Arch {
-	case "llama":
+	case "llama", "mistral", "smollm3":
 		return llamaForward(c, o, tokens), nil
+	case "qwen2":
+		return qwen2Forward(c, o, tokens), nil
+	case "qwen3":
+		return qwen3Forward(c, o, tokens), nil
+	case "gemma2":
+		return gemma2Forward(c, o, tokens), nil
+	case "gemma3_text":
+		return gemma3Forward(c, o, tokens), nil
+	case "granite":
+		return graniteForward(c, o, tokens), nil
+	case "olmo2":
+		return olmo2Forward(c, o, tokens), nil
+	case "phi3":
+		return phi3Forward(c, o, tokens), nil
 	}
 	var none V
 	return none, unknownArch(c.Arch)
