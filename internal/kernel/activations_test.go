@@ -179,6 +179,11 @@ func TestHalfRows(t *testing.T) {
 			GLUBackward(GELUTanh, dgate, dup, of(d), of(a), of(b))
 			return []Vec{y, dgate, dup}
 		},
+		"factor": func(of func([]float32) Vec) []Vec {
+			y := of(make([]float32, rows*c))
+			ScaleVec(y, of(a), 0.37)
+			return []Vec{y}
+		},
 		"rope": func(of func([]float32) Vec) []Vec {
 			x := of(a)
 			Rope(x, rows, heads, dim, positions, cos, sin, dim, false)
