@@ -25,6 +25,7 @@ type Arch struct {
 	keys     map[string]bool // those of defaults
 
 	slides     func(c *Config, h *hfConfig) (func(i int) bool, error) // which layers slide without layer_types; nil: all
+	scaling4   func(c *Config) map[string]any                         // rope_scaling, where transformers 4 allows some keys only
 	names      map[string]string                                      // module → GGUF stem, where it departs from the common table
 	pairs      bool                                                   // ggml rotates neighbouring features, see RowHeads
 	offset     bool                                                   // gains are stored less one in a folder, see Offset

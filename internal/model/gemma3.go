@@ -93,7 +93,7 @@ func gemmaScale(largest int) func(c *Config) string {
 }
 
 func gemmaScalar(c *Config, largest int) float64 {
-	if c.Layers == largest {
+	if c.Layers == largest && c.Heads > 0 {
 		return float64(c.Hidden / c.Heads)
 	}
 	return float64(c.HeadDim)

@@ -43,9 +43,11 @@ func (c *Config) JSON(extra map[string]any) ([]byte, error) {
 	c.windowKeys(a, h)
 	if s := c.RopeScaling; s != nil {
 		h["rope_scaling"] = s.json()
+		if a.scaling4 != nil {
+			h["rope_scaling"] = a.scaling4(c)
+		}
 		if a.has("original_max_position_embeddings") {
 			h["original_max_position_embeddings"] = s.OriginalContext
-			h["rope_scaling"] = c.phi3Scaling()
 		}
 	} else if a.has("original_max_position_embeddings") {
 		h["original_max_position_embeddings"] = c.Context

@@ -10,7 +10,13 @@ func init() {
 		defaults: `{"vocab_size":50304,"hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":32,"num_attention_heads":32,
 "num_key_value_heads":null,"hidden_act":"silu","max_position_embeddings":2048,"rms_norm_eps":1e-5,"eos_token_id":50279,"pad_token_id":1,
 "tie_word_embeddings":false,"rope_theta":10000,"attention_bias":false}`,
-		names:    sandwich,
+		names: sandwich,
+		scaling4: func(c *Config) map[string]any {
+			if s := c.RopeScaling; s.Type == "linear" {
+				return map[string]any{"type": s.Type, "factor": real(s.Factor)}
+			}
+			return c.RopeScaling.json()
+		},
 		llamaCpp: limits{square: true, head: "own"},
 	})
 }

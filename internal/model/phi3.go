@@ -18,6 +18,7 @@ func init() {
 "sliding_window":null}`,
 		names:    map[string]string{"post_attention_layernorm": "ffn_norm", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
 		llamaCpp: limits{square: true, scalings: "longrope no-yarn"},
+		scaling4: (*Config).phi3Scaling,
 		writeGGUF: func(c *Config) (keys []Key) {
 			if c.Window == 0 { // llama.cpp tells Phi 4 by it
 				keys = append(keys, Key{slidingWindow, uint32(0)})

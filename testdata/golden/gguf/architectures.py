@@ -191,7 +191,7 @@ def check(graft, llama, options, name, cfg, context, dir):
         note = f" ({theirs:.2g} with a GELU of 32 bits)"
         for m in model.modules():
             if hasattr(m, "act_fn"):
-                m.act_fn = gelu16
+                m.act_fn.forward = gelu16
         theirs = np.abs(got - logits_of(model, ids)).max()
     done = run(gguf, back)
     if done.returncode:
