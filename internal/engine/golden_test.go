@@ -180,7 +180,8 @@ func TestGradientsEqualPEFT(t *testing.T) {
 }
 
 func TestGradientsEqualTransformers(t *testing.T) {
-	for _, name := range []string{"full", "full_bias"} {
+	for _, name := range []string{"full", "full_bias", "full_qwen2", "full_qwen3", "full_gemma2-softcap", "full_gemma3-pattern", "full_granite-bias",
+		"full_olmo2-groups", "full_phi3-long"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, name)
 			forEachImpl(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, t
 
 families/NAME.* are the same of every other architecture and way in which its configurations differ: those of
 internal/testmodel/configs.json, with fewer words. Attention is the eager one, some sequences are longer than the window.
-With the word families only these are made.
+full_NAME.* are full training of some of them. With the word families only these are made.
 
 steps.json and steps_untied.json are full training by transformers' Trainer: its arguments, the text, which byte by byte
 is the tokens, and the losses and norms of gradients step by step; beside each the parameters at the end.
@@ -150,7 +150,7 @@ def lora(out, name, cfg, quantize=False, build=build):
     save(out, name, dict(config=cfg, r=R, alpha=ALPHA, sequences=sequences, loss=loss.item(), quant="nf4" if quantize else ""), tensors)
 
 
-def full(out, name, cfg):
+def full(out, name, cfg, build=build):
     sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((9, 6))]
     model = build(cfg)
     logits = logits_of(model, sequences)
@@ -167,6 +167,10 @@ def families(out):
     for name, cfg in configs.items():
         if cfg["model_type"] != "llama" or "yarn" in name:
             lora(out, name, cfg | dict(vocab_size=53), build=build_any)
+    # Gradients of what adapters leave alone: gains less one and of heads, biases, tables that are multiplied.
+    for name in ("qwen2", "qwen3", "gemma3-pattern", "gemma2-softcap", "granite-bias", "olmo2-groups", "phi3-long"):
+        long = dict(original_max_position_embeddings=8) if name.startswith("phi3") else {}
+        full(out.parent, f"full_{name}", configs[name] | dict(vocab_size=41, intermediate_size=16) | long, build=build_any)
 
 
 class Grab(TrainerCallback):
