@@ -137,7 +137,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 	if err := os.Mkdir(filepath.Join(dir, adapterDir), 0o777); err != nil {
 		return err
 	}
-	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots}
+	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots, LongAfter: b.longAfter}
 	return m.write(dir)
 }
 
@@ -251,6 +251,12 @@ func (w *dataWriter) parameter(off int64, l *load) error {
 		}
 		w.encode(w.rows)
 		w.sum.Write(w.raw)
+		if l.offset != 0 {
+			for i := range w.rows {
+				w.rows[i] += l.offset
+			}
+			w.encode(w.rows)
+		}
 		var err error
 		if l.transpose {
 			err = w.writeTurned(off, lo, n, l)

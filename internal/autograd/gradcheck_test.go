@@ -53,7 +53,9 @@ func (b *bench) random(n int, scale, offset float32) []float32 {
 
 func (b *bench) embed(width int) Var { return b.g.Embed(b.weight("embed", vocab, width, 1, 0)) }
 
-func (b *bench) head(x Var) { b.g.Head(b.weight("head", vocab, b.g.Width(x), 0.5, 0), x) }
+func (b *bench) head(x Var) {
+	b.g.Head(b.weight("head", vocab, b.g.Width(x), 0.5, 0), kernel.LogitSpec{}, x)
+}
 
 // check compares gradients with finite differences, on every implementation of the kernels.
 func (b *bench) check(t *testing.T, adapters map[int][]*LowRank, mode Mode) {
@@ -154,15 +156,102 @@ func TestEmbedAndHead(t *testing.T) {
 func TestTied(t *testing.T) {
 	b := newBench()
 	w := b.weight("tied", vocab, 6, 0.7, 0)
-	b.g.Head(w, b.g.Embed(w))
+	b.g.Head(w, kernel.LogitSpec{}, b.g.Embed(w))
 	b.check(t, nil, Mode{})
 }
 
 func TestRMSNorm(t *testing.T) {
 	for _, width := range []int{12, 4} { // the whole row, and groups of it
+		for _, offset := range []float32{0, 1} {
+			b := newBench()
+			b.head(b.g.RMSNorm(b.weight("gain", 1, width, 0.3, 1-offset), 1e-3, offset, b.embed(12)))
+			b.check(t, nil, Mode{})
+		}
+	}
+}
+
+// TestHead: logits with a factor, a cap, and both.
+func TestHead(t *testing.T) {
+	for _, spec := range []kernel.LogitSpec{{Scale: 0.6}, {Softcap: 2}, {Scale: 1.7, Softcap: 3}} {
 		b := newBench()
-		b.head(b.g.RMSNorm(b.weight("gain", 1, width, 0.3, 1), 1e-3, b.embed(12)))
+		b.g.Head(b.weight("head", vocab, 6, 0.5, 0), spec, b.embed(6))
 		b.check(t, nil, Mode{})
+	}
+}
+
+// TestScale: factors on a table's rows, on a product that goes into a sum, on what attention makes, on
+// a norm, and one on another.
+func TestScale(t *testing.T) {
+	b := newBench()
+	x := b.g.Scale(1.5, b.embed(6))
+	x = b.g.Add(x, b.g.Scale(0.4, b.g.Scale(0.7, b.g.Linear(b.weight("W", 6, 6, 0.5, 0), nil, x))))
+	q, k, v := b.g.Linear(b.weight("q", 4, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("k", 4, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("v", 4, 6, 0.6, 0), nil, x)
+	y := b.g.Scale(0.8, b.g.Attention(kernel.AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 4, Scale: 0.5}, q, k, v))
+	x = b.g.Add(x, b.g.Linear(b.weight("o", 6, 4, 0.6, 0), nil, y))
+	x = b.g.Add(b.g.Scale(2, b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, 0, x)), x)
+	b.head(b.g.Linear(b.weight("V", 7, 6, 0.4, 0), nil, b.g.Scale(0.9, b.g.RMSNorm(b.weight("gain2", 1, 6, 0.3, 1), 1e-3, 0, x))))
+	b.check(t, nil, Mode{})
+}
+
+// fused is a unit and attention whose products are cut.
+func fused(b *bench, x Var) Var {
+	qkv := b.g.Split(b.g.Linear(b.weight("qkv", 16, 6, 0.6, 0), b.weight("bias", 1, 16, 0.5, 0), x), 8, 4, 4)
+	a := angles(2)
+	y := b.g.Attention(kernel.AttentionSpec{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 0.5}, b.g.Rope(2, 4, a, qkv[0]), b.g.Rope(1, 4, a, qkv[1]), qkv[2])
+	x = b.g.Add(x, b.g.Linear(b.weight("o", 6, 8, 0.6, 0), nil, y))
+	unit := b.g.Split(b.g.Linear(b.weight("gate_up", 18, 6, 0.5, 0), nil, x), 9, 9)
+	return b.g.Add(x, b.g.Linear(b.weight("down", 6, 9, 0.5, 0), nil, b.g.Gated(kernel.SiLU, unit[0], unit[1])))
+}
+
+func TestSplit(t *testing.T) {
+	b := newBench()
+	b.head(fused(b, b.embed(6)))
+	b.check(t, nil, Mode{})
+}
+
+// TestSplitLowRank trains adapters on products that are cut, one of two at a place, with dropout.
+func TestSplitLowRank(t *testing.T) {
+	for _, frozen := range []bool{false, true} {
+		b := newBench()
+		b.head(fused(b, b.embed(6)))
+		if frozen {
+			for _, w := range b.weights {
+				w.Grad = nil
+			}
+		}
+		first, second, still := b.lowRank(6, 16, 3, true), b.lowRank(6, 18, 2, true), b.lowRank(6, 18, 2, false)
+		first.Dropout = 0.3
+		b.check(t, map[int][]*LowRank{0: {first}, 2: {still, second}}, Mode{DropKey: 77})
+	}
+}
+
+// TestSplitIsProduct: values of a product that is cut are those of the product itself, bit for bit.
+func TestSplitIsProduct(t *testing.T) {
+	b := newBench()
+	w, bias, l := b.weight("W", 15, 6, 0.4, 0), b.weight("bias", 1, 15, 0.5, 0), b.lowRank(6, 15, 2, true)
+	table := b.weight("embed", vocab, 6, 1, 0)
+	run := func(cut bool) [][]float32 {
+		g := &Graph{}
+		y := []Var{g.Linear(w, bias, g.Embed(table))}
+		if cut {
+			y = g.Split(y[0], 4, 1, 10)
+		}
+		tape := NewTape(g, Generating)
+		tape.SetAdapters(0, []*LowRank{l})
+		tape.Forward(b.batch, Mode{})
+		var out [][]float32
+		c := &tape.plan.calls[1]
+		for k := range y {
+			out = append(out, slices.Clone(c.output(k).F32))
+		}
+		return out
+	}
+	whole, parts := run(false)[0], run(true)
+	for i := range b.batch.Tokens {
+		row := slices.Concat(parts[0][4*i:4*i+4], parts[1][i:i+1], parts[2][10*i:10*i+10])
+		if !slices.Equal(row, whole[15*i:15*i+15]) {
+			t.Fatalf("token %d: %v, want %v", i, row, whole[15*i:15*i+15])
+		}
 	}
 }
 
@@ -268,16 +357,18 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-func TestSwiGLU(t *testing.T) {
-	b := newBench()
-	x := b.embed(6)
-	b.head(b.g.SwiGLU(b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 6, 0.6, 0), nil, x)))
-	b.check(t, nil, Mode{})
+func TestGated(t *testing.T) {
+	for _, act := range []kernel.Act{kernel.SiLU, kernel.GELUTanh} {
+		b := newBench()
+		x := b.embed(6)
+		b.head(b.g.Gated(act, b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 6, 0.6, 0), nil, x)))
+		b.check(t, nil, Mode{})
+	}
 }
 
 // angles turns by a few distinct frequencies.
 func angles(half int) *Angles {
-	return NewAngles(half, func(cos, sin []float32) {
+	return NewAngles(half, 0, func(cos, sin []float32) {
 		for i := range cos {
 			a := float64(i/half) / float64(1+i%half)
 			cos[i], sin[i] = float32(math.Cos(a)), float32(math.Sin(a))
@@ -292,16 +383,95 @@ func TestRope(t *testing.T) {
 	b.check(t, nil, Mode{})
 }
 
+// TestRopePart rotates a part of each head, of longer sequences by angles of their own, cosines and
+// sines lengthened.
+func TestRopePart(t *testing.T) {
+	b := newBench()
+	x := b.g.Linear(b.weight("W", 16, 6, 0.6, 0), nil, b.embed(6))
+	b.head(b.g.Rope(2, 8, stretched(2, 3), x))
+	b.check(t, nil, Mode{})
+}
+
+// stretched are angles with rows of their own for sequences of more than original tokens.
+func stretched(half, original int) *Angles {
+	return NewAngles(half, original, func(cos, sin []float32) {
+		for i := range cos {
+			a := float64(i/half) / float64(1+i%half)
+			if row := i / half; row >= original {
+				a = float64(row-original) / float64(3+i%half)
+			}
+			cos[i], sin[i] = 1.2*float32(math.Cos(a)), 1.2*float32(math.Sin(a))
+		}
+	})
+}
+
+// TestRopeChoice: a sequence of a packed batch is rotated as if it were alone, and a cached one as if
+// it ran at once, by the angles that its own length calls for.
+func TestRopeChoice(t *testing.T) {
+	b := newBench()
+	table := b.weight("embed", vocab, 8, 1, 0)
+	g := &Graph{}
+	x := g.Rope(1, 8, stretched(3, 3), g.Embed(table))
+	g.Head(b.weight("head", vocab, 8, 0.5, 0), kernel.LogitSpec{}, x)
+	logits := func(tape *Tape, batch Batch, mode Mode) []float32 {
+		tape.Forward(batch, mode)
+		out := make([]float32, len(batch.Tokens)*vocab)
+		tape.Logits(out, 0, len(batch.Tokens))
+		return out
+	}
+	tape := NewTape(g, Generating)
+	packed := logits(tape, b.batch, Mode{})
+	for s := range 3 {
+		lo, hi := b.batch.Seq[s], b.batch.Seq[s+1]
+		alone := logits(NewTape(g, Generating), Batch{Tokens: b.batch.Tokens[lo:hi], Seq: []int32{0, hi - lo}}, Mode{})
+		if !slices.Equal(alone, packed[int(lo)*vocab:int(hi)*vocab]) {
+			t.Errorf("sequence %d is rotated otherwise in a batch", s)
+		}
+	}
+	short := logits(tape, Batch{Tokens: []int32{3, 1, 4}, Seq: []int32{0, 3}}, Mode{})
+	if slices.Equal(short[2*vocab:], packed[2*vocab:3*vocab]) {
+		t.Error("a short and a long sequence are rotated alike")
+	}
+	// The whole is longer than 3 tokens, of which the cache must know before the third.
+	cache := g.NewCache()
+	if !cache.Reach(4) {
+		t.Error("an empty cache does not take a long sequence")
+	}
+	cached := logits(tape, Batch{Tokens: []int32{3, 1}, Seq: []int32{0, 2}}, Mode{Cache: cache})
+	cached = append(cached, logits(tape, Batch{Tokens: []int32{4, 1}, Seq: []int32{0, 2}}, Mode{Cache: cache})...)
+	if !slices.Equal(cached, packed[:4*vocab]) {
+		t.Error("a cached sequence is rotated otherwise")
+	}
+}
+
+// TestReach: a cache forgets what was rotated for another length.
+func TestReach(t *testing.T) {
+	g := &Graph{}
+	g.Rope(1, 8, stretched(3, 3), g.Embed(newBench().weight("embed", vocab, 8, 1, 0)))
+	c := g.NewCache()
+	for _, step := range []struct {
+		length, reach int
+		fits          bool
+	}{{0, 2, true}, {2, 3, true}, {3, 4, false}, {0, 4, true}, {4, 5, true}, {2, 3, false}, {0, 9, true}} {
+		c.length = step.length
+		if got := c.Reach(step.reach); got != step.fits || !got && c.length != 0 {
+			t.Errorf("%d tokens, of %d to be: fits %v, %d left", step.length, step.reach, got, c.length)
+		}
+	}
+}
+
 func TestAttention(t *testing.T) {
 	for _, window := range []int{0, 2} {
-		b := newBench()
-		x := b.embed(6)
-		a := angles(2)
-		q := b.g.Rope(4, 4, a, b.g.Linear(b.weight("q", 16, 6, 0.6, 0), nil, x))
-		k := b.g.Rope(2, 4, a, b.g.Linear(b.weight("k", 8, 6, 0.6, 0), nil, x))
-		v := b.g.Linear(b.weight("v", 8, 6, 0.6, 0), nil, x)
-		b.head(b.g.Attention(kernel.AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 4, Scale: 0.5, Window: window}, q, k, v))
-		b.check(t, nil, Mode{})
+		for _, softcap := range []float32{0, 0.8} {
+			b := newBench()
+			x := b.embed(6)
+			a := angles(2)
+			q := b.g.Rope(4, 4, a, b.g.Linear(b.weight("q", 16, 6, 0.6, 0), nil, x))
+			k := b.g.Rope(2, 4, a, b.g.Linear(b.weight("k", 8, 6, 0.6, 0), nil, x))
+			v := b.g.Linear(b.weight("v", 8, 6, 0.6, 0), nil, x)
+			b.head(b.g.Attention(kernel.AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 4, Scale: 0.5, Window: window, Softcap: softcap}, q, k, v))
+			b.check(t, nil, Mode{})
+		}
 	}
 }
 
@@ -309,12 +479,12 @@ func TestAttention(t *testing.T) {
 func TestFrozenOperand(t *testing.T) {
 	b := newBench()
 	x := b.embed(6)
-	g := b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, x)
+	g := b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, 0, x)
 	q := b.g.Linear(b.weight("q", 4, 6, 0.6, 0), nil, g)
 	k := b.g.Linear(b.weight("k", 4, 6, 0.6, 0), nil, x)
 	v := b.g.Linear(b.weight("v", 4, 6, 0.6, 0), nil, x)
 	y := b.g.Attention(kernel.AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 4, Scale: 0.5}, q, k, v)
-	b.head(b.g.SwiGLU(b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 4, 0.6, 0), nil, y)))
+	b.head(b.g.Gated(kernel.SiLU, b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 4, 0.6, 0), nil, y)))
 	for _, w := range b.weights {
 		if w.Name != "gain" && w.Name != "v" {
 			w.Grad = nil

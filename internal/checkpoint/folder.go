@@ -154,6 +154,7 @@ type folderSource struct {
 	tensors []Tensor
 	codecs  map[string]quantize.Codec // of the tensors stored as numbers
 	params  map[string]model.Param    // of the tensors stored in 4 bits
+	stored  map[string]string         // names in the files, where they are others
 	recent  recent
 	scratch sync.Pool
 }
@@ -189,20 +190,20 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, stored: map[string]string{}}
 	known := map[string]bool{}
 	for _, p := range params {
-		known[p.Name] = true
-		t, ok := set.Tensor(p.Name)
+		t, ok := s.find(p.Name)
 		if !ok {
 			return nil, fmt.Errorf("tensor %q %v is missing", p.Name, p.Shape)
 		}
+		known[t.Name] = true
 		codec := string(t.DType)
-		if kind, ok := fourBit(set, p.Name); ok {
+		if kind, ok := fourBit(set, t.Name); ok {
 			codec = strings.ToUpper(kind)
 			s.params[p.Name] = p
 			for _, suffix := range []string{"absmax", "quant_map", "nested_absmax", "nested_quant_map", "quant_state.bitsandbytes__" + kind} {
-				known[p.Name+"."+suffix] = true
+				known[t.Name+"."+suffix] = true
 			}
 		} else {
 			if !slices.Equal(t.Shape, p.Shape) {
@@ -226,7 +227,18 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 // writers saved, and the head of a model whose head is its embedding table.
 func ignorable(c *model.Config, name string) bool {
 	return strings.HasSuffix(name, ".rotary_emb.inv_freq") || strings.HasSuffix(name, ".attention.masked_bias") ||
-		c.Tied && name == "lm_head.weight"
+		c.Tied && slices.Contains(c.FolderNames("lm_head.weight"), name) || c.Foreign(name)
+}
+
+// find returns a parameter's tensor under whichever of its names the files have.
+func (s *folderSource) find(name string) (safetensors.Tensor, bool) {
+	for _, n := range s.config.FolderNames(name) {
+		if t, ok := s.set.Tensor(n); ok {
+			s.stored[name] = n
+			return t, true
+		}
+	}
+	return safetensors.Tensor{}, false
 }
 
 // fourBit reports whether a weight is stored in bitsandbytes' 4-bit form, and which.
@@ -241,7 +253,7 @@ func fourBit(set *safetensors.Set, name string) (kind string, ok bool) {
 
 // load4 reads a 4-bit tensor and its tables.
 func (s *folderSource) load4(p model.Param) (*quantize.Tensor4, error) {
-	q, err := quantize.Load4(p.Name, func(name string) (string, []int, []byte, bool, error) {
+	q, err := quantize.Load4(s.stored[p.Name], func(name string) (string, []int, []byte, bool, error) {
 		t, ok := s.set.Tensor(name)
 		if !ok {
 			return "", nil, nil, false, nil
@@ -285,7 +297,7 @@ func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
 	_, size := codec.Block()
 	buf := getScratch(&s.scratch, len(dst)*size)
 	defer s.scratch.Put(buf)
-	if err := s.set.ReadAt(name, *buf, int64(lo)*int64(len(*buf)/max(1, hi-lo))); err != nil {
+	if err := s.set.ReadAt(s.stored[name], *buf, int64(lo)*int64(len(*buf)/max(1, hi-lo))); err != nil {
 		return err
 	}
 	codec.Decode(dst, *buf)
@@ -296,7 +308,7 @@ func (s *folderSource) RawRows(name string, lo, hi int, dst []byte) (bool, error
 	if s.codecs[name] == nil {
 		return false, nil
 	}
-	return true, s.set.ReadAt(name, dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))
+	return true, s.set.ReadAt(s.stored[name], dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))
 }
 
 // getScratch takes a buffer of n bytes out of a pool.

@@ -38,11 +38,7 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	if !ok || len(embedding.Dims) != 2 {
 		return nil, errors.New(`tensor "token_embd.weight" (vocabulary, width) is missing`)
 	}
-	divisors, err := ropeDivisors(f)
-	if err != nil {
-		return nil, err
-	}
-	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)), divisors)
+	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)))
 	if err != nil {
 		return nil, err
 	}
@@ -78,22 +74,43 @@ type ggufKeys struct{ f *gguf.File }
 
 func (k ggufKeys) Uint32(key string) (uint32, bool, error)   { return gguf.Value[uint32](k.f, key) }
 func (k ggufKeys) Float32(key string) (float32, bool, error) { return gguf.Value[float32](k.f, key) }
+func (k ggufKeys) Bool(key string) (bool, bool, error)       { return gguf.Value[bool](k.f, key) }
 func (k ggufKeys) String(key string) (string, bool, error)   { return gguf.Value[string](k.f, key) }
 func (k ggufKeys) HasTensor(name string) bool                { _, ok := k.f.Tensor(name); return ok }
 
-const ropeFreqs = "rope_freqs.weight"
+// Bools reads a list of flags, which may stand as numbers.
+func (k ggufKeys) Bools(key string) ([]bool, error) {
+	kv, ok := k.f.Get(key)
+	if !ok {
+		return nil, nil
+	}
+	var out []bool
+	switch v := kv.Value.(type) {
+	case []bool:
+		out = v
+	case []uint32:
+		for _, n := range v {
+			out = append(out, n != 0)
+		}
+	case []int32:
+		for _, n := range v {
+			out = append(out, n != 0)
+		}
+	}
+	return out, nil
+}
 
-// ropeDivisors reads rope_freqs.weight, nil where the file has none.
-func ropeDivisors(f *gguf.File) ([]float32, error) {
-	t, ok := f.Tensor(ropeFreqs)
+// Vector reads divisors of rotary frequencies.
+func (k ggufKeys) Vector(name string) ([]float32, error) {
+	t, ok := k.f.Tensor(name)
 	if !ok {
 		return nil, nil
 	}
 	if t.Type != gguf.F32 || t.Size > 1<<16 {
-		return nil, fmt.Errorf("tensor %q is %s of %d bytes, not a short vector of F32", ropeFreqs, t.Type, t.Size)
+		return nil, fmt.Errorf("tensor %q is %s of %d bytes, not a short vector of F32", name, t.Type, t.Size)
 	}
 	data := make([]byte, t.Size)
-	if err := f.ReadAt(t, data, 0); err != nil {
+	if err := k.f.ReadAt(t, data, 0); err != nil {
 		return nil, err
 	}
 	out := make([]float32, len(data)/4)
@@ -201,7 +218,8 @@ type ggufTensor struct {
 	gguf.Tensor
 	codec    quantize.Codec // nil where this version cannot decode the type
 	rowBytes int64
-	headRows int // rows a head where the order differs, else 0
+	headRows int     // rows a head where the order differs, else 0
+	offset   float32 // what the stored values are larger by, see model.Config.Offset
 }
 
 func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
@@ -210,7 +228,10 @@ func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
 		return nil, err
 	}
 	s := &ggufSource{config: c, f: f, stored: map[string]ggufTensor{}}
-	known := map[string]bool{ropeFreqs: true}
+	known := map[string]bool{}
+	for name := range c.RopeDivisors() {
+		known[name] = true
+	}
 	for _, p := range params {
 		name, ok := c.GGUFName(p.Name)
 		if !ok {
@@ -227,7 +248,7 @@ func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
 		if err != nil && !errors.Is(err, quantize.ErrUnsupported) {
 			return nil, err
 		}
-		st := ggufTensor{Tensor: t, codec: codec, rowBytes: t.Size / int64(p.Shape[0])}
+		st := ggufTensor{Tensor: t, codec: codec, rowBytes: t.Size / int64(p.Shape[0]), offset: c.Offset(p.Name)}
 		if c.RowHeads(p.Name) > 0 {
 			st.headRows = p.Shape[0] / c.RowHeads(p.Name)
 		}
@@ -269,12 +290,17 @@ func (s *ggufSource) Rows(name string, lo, hi int, dst []float32) error {
 		return err
 	}
 	t.codec.Decode(dst, *buf)
+	if t.offset != 0 {
+		for i := range dst {
+			dst[i] -= t.offset
+		}
+	}
 	return nil
 }
 
 func (s *ggufSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
 	t, ok := s.stored[name]
-	if !ok {
+	if !ok || t.offset != 0 { // the bytes are those of other values
 		return false, nil
 	}
 	return true, s.raw(t, lo, hi, dst)

@@ -103,7 +103,8 @@ type target struct {
 	weights  []float32 // importance of the columns, or nil
 	rowBytes int64
 	cols     int
-	heads    int // rows of a head, where the output's order differs
+	heads    int     // rows of a head, where the output's order differs
+	offset   float32 // what the output's values are larger by
 
 	packedBytes int64 // of a 4-bit tensor, with its scales
 
@@ -217,6 +218,7 @@ func (w *writing) prepare(t *target) error {
 		if h := w.c.Config().RowHeads(t.Name); h > 0 {
 			t.heads = t.Shape[0] / h
 		}
+		t.offset = w.c.Config().Offset(t.Name)
 	}
 	if t.Codec == "NF4" || t.Codec == "FP4" {
 		if w.o.Form == GGUF {
@@ -234,7 +236,7 @@ func (w *writing) prepare(t *target) error {
 	t.codec = codec
 	elems, bytes := codec.Block()
 	t.rowBytes = int64(t.cols/elems) * int64(bytes)
-	if t.from == t.Codec && HasRaw(w.c.Source, t.Name) {
+	if t.from == t.Codec && t.offset == 0 && HasRaw(w.c.Source, t.Name) {
 		t.copied = true
 		return nil
 	}
@@ -377,6 +379,11 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 		values, err := w.values(b, t, lo, hi)
 		if err != nil {
 			return nil, err
+		}
+		if t.offset != 0 {
+			for i := range values {
+				values[i] += t.offset
+			}
 		}
 		t.encoder.EncodeWeighted(raw, values, t.weights)
 		if w.o.Errors {

@@ -18,14 +18,17 @@ var fileTypes = map[string]uint32{"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_
 
 // gguf writes one GGUF file.
 func (w *writing) gguf(out string) error {
+	if err := w.c.Config().CheckGGUF(); err != nil {
+		return err
+	}
 	keys, err := w.ggufKeys()
 	if err != nil {
 		return err
 	}
 	var specs []gguf.Spec
 	divisors := w.c.Config().RopeDivisors()
-	if divisors != nil { // extra tensors come first, as in llama.cpp's files
-		specs = append(specs, gguf.Spec{Name: ropeFreqs, Dims: []int64{int64(len(divisors))}, Type: gguf.F32})
+	for _, name := range slices.Sorted(maps.Keys(divisors)) { // extra tensors come first, as in llama.cpp's files
+		specs = append(specs, gguf.Spec{Name: name, Dims: []int64{int64(len(divisors[name]))}, Type: gguf.F32})
 	}
 	names := make([]string, len(w.tensors))
 	for i, t := range w.tensors {
@@ -53,12 +56,12 @@ func (w *writing) gguf(out string) error {
 		return err
 	}
 	defer file.Close()
-	if divisors != nil {
-		data := make([]byte, 0, 4*len(divisors))
-		for _, d := range divisors {
+	for name, values := range divisors {
+		data := make([]byte, 0, 4*len(values))
+		for _, d := range values {
 			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(d))
 		}
-		if err := file.WriteAt(ropeFreqs, data, 0); err != nil {
+		if err := file.WriteAt(name, data, 0); err != nil {
 			return err
 		}
 	}
@@ -95,6 +98,8 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 		case float32:
 			keys = append(keys, gguf.Entry(k.Name, v))
 		case string:
+			keys = append(keys, gguf.Entry(k.Name, v))
+		case []bool:
 			keys = append(keys, gguf.Entry(k.Name, v))
 		default:
 			panic(fmt.Sprintf("checkpoint: internal error: key %s of type %T", k.Name, v))

@@ -17,6 +17,7 @@ type AttentionSpec struct {
 	Heads, KVHeads, HeadDim int
 	Scale                   float32 // of the scores q·k
 	Window                  int     // query i sees keys j with i − j < Window; 0 = all j ≤ i
+	Softcap                 float32 // scaled scores s become Softcap·tanh(s/Softcap); 0 = as they are
 }
 
 const (
@@ -385,13 +386,16 @@ func (t *forwardTask) finish(sc *forwardScratch, b *block, head, at int) {
 	}
 }
 
-// softmaxRow turns scores of query i, of keys [lo, hi), into weights relative to the
+// softmaxRow turns scaled scores of query i, of keys [lo, hi), into weights relative to the
 // largest score so far, and rescales what was summed under an earlier one.
 func (t *forwardTask) softmaxRow(sc *forwardScratch, i, lo, hi int) {
 	if hi <= lo {
 		return
 	}
 	row := sc.s[i*kTile : (i+1)*kTile]
+	if c := t.spec.Softcap; c != 0 {
+		vecSoftcap(row[lo:hi], row[lo:hi], c)
+	}
 	if m := vecMax(row[lo:hi]); m > sc.max[i] {
 		if sc.sum[i] != 0 {
 			shrink := exp32(sc.max[i] - m)

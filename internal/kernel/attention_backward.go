@@ -114,21 +114,45 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(row, lo, hi, tileRows)
-			if lo < hi {
-				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
-			}
+			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
 		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first)
 		for i := range b.n {
-			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
-				vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
-			}
+			lo, hi := b.visible(i, first, t.spec.Window)
+			t.slopes(sc, i, lo, hi)
 		}
 		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first)
 		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
 	}
 	t.store(sc, b, at, t.spec.Scale)
+}
+
+// weights turns scaled scores of query i, of keys [lo, hi) of the tile, into probabilities.
+// With a softcap, dp becomes the gradient behind it at once, as long as the capped scores
+// are there.
+func (t *backwardTask) weights(sc *backwardScratch, b *block, head, i, lo, hi int) {
+	if hi <= lo {
+		return
+	}
+	row := sc.p[i*kTile+lo : i*kTile+hi]
+	if c := t.spec.Softcap; c != 0 {
+		vecSoftcap(row, row, c)
+		vecSoftcapBack(sc.dp[i*kTile+lo:i*kTile+hi], row, c, sc.delta[i])
+	}
+	vecExpSum(row, row, t.lse[head*t.rows+b.row+b.first+i])
+}
+
+// slopes turns the probabilities into the gradient of the scaled scores.
+func (t *backwardTask) slopes(sc *backwardScratch, i, lo, hi int) {
+	if hi <= lo {
+		return
+	}
+	delta := sc.delta[i]
+	if t.spec.Softcap != 0 {
+		delta = 0 // weights took it off
+	}
+	vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], delta)
 }
 
 // deltas computes doutᵢ·outᵢ of each query of a block, whose first value is at at. It is

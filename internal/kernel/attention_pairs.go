@@ -197,17 +197,14 @@ func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(row, lo, hi, pairReach)
-			if lo < hi {
-				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
-			}
+			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
 		b.turn(sc.turned, sc.room, sc.p, first)
 		b.transposedPairs(t.dvPart[part:], sc.turned, sc.doutKeys, d, first, 1)
 		for i := range b.n {
-			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
-				vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
-			}
+			lo, hi := b.visible(i, first, t.spec.Window)
+			t.slopes(sc, i, lo, hi)
 		}
 		b.turn(sc.turned, sc.room, sc.p, first)
 		b.transposedPairs(t.dkPart[part:], sc.turned, sc.qKeys, d, first, t.spec.Scale)

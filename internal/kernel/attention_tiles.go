@@ -159,8 +159,8 @@ func (t *backwardTask) attendTiles(sc *backwardScratch, b *block, head int) {
 			hide(row, lo, hi, kTile)
 			if lo < hi {
 				vecScale(row[lo:hi], row[lo:hi], t.spec.Scale)
-				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
 			}
+			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
 		b.turnTile(sc.turned, sc.room, sc.p, first)
@@ -168,7 +168,7 @@ func (t *backwardTask) attendTiles(sc *backwardScratch, b *block, head int) {
 		for i := range b.n {
 			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
 				row := sc.p[i*kTile+lo : i*kTile+hi]
-				vecSubMul(row, sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
+				t.slopes(sc, i, lo, hi)
 				vecScale(row, row, t.spec.Scale)
 			}
 		}

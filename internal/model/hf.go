@@ -1,0 +1,422 @@
+package model
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// hfRope is rope_scaling of transformers 4 and rope_parameters of transformers 5, which for some
+// families holds one for each type of layer.
+type hfRope struct {
+	Theta           *float64  `json:"rope_theta,omitzero"`
+	Type            string    `json:"rope_type,omitzero"`
+	OldType         string    `json:"type,omitzero"`
+	Partial         *float64  `json:"partial_rotary_factor,omitzero"`
+	Factor          float64   `json:"factor,omitzero"`
+	LowFreqFactor   float64   `json:"low_freq_factor,omitzero"`
+	HighFreqFactor  float64   `json:"high_freq_factor,omitzero"`
+	OriginalContext int       `json:"original_max_position_embeddings,omitzero"`
+	AttentionFactor float64   `json:"attention_factor,omitzero"`
+	BetaFast        float64   `json:"beta_fast,omitzero"`
+	BetaSlow        float64   `json:"beta_slow,omitzero"`
+	MScale          float64   `json:"mscale,omitzero"`
+	MScaleAll       float64   `json:"mscale_all_dim,omitzero"`
+	Truncate        *bool     `json:"truncate,omitzero"`
+	Short           []float64 `json:"short_factor,omitzero"`
+	Long            []float64 `json:"long_factor,omitzero"`
+
+	Full     *hfRope        `json:"full_attention,omitzero"`
+	Sliding  *hfRope        `json:"sliding_attention,omitzero"`
+	Sections jsontext.Value `json:"mrope_section,omitzero"`
+}
+
+func (r *hfRope) kind() string {
+	if r.Type == "" {
+		return r.OldType
+	}
+	return r.Type
+}
+
+// hfConfig is config.json as far as it is interpreted.
+type hfConfig struct {
+	Architectures  []string       `json:"architectures,omitzero"`
+	ModelType      string         `json:"model_type"`
+	Hidden         int            `json:"hidden_size"`
+	Intermediate   int            `json:"intermediate_size"`
+	Layers         int            `json:"num_hidden_layers"`
+	Heads          int            `json:"num_attention_heads"`
+	KVHeads        *int           `json:"num_key_value_heads"`
+	HeadDim        *int           `json:"head_dim"`
+	Vocab          int            `json:"vocab_size"`
+	Context        int            `json:"max_position_embeddings"`
+	RMSEps         float64        `json:"rms_norm_eps"`
+	Act            string         `json:"hidden_act"`
+	Activation     string         `json:"hidden_activation"` // Gemma's name for it
+	Tied           bool           `json:"tie_word_embeddings"`
+	AttentionBias  bool           `json:"attention_bias"`
+	MLPBias        bool           `json:"mlp_bias"`
+	RopeTheta      *float64       `json:"rope_theta"`
+	LocalTheta     *float64       `json:"rope_local_base_freq"`
+	RopeScaling    *hfRope        `json:"rope_scaling"`
+	RopeParameters *hfRope        `json:"rope_parameters"`
+	Partial        *float64       `json:"partial_rotary_factor"`
+	Original       *int           `json:"original_max_position_embeddings"`
+	DType          string         `json:"dtype"`
+	TorchDType     string         `json:"torch_dtype"`
+	BOS            *int           `json:"bos_token_id"`
+	PAD            *int           `json:"pad_token_id"`
+	EOS            jsontext.Value `json:"eos_token_id"`
+
+	Window         *int     `json:"sliding_window"`
+	UseWindow      *bool    `json:"use_sliding_window"`
+	WindowLayers   int      `json:"max_window_layers"`
+	WindowPattern  *int     `json:"sliding_window_pattern"`
+	WindowPattern5 *int     `json:"_sliding_window_pattern"` // as transformers 5 saves it
+	LayerTypes     []string `json:"layer_types"`
+	RopeLayers     []int    `json:"no_rope_layers"` // 1: with rotary positions
+	RopeInterval   int      `json:"no_rope_layer_interval"`
+	QueryScalar    *float64 `json:"query_pre_attn_scalar"`
+	AttnSoftcap    *float64 `json:"attn_logit_softcapping"`
+	FinalSoftcap   *float64 `json:"final_logit_softcapping"`
+	EmbeddingScale *float64 `json:"embedding_multiplier"`
+	AttentionScale *float64 `json:"attention_multiplier"`
+	ResidualScale  *float64 `json:"residual_multiplier"`
+	LogitsDivisor  *float64 `json:"logits_scaling"`
+	Bidirectional  *bool    `json:"use_bidirectional_attention"`
+
+	Text    jsontext.Value `json:"text_config"`
+	Unknown jsontext.Value `json:",embed"`
+}
+
+// ParseConfig reads a Hugging Face config.json, in the form of transformers 4 (rope_theta,
+// rope_scaling, torch_dtype) or 5 (rope_parameters, dtype). Absent keys take the defaults of the
+// family's class in transformers 5.23. What would change the computation and the family's
+// definition does not have is refused by name.
+func ParseConfig(data []byte) (*Config, error) {
+	var head struct {
+		ModelType string         `json:"model_type"`
+		Unknown   jsontext.Value `json:",embed"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("model: reading configuration: %w", err)
+	}
+	name := head.ModelType
+	text, several := textParts[name]
+	if several {
+		name = text
+	}
+	a, err := Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	var h hfConfig
+	if err := json.Unmarshal([]byte(a.defaults), &h); err != nil {
+		panic(fmt.Sprintf("model: internal error: defaults of %s: %v", name, err))
+	}
+	if err := json.Unmarshal(data, &h); err != nil {
+		return nil, fmt.Errorf("model: reading configuration: %w", err)
+	}
+	if several && h.Text != nil && h.Text.Kind() != 'n' {
+		// What describes all parts stands above: types of numbers, special tokens. The rest of it is
+		// about pictures.
+		h.Unknown, h.ModelType = nil, name
+		if err := json.Unmarshal(h.Text, &h); err != nil {
+			return nil, fmt.Errorf("model: reading configuration: text_config: %w", err)
+		}
+	}
+	h.Text = nil
+	c := &Config{Arch: name, prefixed: several}
+	if err := c.fill(a, &h); err != nil {
+		return nil, err
+	}
+	return c, c.Validate()
+}
+
+// fill takes over what a config.json says, h being laid over the family's defaults.
+func (c *Config) fill(a *Arch, h *hfConfig) error {
+	c.Hidden, c.Intermediate, c.Layers, c.Heads, c.Vocab, c.Context = h.Hidden, h.Intermediate, h.Layers, h.Heads, h.Vocab, h.Context
+	c.KVHeads, c.RMSEps, c.Tied = or(h.KVHeads, h.Heads), h.RMSEps, h.Tied
+	c.AttentionBias, c.MLPBias = h.AttentionBias, h.MLPBias
+	c.BOS, c.PAD, c.DType = or(h.BOS, -1), or(h.PAD, -1), h.DType
+	c.Act = Activation(h.Act)
+	if a.has("hidden_activation") {
+		c.Act = Activation(h.Activation)
+	}
+	if c.DType == "" {
+		c.DType = h.TorchDType
+	}
+	if h.HeadDim != nil {
+		c.HeadDim = *h.HeadDim
+	} else if h.Heads > 0 {
+		c.HeadDim = h.Hidden / h.Heads
+	}
+	var err error
+	if c.EOS, err = parseIDs(h.EOS); err != nil {
+		return err
+	}
+	if h.Unknown != nil {
+		if err := json.Unmarshal(h.Unknown, &c.keys); err != nil {
+			return fmt.Errorf("model: reading configuration: %w", err)
+		}
+	}
+	if err := c.refuse(a, h); err != nil {
+		return err
+	}
+	if err := c.fillWindow(a, h); err != nil {
+		return err
+	}
+	if a.has("query_pre_attn_scalar") {
+		c.QueryScalar, c.EmbeddingScale = or(h.QueryScalar, float64(c.HeadDim)), gemmaEmbedding(c)
+	}
+	c.AttnSoftcap, c.FinalSoftcap = or(h.AttnSoftcap, 0), or(h.FinalSoftcap, 0)
+	if a.has("logits_scaling") {
+		c.EmbeddingScale, c.AttentionScale = or(h.EmbeddingScale, 1), or(h.AttentionScale, 1)
+		c.ResidualScale, c.LogitsDivisor = or(h.ResidualScale, 1), or(h.LogitsDivisor, 1)
+	}
+	if a.has("no_rope_layers") {
+		if err := c.fillNoRope(h); err != nil {
+			return err
+		}
+	}
+	return c.fillRope(a, h)
+}
+
+// refuse names the first key that changes the computation in a way the family's definition lacks.
+// transformers would not read it, but then the weights were not made by transformers.
+func (c *Config) refuse(a *Arch, h *hfConfig) error {
+	no := func(key string, v any) error {
+		return fmt.Errorf("model: configuration: %s %v: %w: a %s model has no such thing", key, v, ErrUnsupported, a.ModelType)
+	}
+	for _, f := range []struct {
+		key string
+		on  bool
+	}{
+		{"attention_bias", h.AttentionBias}, {"mlp_bias", h.MLPBias}, {"use_bidirectional_attention", or(h.Bidirectional, false)},
+		{"use_sliding_window", or(h.UseWindow, false)},
+	} {
+		if f.on && (!a.has(f.key) || f.key == "use_bidirectional_attention") {
+			return no(f.key, true)
+		}
+	}
+	for _, f := range []struct {
+		key     string
+		v       *float64
+		neutral float64
+	}{
+		{"attn_logit_softcapping", h.AttnSoftcap, 0}, {"final_logit_softcapping", h.FinalSoftcap, 0},
+		{"embedding_multiplier", h.EmbeddingScale, 1}, {"attention_multiplier", h.AttentionScale, 1},
+		{"residual_multiplier", h.ResidualScale, 1}, {"logits_scaling", h.LogitsDivisor, 1},
+		{"partial_rotary_factor", h.Partial, 1}, {"rope_local_base_freq", h.LocalTheta, 0},
+	} {
+		if f.v != nil && *f.v != f.neutral && !a.has(f.key) {
+			return no(f.key, *f.v)
+		}
+	}
+	if h.Window != nil && *h.Window != 0 && !a.has("sliding_window") && or(h.UseWindow, true) {
+		return no("sliding_window", *h.Window)
+	}
+	if !a.has("no_rope_layers") && slices.Contains(h.RopeLayers, 0) {
+		return no("no_rope_layers", h.RopeLayers)
+	}
+	for _, key := range []string{"num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok"} {
+		if v := c.keys[key]; v != nil && v.Kind() == '0' && string(v) != "0" {
+			return fmt.Errorf("model: configuration: %s %s: %w: mixtures of experts need a routed product that this version does not have", key, v, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+func (c *Config) fillWindow(a *Arch, h *hfConfig) error {
+	sliding := 0
+	for _, t := range h.LayerTypes {
+		switch t {
+		case "full_attention":
+		case "sliding_attention":
+			sliding++
+		default:
+			return fmt.Errorf("model: configuration: layer_types %q: %w (this version knows full_attention and sliding_attention)", t, ErrUnsupported)
+		}
+	}
+	if !a.has("sliding_window") {
+		if sliding > 0 {
+			return fmt.Errorf("model: configuration: layer_types: %w: a %s model has no sliding layers", ErrUnsupported, a.ModelType)
+		}
+		return nil
+	}
+	window := or(h.Window, 0)
+	if a.has("use_sliding_window") && !or(h.UseWindow, false) {
+		window = 0
+	}
+	if window < 0 || window > 1<<30 {
+		return fmt.Errorf("model: configuration: sliding_window is %d, not between 1 and %d", window, 1<<30)
+	}
+	rule := func(int) bool { return true }
+	switch {
+	case window == 0 || h.LayerTypes == nil:
+		if a.slides != nil {
+			var err error
+			if rule, err = a.slides(c, h); err != nil {
+				return err
+			}
+		}
+	case !a.has("layer_types") && sliding != len(h.LayerTypes):
+		return fmt.Errorf("model: configuration: layer_types: %w: in a %s model all layers slide or none", ErrUnsupported, a.ModelType)
+	case len(h.LayerTypes) != c.Layers:
+		return fmt.Errorf("model: configuration: layer_types lists %d layers of %d", len(h.LayerTypes), c.Layers)
+	default:
+		rule = func(i int) bool { return h.LayerTypes[i] == "sliding_attention" }
+	}
+	c.setSliding(window, rule)
+	return nil
+}
+
+func (c *Config) fillNoRope(h *hfConfig) error {
+	if h.RopeLayers == nil && h.RopeInterval < 1 {
+		return fmt.Errorf("model: configuration: no_rope_layer_interval is %d, not a positive number", h.RopeInterval)
+	}
+	if h.RopeLayers != nil && len(h.RopeLayers) < c.Layers {
+		return fmt.Errorf("model: configuration: no_rope_layers lists %d layers of %d", len(h.RopeLayers), c.Layers)
+	}
+	c.setNoRope(func(i int) bool {
+		if h.RopeLayers != nil {
+			return h.RopeLayers[i] == 0
+		}
+		return (i+1)%h.RopeInterval == 0
+	})
+	return nil
+}
+
+func (c *Config) setNoRope(without func(i int) bool) {
+	if c.Layers < 1 || c.Layers > maxLayers {
+		return // Validate refuses it
+	}
+	list := make([]bool, c.Layers)
+	for i := range list {
+		list[i] = without(i)
+	}
+	c.NoRope = nil
+	if slices.Contains(list, true) {
+		c.NoRope = list
+	}
+}
+
+func (c *Config) fillRope(a *Arch, h *hfConfig) error {
+	r := h.RopeScaling
+	if r == nil || r.kind() == "" && r.Theta == nil && r.Full == nil && r.Sliding == nil {
+		r = h.RopeParameters // transformers 5 looks here second
+	}
+	c.RopeTheta = or(h.RopeTheta, 0)
+	if a.has("rope_local_base_freq") {
+		var err error
+		if r, err = c.fillLocalRope(h); err != nil {
+			return err
+		}
+	}
+	if r == nil {
+		r = &hfRope{}
+	}
+	if r.Full != nil || r.Sliding != nil {
+		return fmt.Errorf("model: configuration: rope_parameters by type of layer: %w: a %s model has one kind of positions", ErrUnsupported, a.ModelType)
+	}
+	if r.Sections != nil && r.Sections.Kind() != 'n' {
+		return fmt.Errorf("model: configuration: mrope_section: %w (positions in several dimensions)", ErrUnsupported)
+	}
+	c.RopeTheta = or(r.Theta, c.RopeTheta)
+	if p := or(r.Partial, or(h.Partial, 1)); p != 1 {
+		if !a.has("partial_rotary_factor") {
+			return fmt.Errorf("model: configuration: partial_rotary_factor %v: %w: in a %s model heads rotate whole", p, ErrUnsupported, a.ModelType)
+		}
+		if !(p > 0 && p < 1) {
+			return fmt.Errorf("model: configuration: partial_rotary_factor is %v, not between 0 and 1", p)
+		}
+		c.RotaryDim = int(float64(c.HeadDim) * p)
+		if c.RotaryDim == 0 {
+			return fmt.Errorf("model: configuration: partial_rotary_factor %v leaves nothing of %d features", p, c.HeadDim)
+		}
+	}
+	var err error
+	c.RopeScaling, err = c.scaling(a, r, h.Original)
+	return err
+}
+
+// scaling reads a rope dictionary. Every attention factor that transformers would derive is written
+// out, so that it stays what it is when the rest is copied.
+func (c *Config) scaling(a *Arch, r *hfRope, original *int) (*RopeScaling, error) {
+	kind := r.kind()
+	if kind == "su" || kind == "yarn" && a.ModelType == "phi3" {
+		kind = "longrope" // names that Phi 3 had before
+	}
+	s := &RopeScaling{Type: kind, Factor: r.Factor}
+	from := or(original, r.OriginalContext)
+	if from == 0 {
+		from = c.Context
+	}
+	ratio := r.Factor
+	if ratio == 0 && from > 0 {
+		ratio = float64(c.Context) / float64(from)
+	}
+	switch kind {
+	case "", "default":
+		return nil, nil
+	case "llama3":
+		s.LowFreqFactor, s.HighFreqFactor, s.OriginalContext = r.LowFreqFactor, r.HighFreqFactor, from
+	case "yarn":
+		s.Factor, s.OriginalContext, s.AttentionFactor = ratio, from, r.AttentionFactor
+		s.BetaFast, s.BetaSlow, s.Untruncated = orZero(r.BetaFast, 32), orZero(r.BetaSlow, 1), !or(r.Truncate, true)
+		if s.AttentionFactor == 0 {
+			s.AttentionFactor = yarnFactor(ratio, 1)
+			if r.MScale != 0 && r.MScaleAll != 0 {
+				s.AttentionFactor = yarnFactor(ratio, r.MScale) / yarnFactor(ratio, r.MScaleAll)
+			}
+		}
+	case "longrope":
+		s.OriginalContext, s.AttentionFactor, s.Short, s.Long = from, r.AttentionFactor, r.Short, r.Long
+		if s.AttentionFactor == 0 {
+			s.AttentionFactor = longFactor(ratio, from)
+		}
+		s.Factor = 0 // it has done what it does
+	}
+	return s, nil
+}
+
+func orZero(v, otherwise float64) float64 {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}
+
+// parseIDs reads eos_token_id: a number, a list of numbers, or null.
+func parseIDs(v jsontext.Value) ([]int, error) {
+	if v == nil || v.Kind() == 'n' {
+		return nil, nil
+	}
+	if v.Kind() != '[' {
+		v = slices.Concat(jsontext.Value("["), v, jsontext.Value("]"))
+	}
+	var ids []int
+	if err := json.Unmarshal(v, &ids); err != nil {
+		return nil, fmt.Errorf("model: reading configuration: eos_token_id: %w", err)
+	}
+	return ids, nil
+}
+
+func or[T any](p *T, otherwise T) T {
+	if p != nil {
+		return *p
+	}
+	return otherwise
+}
+
+// partialRotary is the factor that transformers makes RotaryDim of, rounding down.
+func (c *Config) partialRotary() float64 {
+	f := float64(c.rotary()) / float64(c.HeadDim)
+	for int(float64(c.HeadDim)*f) < c.rotary() {
+		f = math.Nextafter(f, 2)
+	}
+	return f
+}
