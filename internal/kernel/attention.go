@@ -217,10 +217,22 @@ func (b *block) visible(i, first, window int) (lo, hi int) {
 	return lo, min(kTile, pos+1-first)
 }
 
-// rowsEnd is how many keys of a tile the queries i to i+tileRows see at most.
-func (b *block) rowsEnd(i, first int) int {
-	_, hi := b.visible(min(i+tileRows, b.n)-1, first, 0)
-	return max(hi, 0)
+// seen gives the keys [lo, hi) of the tile beginning at key first that any of the group of
+// queries from i on sees, lo rounded down to a multiple of align; hi ≤ lo when none.
+func (b *block) seen(i, group, first, window, align int) (lo, hi int) {
+	lo, _ = b.visible(i, first, window)
+	_, hi = b.visible(min(i+group, b.n)-1, first, window)
+	return lo / align * align, hi
+}
+
+// seeing gives the queries [lo, hi) of the block that see any of the group of keys of the
+// tile beginning at key first from j on; hi ≤ lo when none.
+func (b *block) seeing(j, group, first, window int) (lo, hi int) {
+	lo, hi = max(0, first+j-b.past-b.first), b.n
+	if window > 0 {
+		hi = min(hi, first+j+group-1+window-b.past-b.first)
+	}
+	return lo, hi
 }
 
 // load packs the block's rows of src, the first at value at, into dst (qTile, padded),
@@ -245,19 +257,19 @@ func hide(row []float32, lo, hi, reach int) {
 
 // scores computes s (qTile, kTile) = q·kt where any query of the group of rows
 // sees a key.
-func (b *block) scores(s, q, kt []float32, d, padded, first int) {
+func (b *block) scores(s, q, kt []float32, d, padded, first, window int) {
 	for i := 0; i < b.n; i += tileRows {
-		if n := b.rowsEnd(i, first); n > 0 {
-			tileProduct(tileRows, roundUp(n, 16), d, q[i*padded:], padded, 1, kt, kTile, s[i*kTile:], kTile, false)
+		if lo, hi := b.seen(i, tileRows, first, window, 16); lo < hi {
+			tileProduct(tileRows, roundUp(hi-lo, 16), d, q[i*padded:], padded, 1, kt[lo:], kTile, s[i*kTile+lo:], kTile, false)
 		}
 	}
 }
 
 // weigh computes o (qTile, padded) += p·v with p (qTile, kTile), v (kTile, padded).
-func (b *block) weigh(o, p, v []float32, padded, first int) {
+func (b *block) weigh(o, p, v []float32, padded, first, window int) {
 	for i := 0; i < b.n; i += tileRows {
-		if n := b.rowsEnd(i, first); n > 0 {
-			tileProduct(tileRows, padded, n, p[i*kTile:], kTile, 1, v, padded, o[i*padded:], padded, true)
+		if lo, hi := b.seen(i, tileRows, first, window, 1); lo < hi {
+			tileProduct(tileRows, padded, hi-lo, p[i*kTile+lo:], kTile, 1, v[lo*padded:], padded, o[i*padded:], padded, true)
 		}
 	}
 }
@@ -353,13 +365,13 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		at := (b.keyTile+tile)*t.spec.KVHeads + group
 		first := tile * kTile
-		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first)
+		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first, t.spec.Window)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi, tileRows)
 			t.softmaxRow(sc, i, lo, hi)
 		}
-		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first)
+		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first, t.spec.Window)
 	}
 	t.finish(sc, b, head, at)
 }
