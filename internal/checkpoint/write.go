@@ -99,7 +99,7 @@ type target struct {
 	codec    quantize.Codec   // nil for 4 bits
 	encoder  quantize.Encoder // nil for 4 bits, and where stored bytes are copied
 	fourBit  *quantize.Options4
-	copied   bool // stored bytes go through unchanged
+	copied   bool      // stored bytes go through unchanged
 	weights  []float32 // importance of the columns, or nil
 	rowBytes int64
 	cols     int
