@@ -52,7 +52,9 @@ type Encoder interface {
 
 // Lookup returns the codec of a format by its name, as ggml writes it: F64 F32
 // F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS
-// MXFP4. Another name gives ErrUnsupported.
+// MXFP4, and, to be read alone, IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S
+// TQ1_0 TQ2_0 NVFP4 Q1_0 Q2_0; or as safetensors does: F8_E4M3 F8_E5M2. Another
+// name gives ErrUnsupported.
 func Lookup(name string) (Codec, error) {
 	if c, ok := codecs[name]; ok {
 		return c, nil
@@ -124,6 +126,20 @@ var codecs = func() map[string]Codec {
 		encoder{codec{"Q5_K", 256, 176, decodeQ5K}, q5k.encode},
 		encoder{codec{"Q6_K", 256, 210, decodeQ6K}, encodeQ6K},
 		encoder{codec{"IQ4_XS", 256, 136, decodeIQ4XS}, encodeIQ4XS},
+		codec{"IQ1_S", 256, 50, decodeIQ1S},
+		codec{"IQ1_M", 256, 56, decodeIQ1M},
+		codec{"IQ2_XXS", 256, 66, decodeIQ2XXS},
+		codec{"IQ2_XS", 256, 74, decodeIQ2XS},
+		codec{"IQ2_S", 256, 82, decodeIQ2S},
+		codec{"IQ3_XXS", 256, 98, decodeIQ3XXS},
+		codec{"IQ3_S", 256, 110, decodeIQ3S},
+		codec{"TQ1_0", 256, 54, decodeTQ1},
+		codec{"TQ2_0", 256, 66, decodeTQ2},
+		codec{"NVFP4", 64, 36, decodeNVFP4},
+		codec{"Q1_0", 128, 18, decodeQ1_0},
+		codec{"Q2_0", 64, 18, decodeQ2_0},
+		codec{"F8_E4M3", 1, 1, decode8(e4m3Values)},
+		codec{"F8_E5M2", 1, 1, decode8(e5m2Values)},
 	} {
 		m[c.Name()] = c
 	}

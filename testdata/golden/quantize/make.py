@@ -1,6 +1,6 @@
 """Makes the golden files of package quantize.
 
-usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, blocks.json, mixes.json,
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, alone.json, blocks.json, mixes.json,
                                                  config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
@@ -240,6 +240,43 @@ def ggml(out):
     (out / "ggml.json").write_text(json.dumps(dict(decode=decode, encode=encode), indent=0))
 
 
+# As HALVES, for the types that are read alone; the scale of IQ1_M ends in its last byte.
+READ_ALONE = {
+    "IQ1_S": [0], "IQ1_M": [54], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0], "TQ1_0": [52], "TQ2_0": [64],
+    "NVFP4": [], "Q1_0": [0], "Q2_0": [0],
+}
+
+
+def alone(out):
+    """Random blocks as libggml decodes them, and every 8-bit float as torch does."""
+    import ctypes
+
+    import llama_cpp
+    import torch
+
+    lib = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    lib.ggml_blck_size.restype = ctypes.c_int64
+    lib.ggml_type_size.restype = ctypes.c_size_t
+    lib.ggml_type_name.restype = ctypes.c_char_p
+    numbers = {lib.ggml_type_name(i).decode().upper(): i for i in range(43) if lib.ggml_type_name(i)}
+    cases = []
+    for i, (name, halves) in enumerate(READ_ALONE.items()):
+        elems, size = lib.ggml_blck_size(numbers[name]), lib.ggml_type_size(numbers[name])
+        blocks = 40
+        b = (bits(700 + i, blocks * size) & 255).astype(np.uint8).reshape(blocks, size)
+        for h in halves:
+            b[:, h + 1] &= 0xBF
+        x = np.zeros(blocks * elems, dtype=np.float32)
+        getattr(lib, "dequantize_row_" + name.lower())(b.ctypes.data_as(ctypes.c_void_p), x.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(len(x)))
+        cases.append(dict(type=name, seed=700 + i, blocks=blocks, block=[elems, size], halves=halves, first=[float(v) for v in x[:4]], **digest(x.tobytes())))
+    every = torch.arange(256, dtype=torch.uint8)
+    eights = {}
+    for name, dtype in (("F8_E4M3", torch.float8_e4m3fn), ("F8_E5M2", torch.float8_e5m2)):
+        x = every.view(dtype).float()
+        eights[name] = [None if v != v else v if abs(v) != float("inf") else str(v) for v in x.tolist()]
+    (out / "alone.json").write_text(json.dumps(dict(decode=cases, eights=eights), indent=0))
+
+
 def blocks(out, rows=6):
     """Blocks as libggml itself writes them, without and with the importance of each column."""
     import ctypes
@@ -377,6 +414,7 @@ else:
     folder = Path(sys.argv[1])
     config(folder)
     ggml(folder)
+    alone(folder)
     blocks(folder)
     mixes(folder)
     mean(folder)
