@@ -53,8 +53,8 @@ type Encoder interface {
 // Lookup returns the codec of a format by its name, as ggml writes it: F64 F32
 // F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS
 // MXFP4, and, to be read alone, IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S
-// TQ1_0 TQ2_0 NVFP4 Q1_0 Q2_0; or as safetensors does: F8_E4M3 F8_E5M2. Another
-// name gives ErrUnsupported.
+// TQ1_0 TQ2_0 NVFP4 Q1_0 Q2_0; or as safetensors does: I8 F8_E4M3 F8_E5M2.
+// Another name gives ErrUnsupported.
 func Lookup(name string) (Codec, error) {
 	if c, ok := codecs[name]; ok {
 		return c, nil
@@ -138,6 +138,7 @@ var codecs = func() map[string]Codec {
 		codec{"NVFP4", 64, 36, decodeNVFP4},
 		codec{"Q1_0", 128, 18, decodeQ1_0},
 		codec{"Q2_0", 64, 18, decodeQ2_0},
+		codec{"I8", 1, 1, decodeI8},
 		codec{"F8_E4M3", 1, 1, decode8(e4m3Values)},
 		codec{"F8_E5M2", 1, 1, decode8(e5m2Values)},
 	} {

@@ -38,3 +38,9 @@ func decode8(table *[256]float32) func(dst []float32, src []byte) {
 		}
 	}
 }
+
+func decodeI8(dst []float32, src []byte) {
+	for i, b := range src {
+		dst[i] = float32(int8(b))
+	}
+}

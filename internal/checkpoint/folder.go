@@ -154,6 +154,7 @@ type folderSource struct {
 	tensors []Tensor
 	codecs  map[string]quantize.Codec // of the tensors stored as numbers
 	params  map[string]model.Param    // of the tensors stored in 4 bits
+	scales  map[string]*scales        // of the tensors stored in 8 bits
 	stored  map[string]string         // names in the files, where they are others
 	recent  recent
 	scratch sync.Pool
@@ -190,11 +191,15 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, stored: map[string]string{}}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, stored: map[string]string{}}
+	quantization := parseQuantization(c)
 	known := map[string]bool{}
 	for _, p := range params {
 		t, ok := s.find(p.Name)
 		if !ok {
+			if err := s.packedBy(p.Name, quantization); err != nil {
+				return nil, err
+			}
 			return nil, fmt.Errorf("tensor %q %v is missing", p.Name, p.Shape)
 		}
 		known[t.Name] = true
@@ -211,6 +216,24 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 			}
 			if s.codecs[p.Name], err = quantize.Lookup(codec); err != nil {
 				return nil, fmt.Errorf("tensor %q: %w", p.Name, err)
+			}
+			if t.DType.Bits() == 8 {
+				scales, beside, err := s.scalesOf(t, p, quantization.tileSides())
+				if err != nil {
+					return nil, err
+				}
+				if scales == nil && t.DType == safetensors.I8 {
+					return nil, fmt.Errorf("tensor %q: whole numbers without a scale beside them (%s) are no weights: %w", p.Name, scaleSCB, quantize.ErrUnsupported)
+				}
+				if scales != nil {
+					s.scales[p.Name] = scales
+				}
+				if t.DType == safetensors.I8 {
+					codec = "INT8" // not the whole numbers that GGUF calls I8
+				}
+				for _, name := range beside {
+					known[name] = true
+				}
 			}
 		}
 		s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, codec})
@@ -301,11 +324,14 @@ func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
 		return err
 	}
 	codec.Decode(dst, *buf)
+	if scales := s.scales[name]; scales != nil && hi > lo {
+		scales.apply(dst, lo, len(dst)/(hi-lo))
+	}
 	return nil
 }
 
 func (s *folderSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
-	if s.codecs[name] == nil {
+	if s.codecs[name] == nil || s.scales[name] != nil {
 		return false, nil
 	}
 	return true, s.set.ReadAt(s.stored[name], dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))

@@ -152,8 +152,8 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 			return w.mixed[t.Name]
 		}
 		if want == "" {
-			if want = t.Codec; want == "NF4" || want == "FP4" {
-				want = w.floatType(t.Name, t.Codec) // ggml has no such type
+			if want = t.Codec; !inGGUF(want) {
+				want = w.floatType(t.Name, t.Codec)
 			}
 		}
 		if typ, err := gguf.ParseType(want); err == nil {
@@ -176,6 +176,12 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 		return w.floatType(t.Name, t.Codec)
 	}
 	return want
+}
+
+// inGGUF reports whether ggml has a number format.
+func inGGUF(codec string) bool {
+	_, err := gguf.ParseType(codec)
+	return err == nil
 }
 
 // floatType returns a source tensor's own type where it is one of the three that models are
