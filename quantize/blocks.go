@@ -80,8 +80,8 @@ func exp2(e int) float32 {
 	return math.Float32frombits(uint32(e+127) << 23)
 }
 
-// The encoders below quantize with the scale before it is rounded to half
-// precision, as ggml's reference does.
+// magnitude is |v|.
+func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
 // reciprocal is 1/d, or 0 for 0.
 func reciprocal(d float32) float32 {
@@ -89,47 +89,6 @@ func reciprocal(d float32) float32 {
 		return 0
 	}
 	return 1 / d
-}
-
-// truncate is v without its fraction, clamped to [0, top]. What no int32 can hold becomes 0, as
-// the low byte of such a conversion is on x86: that happens where the scale is so near the smallest
-// float32 that its reciprocal is infinite.
-func truncate(v float32, top int) byte {
-	if !(v > 0 && v < 1<<31) {
-		return 0
-	}
-	return byte(min(int(v), top))
-}
-
-// round is v to the nearest whole number, halves away from zero, and of that the low byte, as
-// a conversion on x86 leaves it.
-func round(v float32) int8 {
-	if !(v > -1<<31 && v < 1<<31) {
-		return 0
-	}
-	// In float64 the sum is exact, so that cutting off its fraction rounds.
-	return int8(int64(float64(v) + math.Copysign(0.5, float64(v))))
-}
-
-// magnitude is |v|.
-func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
-
-func encodeQ8_0(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[34:], src[32:] {
-		x, q := src[:32], dst[2:34]
-		var top float32
-		for _, v := range x {
-			if a := magnitude(v); a > top {
-				top = a
-			}
-		}
-		d := top / 127
-		id := reciprocal(d)
-		putHalf(dst, d)
-		for i, v := range x {
-			q[i] = byte(round(v * id))
-		}
-	}
 }
 
 // peak is the value of largest magnitude in x, the first of several.
@@ -141,73 +100,6 @@ func peak(x []float32) float32 {
 		}
 	}
 	return m
-}
-
-func encodeQ4_0(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[18:], src[32:] {
-		x, q := src[:32], dst[2:18]
-		d := peak(x) / -8
-		id := reciprocal(d)
-		putHalf(dst, d)
-		for i := range q {
-			lo := truncate(float32(x[i]*id)+8.5, 15)
-			hi := truncate(float32(x[i+16]*id)+8.5, 15)
-			q[i] = lo | hi<<4
-		}
-	}
-}
-
-// extent is the smallest and largest of x, the first of equal ones: that
-// decides the sign of a zero.
-func extent(x []float32) (low, high float32) {
-	low, high = x[0], x[0]
-	for _, v := range x {
-		if v < low {
-			low = v
-		}
-		if v > high {
-			high = v
-		}
-	}
-	return low, high
-}
-
-func encodeQ4_1(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[20:], src[32:] {
-		x, q := src[:32], dst[4:20]
-		low, high := extent(x)
-		d := (high - low) / 15
-		id := reciprocal(d)
-		putHalf(dst, d)
-		putHalf(dst[2:], low)
-		for i := range q {
-			lo := truncate(float32((x[i]-low)*id)+0.5, 15)
-			hi := truncate(float32((x[i+16]-low)*id)+0.5, 15)
-			q[i] = lo | hi<<4
-		}
-	}
-}
-
-func encodeQ5_0(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[22:], src[32:] {
-		x := src[:32]
-		d := peak(x) / -16
-		id := reciprocal(d)
-		putHalf(dst, d)
-		putFive(dst[2:22], func(i int) byte { return truncate(float32(x[i]*id)+16.5, 31) })
-	}
-}
-
-func encodeQ5_1(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[24:], src[32:] {
-		x := src[:32]
-		low, high := extent(x)
-		d := (high - low) / 31
-		id := reciprocal(d)
-		putHalf(dst, d)
-		putHalf(dst[2:], low)
-		putFive(dst[4:24], func(i int) byte { return truncate(float32((x[i]-low)*id)+0.5, 31) })
-	}
 }
 
 // putFive stores 32 codes of 5 bits: the word of fifth bits, then the nibbles.

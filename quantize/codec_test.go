@@ -95,28 +95,6 @@ func TestF32Order(t *testing.T) {
 	}
 }
 
-// TestRound: halves go away from zero, as C's roundf has them, and of what is no int8 the low byte stays.
-func TestRound(t *testing.T) {
-	for bits := uint32(0); bits < 1<<31; bits += 4093 {
-		v := math.Float32frombits(bits)
-		want := int8(0)
-		if v < 1<<31 {
-			want = int8(int64(math.Round(float64(v))))
-		}
-		if got := round(v); got != want {
-			t.Fatalf("round(%g) = %d, want %d", v, got, want)
-		}
-		if got := round(-v); got != -want {
-			t.Fatalf("round(%g) = %d", -v, got)
-		}
-	}
-	for v, want := range map[float32]int8{0.5: 1, -0.5: -1, 2.5: 3, -2.5: -3, 0.49999997: 0, 126.5: 127, -127.5: -128, 130: -126, 1e30: 0, -1e30: 0} {
-		if got := round(v); got != want {
-			t.Errorf("round(%g) = %d, want %d", v, got, want)
-		}
-	}
-}
-
 // TestEncodeExtremes: encoders take any float32 without a panic.
 func TestEncodeExtremes(t *testing.T) {
 	extremes := []float32{
