@@ -113,8 +113,11 @@ func putFive(dst []byte, code func(i int) byte) {
 	binary.LittleEndian.PutUint32(dst, high)
 }
 
+// mxfp4Edges lie half way between the magnitudes of mxfp4Values; one that is hit belongs to the smaller.
+var mxfp4Edges = [7]float32{0.5, 1.5, 2.5, 3.5, 5, 7, 10}
+
 // encodeMXFP4: a power of two below a quarter of the largest magnitude's, and the nearest of the table's
-// multiples of it, the first of several.
+// multiples of it.
 func encodeMXFP4(dst []byte, src []float32) {
 	for ; len(src) > 0; dst, src = dst[17:], src[32:] {
 		x := src[:32]
@@ -124,15 +127,22 @@ func encodeMXFP4(dst []byte, src []float32) {
 			e = byte(int(math.Floor(float64(float32(math.Log2(float64(top)))))) - 2 + 127)
 		}
 		d := exp2(int(e) - 128)
+		edges := mxfp4Edges
+		for i := range edges {
+			edges[i] *= d
+		}
 		dst[0] = e
 		putFour(dst[1:17], func(i int) byte {
-			best, least := 0, magnitude(float32(mxfp4Values[0]*d)-x[i])
-			for k, v := range mxfp4Values {
-				if err := magnitude(float32(v*d) - x[i]); err < least {
-					best, least = k, err
+			var code byte
+			for _, edge := range edges {
+				if magnitude(x[i]) > edge {
+					code++
 				}
 			}
-			return byte(best)
+			if x[i] < 0 && code > 0 {
+				code |= 8
+			}
+			return code
 		})
 	}
 }
