@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"github.com/graftml/graft/internal/kernel"
 )
 
 func TestLookup(t *testing.T) {
@@ -208,4 +210,59 @@ func checkNear(t *testing.T, name string, x []float32) {
 			}
 		}
 	}
+}
+
+// FuzzEncode encodes arbitrary finite values in every format, without importance and with it. All implementations
+// must make the same bytes, and what they stand for is finite and not much larger than the largest value.
+func FuzzEncode(f *testing.F) {
+	for i, kind := range []string{"plain", "bell", "outliers", "flat", "zeros"} {
+		f.Add(uint8(3*i), i%2 == 1, floatBytes(goldenValues(uint64(i), 300, kind, nil)))
+	}
+	f.Fuzz(func(t *testing.T, which uint8, weighted bool, b []byte) {
+		names := Names()
+		e, err := LookupEncoder(names[int(which)%len(names)])
+		if err != nil {
+			t.Skip()
+		}
+		elems, size := e.Block()
+		x := make([]float32, min(len(b)/4, 2048))
+		decodeF32(x, b[:4*len(x)])
+		var top float64
+		for i, v := range x {
+			if v-v != 0 {
+				x[i] = 0
+			}
+			top = max(top, math.Abs(float64(x[i])))
+		}
+		for len(x) == 0 || len(x)%elems != 0 {
+			x = append(x, 0)
+		}
+		var importance []float32
+		if weighted {
+			for i := range x {
+				importance = append(importance, magnitude(x[(7*i+3)%len(x)]))
+			}
+			if top > 1e18 { // no mean of squares is
+				t.Skip()
+			}
+		}
+		want := make([]byte, len(x)/elems*size)
+		e.EncodeWeighted(want, x, importance)
+		restore, err := kernel.SetImpl("generic")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		e.EncodeWeighted(got, x, importance)
+		restore()
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%s: %s makes %x of %v, plain Go %x", e.Name(), kernel.Impl(), want, x, got)
+		}
+		e.Decode(x, got)
+		for i, v := range x {
+			if top < 60000 && !(math.Abs(float64(v)) <= 2.1*top+1e-4) {
+				t.Fatalf("%s: value %d decodes to %v, though all are within %v", e.Name(), i, v, top)
+			}
+		}
+	})
 }

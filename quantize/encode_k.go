@@ -359,7 +359,7 @@ func encodeQ6K(dst []byte, src, importance []float32) {
 		}
 		g.lanes()
 		kernel.FitSymmetric(&g.fit, g.x[:256], g.w[:256], 32)
-		largest := kernel.Peak(g.fit.Scale[:])
+		largest := peak(g.fit.Scale[:])
 		if magnitude(largest) < 1e-15 {
 			clear(dst[:210])
 			continue

@@ -43,7 +43,7 @@ func encodeQ3K(dst []byte, src, importance []float32) {
 
 // q3Scales quantizes scales by the largest of them, which becomes −32.
 func q3Scales(codes *[16]byte, scales *[kernel.Runs]float32) uint16 {
-	largest := kernel.Peak(scales[:])
+	largest := peak(scales[:])
 	if largest == 0 {
 		return 0
 	}

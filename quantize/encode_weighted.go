@@ -78,7 +78,7 @@ func weightedQ4_1(dst []byte, src, importance []float32) {
 func weightedQ5_0(dst []byte, src, importance []float32) {
 	weightedBlocks(dst, src, importance, 22, fitSymmetric(16), func(dst []byte, g *group, r int) {
 		putHalf(dst, g.fit.Scale[r])
-		kernel.PackFive(dst[2:], func(i int) byte { return g.code(r, i, -16, 15) })
+		putFive(dst[2:], func(i int) byte { return g.code(r, i, -16, 15) })
 	})
 }
 
@@ -86,121 +86,89 @@ func weightedQ5_1(dst []byte, src, importance []float32) {
 	weightedBlocks(dst, src, importance, 24, fitAffine(31), func(dst []byte, g *group, r int) {
 		putHalf(dst, g.fit.Scale[r])
 		putHalf(dst[2:], -g.fit.Min[r])
-		kernel.PackFive(dst[4:], func(i int) byte { return g.code(r, i, 0, 31) })
+		putFive(dst[4:], func(i int) byte { return g.code(r, i, 0, 31) })
 	})
 }
 
-// nearestIQ4 is the place in iq4Values of the value nearest to v, the higher of two as near.
-func nearestIQ4(v float32) byte {
-	if v <= iq4Values[0] {
-		return 0
-	}
-	if v >= iq4Values[15] {
-		return 15
-	}
-	low, high := 0, 15
-	for high-low > 1 {
-		if mid := (low + high) / 2; v < iq4Values[mid] {
-			high = mid
-		} else {
-			low = mid
-		}
-	}
-	if v-iq4Values[low] < iq4Values[high]-v {
-		return byte(low)
-	}
-	return byte(high)
-}
+// iq4 encodes runs of 32 values by iq4Values.
+type iq4 struct{ group }
 
-// fitIQ4 is the scale of a run of 32 values coded by iq4Values.
-func fitIQ4(x, w []float32) float32 {
-	largest := kernel.Peak(x)
-	if magnitude(largest) < 1e-15 {
-		return 0
-	}
-	sums := func(inverse float32) (qx, qq float32) {
+// search weighs the first n values by their importance, or where there is none by their square, and finds
+// the scales of their runs. A value's neighbours are the span values it lies among.
+func (g *iq4) search(n, span int, importance []float32, column int) {
+	for at := 0; at < n; at += span {
+		x, w := g.values[at:at+span], g.weights[at:at+span]
+		if importance != nil {
+			weigh(w, x, importance[column:column+span], squares(x)*(2/float32(span)))
+			column = (column + span) % len(importance)
+			continue
+		}
 		for i, v := range x {
-			q := iq4Values[nearestIQ4(inverse*v)]
-			qx += float32(float32(w[i]*q) * v)
-			qq += float32(float32(w[i]*q) * q)
-		}
-		return qx, qq
-	}
-	var scale float32
-	qx, qq := sums(1 / (-largest / iq4Values[0]))
-	if qq > 0 {
-		scale = qx / qq
-	}
-	best := scale * qx
-	for s := -7; s <= 7; s++ {
-		qx, qq := sums((float32(s) + iq4Values[0]) / largest)
-		if qq > 0 && float32(qx*qx) > float32(best*qq) {
-			scale = qx / qq
-			best = scale * qx
+			w[i] = v * v
 		}
 	}
-	return scale
+	g.lanes()
+	kernel.FitTable(&g.fit, g.x[:], g.w[:], &iq4Values)
 }
 
-// weighIQ4 fills in the weights of a run: with importance as weigh does, else squares.
-func weighIQ4(weights, values, importance []float32, sigma2 float32) {
-	if importance != nil {
-		weigh(weights, values, importance, sigma2)
-		return
-	}
-	for i, v := range values {
-		weights[i] = v * v
-	}
-}
-
-// at is the importance of n columns from one on, nil if there is none.
-func at(importance []float32, column, n int) []float32 {
-	if importance == nil {
-		return nil
-	}
-	column %= len(importance)
-	return importance[column : column+n]
+// put stores the codes of run r.
+func (g *iq4) put(dst []byte, r int) {
+	putFour(dst[:16], func(i int) byte { return laneCode(g.codes[:], r, i) })
 }
 
 func encodeIQ4NL(dst []byte, src, importance []float32) {
-	var weights [32]float32
-	for column := 0; column < len(src); column += 32 {
-		x := src[column : column+32]
-		weighIQ4(weights[:], x, at(importance, column, 32), squares(x)*(2./32))
-		scale := fitIQ4(x, weights[:])
-		inverse := reciprocal(scale)
-		putHalf(dst, scale)
-		putFour(dst[2:18], func(i int) byte { return nearestIQ4(inverse * x[i]) })
-		dst = dst[18:]
+	g := &iq4{group{n: 32}}
+	for column := 0; len(src) > 0; {
+		n := g.fill(src)
+		g.search(n, 32, importance, column)
+		for r, s := range g.fit.Scale {
+			g.over[r] = reciprocal(s)
+		}
+		kernel.TableCodes(g.codes[:], g.x[:], &g.over, &iq4Values)
+		for r := range n / 32 {
+			putHalf(dst, g.fit.Scale[r])
+			g.put(dst[2:], r)
+			dst = dst[18:]
+		}
+		src = src[n:]
+		if importance != nil {
+			column = (column + n) % len(importance)
+		}
 	}
 }
 
 func encodeIQ4XS(dst []byte, src, importance []float32) {
-	var weights [32]float32
-	var scales [8]float32
-	for column := 0; column < len(src); column += 256 {
-		x := src[column : column+256]
-		sigma2 := squares(x) * (2. / 256)
-		for j := range scales {
-			run := x[32*j:][:32]
-			weighIQ4(weights[:], run, at(importance, column+32*j, 32), sigma2)
-			scales[j] = fitIQ4(run, weights[:])
+	g := &iq4{group{n: 32}}
+	for column := 0; len(src) > 0; {
+		n := g.fill(src)
+		g.search(n, 256, importance, column)
+		var steps [kernel.Runs]int // of the scales, from −32 to 31
+		var d [kernel.Runs]float32
+		for b := 0; b < n/32; b += 8 {
+			scales := g.fit.Scale[b : b+8]
+			d[b] = -peak(scales) / 32
+			inverse := reciprocal(d[b])
+			for j, s := range scales {
+				steps[b+j] = max(-32, min(31, kernel.Nearest(inverse*s)))
+				g.over[b+j] = reciprocal(d[b] * float32(steps[b+j]))
+			}
 		}
-		d := -kernel.Peak(scales[:]) / 32
-		inverse := reciprocal(d)
-		putHalf(dst, d)
-		clear(dst[4:8])
-		var high uint16
-		for j, s := range scales {
-			l := max(-32, min(31, kernel.Nearest(inverse*s)))
-			step := reciprocal(d * float32(l))
-			run := x[32*j:][:32]
-			putFour(dst[8+16*j:][:16], func(i int) byte { return nearestIQ4(step * run[i]) })
-			code := l + 32
-			dst[4+j/2] |= byte(code&15) << (4 * (j % 2))
-			high |= uint16(code>>4) << (2 * j)
+		kernel.TableCodes(g.codes[:], g.x[:], &g.over, &iq4Values)
+		for b := 0; b < n/32; b += 8 {
+			putHalf(dst, d[b])
+			clear(dst[4:8])
+			var high uint16
+			for j, s := range steps[b : b+8] {
+				dst[4+j/2] |= byte(s+32) & 15 << (4 * (j % 2))
+				high |= uint16(s+32) >> 4 << (2 * j)
+				g.put(dst[8+16*j:], b+j)
+			}
+			binary.LittleEndian.PutUint16(dst[2:], high)
+			dst = dst[136:]
 		}
-		binary.LittleEndian.PutUint16(dst[2:], high)
-		dst = dst[136:]
+		src = src[n:]
+		if importance != nil {
+			column = (column + n) % len(importance)
+		}
 	}
 }

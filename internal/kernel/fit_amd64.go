@@ -30,6 +30,18 @@ func runCodesAVX2(q *byte, x *float32, bytes int, plus, over *float32, low, high
 //go:noescape
 func runCodesAVX512(q *byte, x *float32, bytes int, plus, over *float32, low, high int32)
 
+//go:noescape
+func fitTableAVX2(scale, x, w *float32, bytes int, tries *float32, n int, work, table *float32)
+
+//go:noescape
+func fitTableAVX512(scale, x, w *float32, bytes int, tries *float32, n int, work, table *float32)
+
+//go:noescape
+func tableCodesAVX2(q *byte, x *float32, bytes int, inverse, table *float32)
+
+//go:noescape
+func tableCodesAVX512(q *byte, x *float32, bytes int, inverse, table *float32)
+
 // fitWork is the scratch memory of a search: 16 vectors, and one for each value of a run.
 type fitWork [(16 + maxRun) * Runs]float32
 
@@ -96,6 +108,36 @@ func runCodesLanes(q []byte, x []float32, plus, over *[Runs]float32, low, high i
 	}
 	for h := 0; h < Runs; h += 8 {
 		runCodesAVX2(&q[h], &x[h], 4*len(x), &plus[h], &over[h], int32(low), int32(high))
+	}
+	return true
+}
+
+func fitTableLanes(f *Fit, x, w []float32, table *[16]float32) bool {
+	if impl < avx2 {
+		return false
+	}
+	var work fitWork
+	tries := tableTries(table)
+	if impl >= avx512 {
+		fitTableAVX512(&f.Scale[0], &x[0], &w[0], 4*len(x), &tries[0], len(tries), &work[0], &table[0])
+		return true
+	}
+	for h := 0; h < Runs; h += 8 {
+		fitTableAVX2(&f.Scale[h], &x[h], &w[h], 4*len(x), &tries[0], len(tries), &work[0], &table[0])
+	}
+	return true
+}
+
+func tableCodesLanes(q []byte, x []float32, inverse *[Runs]float32, table *[16]float32) bool {
+	if impl < avx2 {
+		return false
+	}
+	if impl >= avx512 {
+		tableCodesAVX512(&q[0], &x[0], 4*len(x), &inverse[0], &table[0])
+		return true
+	}
+	for h := 0; h < Runs; h += 8 {
+		tableCodesAVX2(&q[h], &x[h], 4*len(x), &inverse[h], &table[0])
 	}
 	return true
 }

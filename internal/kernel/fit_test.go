@@ -106,6 +106,18 @@ func TestFits(t *testing.T) {
 			for _, b := range [][2]int{{0, 15}, {0, 31}, {-32, 31}, {-4, 3}} {
 				codes(fmt.Sprint(b), func(q []byte) { RunCodes(q, x, &got.Min, &got.Scale, b[0], b[1]) }, func(q []byte) { runCodesGeneric(q, x, &got.Min, &got.Scale, b[0], b[1]) })
 			}
+			table := [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+			FitTable(&got, x, w, &table)
+			fitTableGeneric(&want, x, w, &table)
+			sameRuns(t, "scale of a table", got.Scale[:], want.Scale[:])
+			for i := range got.Inverse {
+				got.Inverse[i] = reciprocal(got.Scale[i])
+			}
+			codes("a table", func(q []byte) { TableCodes(q, x, &got.Inverse, &table) }, func(q []byte) {
+				for i, v := range x {
+					q[i] = byte(nearestPlace(&table, got.Inverse[i%Runs]*v))
+				}
+			})
 			lanes := make([]float32, len(x))
 			ToLanes(lanes, x, n)
 			for i, v := range lanes {
@@ -147,7 +159,11 @@ func BenchmarkFits(b *testing.B) {
 		"affine":    func() int { FitAffine(&f, x, w, AffineSearch{Top: 15, First: -1, Step: 0.1, Steps: 20}); return len(x) },
 		"symmetric": func() int { FitSymmetric(&f, x[:256], w[:256], 32); return 256 },
 		"descent":   func() int { FitDescent(&f, q[:256], x[:256], 4); return 256 },
-		"codes":     func() int { RunCodes(q, x, &f.Min, &f.Scale, 0, 15); return len(x) },
+		"table": func() int {
+			FitTable(&f, x, w, &[16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113})
+			return len(x)
+		},
+		"codes": func() int { RunCodes(q, x, &f.Min, &f.Scale, 0, 15); return len(x) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			n := 0

@@ -1,7 +1,7 @@
 """Makes the golden files of package quantize.
 
 usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, alone.json, blocks.json, mixes.json,
-                                                 config.json
+                                                 whole.json, config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
 Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2.4.6,
@@ -370,6 +370,59 @@ def mixes(out):
     (out / "mixes.json").write_text(json.dumps(dict(letters=letters, file_types=FILE_TYPES, models=models), indent=0))
 
 
+# A whole model: its tensors, in Hugging Face's order of rows, are values(i, n, "bell") of the i-th name, and the importance
+# of columns is |values(100 + i, columns, "positive")|, of half the layers.
+WHOLE = dict(layers=8, hidden=256, heads=8, kv=2, ff=512, vocab=300)
+
+
+def whole(out):
+    """Types and bytes of all matrices of a model that llama_model_quantize made, without and with importance."""
+    import ctypes
+    import tempfile
+
+    import llama_cpp
+    from gguf import GGUFReader, GGUFWriter
+
+    w = WHOLE
+    h, d = w["hidden"], w["hidden"] // w["heads"]
+    shapes = {"attn_q": (h, h), "attn_k": (w["kv"] * d, h), "attn_v": (w["kv"] * d, h), "attn_output": (h, h)}
+    shapes |= {"ffn_gate": (w["ff"], h), "ffn_up": (w["ff"], h), "ffn_down": (h, w["ff"])}
+    names = [("token_embd.weight", (w["vocab"], h))] + [(f"blk.{i}.{n}.weight", s) for i in range(w["layers"]) for n, s in shapes.items()]
+    cases = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        g = GGUFWriter(f"{tmp}/a.gguf", "llama")
+        for key, v in dict(context_length=64, embedding_length=h, block_count=w["layers"], feed_forward_length=w["ff"], vocab_size=w["vocab"]).items():
+            g.add_uint32(f"llama.{key}", v)
+        g.add_uint32("llama.attention.head_count", w["heads"])
+        g.add_uint32("llama.attention.head_count_kv", w["kv"])
+        g.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+        entries = []
+        for i, (name, shape) in enumerate(names):
+            x = values(i, shape[0] * shape[1], "bell").reshape(shape)
+            if "attn_q" in name or "attn_k" in name:  # neighbours turn together
+                x = x.reshape(-1, 2, d // 2, shape[1]).swapaxes(1, 2).reshape(shape)
+            g.add_tensor(name, np.ascontiguousarray(x))
+            if name.startswith("blk.") and int(name.split(".")[1]) % 2 == 0:
+                entries.append((name, np.abs(values(100 + i, shape[1], "positive"))))
+        g.write_header_to_file()
+        g.write_kv_data_to_file()
+        g.write_tensors_to_file()
+        g.close()
+        for name in ("Q4_K_M", "Q3_K_M", "Q2_K", "Q5_0", "IQ4_XS"):
+            for importance in (False, True):
+                p = llama_cpp.llama_model_quantize_default_params()
+                p.ftype, p.nthread = FILE_TYPES[name], 2
+                if importance:
+                    rows = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))()
+                    for r, (n, v) in zip(rows, entries):
+                        r.name, r.data, r.size = n.encode(), v.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), len(v)
+                    p.imatrix = ctypes.cast(rows, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+                assert llama_cpp.llama_model_quantize(f"{tmp}/a.gguf".encode(), f"{tmp}/b.gguf".encode(), ctypes.byref(p)) == 0
+                got = {t.name: t for t in GGUFReader(f"{tmp}/b.gguf").tensors}
+                cases[name + "+" * importance] = [[got[n].tensor_type.name, hashlib.sha256(got[n].data.tobytes()).hexdigest()[:16]] for n, _ in names]
+    (out / "whole.json").write_text(json.dumps(dict(model=w, names=[n for n, _ in names], cases=cases), indent=0))
+
+
 def config(out):
     """quantization_config as transformers writes it, and which modules its skip patterns leave alone."""
     from transformers import BitsAndBytesConfig
@@ -417,5 +470,6 @@ else:
     alone(folder)
     blocks(folder)
     mixes(folder)
+    whole(folder)
     mean(folder)
     bnb4(folder)

@@ -54,6 +54,11 @@ func fits() []byte {
 		asm.fitSymmetric()
 		asm.fitDescent()
 		asm.runCodes()
+		asm.fitTable()
+		asm.tableCodes()
+		for _, b := range blockEncoders {
+			asm.encodeBlocks(b)
+		}
 	}
 	asm.fitData()
 	return asm.Bytes()

@@ -1,9 +1,0 @@
-//go:build !amd64 || purego
-
-package kernel
-
-func encodeQ8_0Blocks(_ []byte, _ []float32) int { return 0 }
-func encodeQ4_0Blocks(_ []byte, _ []float32) int { return 0 }
-func encodeQ4_1Blocks(_ []byte, _ []float32) int { return 0 }
-func encodeQ5_0Blocks(_ []byte, _ []float32) int { return 0 }
-func encodeQ5_1Blocks(_ []byte, _ []float32) int { return 0 }
