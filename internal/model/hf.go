@@ -88,7 +88,6 @@ type hfConfig struct {
 	LogitsDivisor  *float64 `json:"logits_scaling"`
 	Bidirectional  *bool    `json:"use_bidirectional_attention"`
 
-	Text    jsontext.Value `json:"text_config"`
 	Unknown jsontext.Value `json:",embed"`
 }
 
@@ -99,6 +98,7 @@ type hfConfig struct {
 func ParseConfig(data []byte) (*Config, error) {
 	var head struct {
 		ModelType string         `json:"model_type"`
+		Text      jsontext.Value `json:"text_config"`
 		Unknown   jsontext.Value `json:",embed"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
@@ -117,18 +117,21 @@ func ParseConfig(data []byte) (*Config, error) {
 	if err := json.Unmarshal([]byte(a.defaults), &h); err != nil {
 		panic(fmt.Sprintf("model: internal error: defaults of %s: %v", name, err))
 	}
-	if err := json.Unmarshal(data, &h); err != nil {
-		return nil, fmt.Errorf("model: reading configuration: %w", err)
-	}
-	if several && h.Text != nil && h.Text.Kind() != 'n' {
-		// What describes all parts stands above: types of numbers, special tokens. The rest of it is
-		// about pictures.
-		h.Unknown, h.ModelType = nil, name
-		if err := json.Unmarshal(h.Text, &h); err != nil {
+	if several && head.Text != nil && head.Text.Kind() != 'n' {
+		if err := json.Unmarshal(head.Text, &h); err != nil {
 			return nil, fmt.Errorf("model: reading configuration: text_config: %w", err)
 		}
 	}
-	h.Text = nil
+	// What describes all parts stands above and goes before: types of numbers, special tokens. The rest
+	// there is about pictures.
+	unknown := h.Unknown
+	h.Unknown = nil
+	if err := json.Unmarshal(data, &h); err != nil {
+		return nil, fmt.Errorf("model: reading configuration: %w", err)
+	}
+	if several {
+		h.Unknown = unknown
+	}
 	c := &Config{Arch: name, prefixed: several}
 	if err := c.fill(a, &h); err != nil {
 		return nil, err
