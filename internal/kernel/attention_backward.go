@@ -108,8 +108,8 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		packed := (b.keyTile+tile)*t.spec.KVHeads + group
 		first := tile * kTile
-		b.scores(sc.p, sc.q, t.keyT[packed*d*kTile:], d, t.padded, first)
-		b.scores(sc.dp, sc.dout, t.valT[packed*d*kTile:], d, t.padded, first)
+		b.scores(sc.p, sc.q, t.keyT[packed*d*kTile:], d, t.padded, first, t.spec.Window)
+		b.scores(sc.dp, sc.dout, t.valT[packed*d*kTile:], d, t.padded, first, t.spec.Window)
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
@@ -117,13 +117,13 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
-		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first)
+		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first, t.spec.Window)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
 			t.slopes(sc, i, lo, hi)
 		}
-		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first)
-		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
+		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first, t.spec.Window)
+		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first, t.spec.Window)
 	}
 	t.store(sc, b, at, t.spec.Scale)
 }
@@ -177,14 +177,12 @@ func (t *backwardTask) store(sc *backwardScratch, b *block, at int, scale float3
 }
 
 // transposed computes c (kTile, padded) += pᵀ·x with p (qTile, kTile), x (qTile,
-// padded), from the first query that sees a key of the group of rows on.
-func (b *block) transposed(c, p, x []float32, padded, first int) {
+// padded), over the queries that see a key of the group of rows.
+func (b *block) transposed(c, p, x []float32, padded, first, window int) {
 	for j := 0; j < min(kTile, b.keys()-first); j += tileRows {
-		i := max(0, first+j-b.past-b.first)
-		if i >= b.n {
-			break
+		if lo, hi := b.seeing(j, tileRows, first, window); lo < hi {
+			tileProduct(tileRows, padded, hi-lo, p[lo*kTile+j:], 1, kTile, x[lo*padded:], padded, c[j*padded:], padded, true)
 		}
-		tileProduct(tileRows, padded, b.n-i, p[i*kTile+j:], 1, kTile, x[i*padded:], padded, c[j*padded:], padded, true)
 	}
 }
 

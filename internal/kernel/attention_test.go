@@ -333,15 +333,17 @@ func TestAttentionCached(t *testing.T) {
 func TestAttentionNaN(t *testing.T) {
 	forEachImpl(t, func(t *testing.T) {
 		const rows, at = 130, 50
-		rng := rand.New(rand.NewPCG(4, 4))
-		spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 16, Scale: 0.25}
-		q, k, v, out := randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), make([]float32, rows*16)
-		k[at*16+3] = float32(math.NaN())
-		Attention(F32Vec(out), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, 120, rows}, spec)
-		for i := range rows {
-			bad := out[i*16] != out[i*16]
-			if want := i >= at && i < 120; bad != want {
-				t.Fatalf("row %d: NaN %v, want %v", i, bad, want)
+		for _, window := range []int{0, 30} {
+			rng := rand.New(rand.NewPCG(4, 4))
+			spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 16, Scale: 0.25, Window: window}
+			q, k, v, out := randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), make([]float32, rows*16)
+			k[at*16+3] = float32(math.NaN())
+			Attention(F32Vec(out), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, 120, rows}, spec)
+			for i := range rows {
+				bad := out[i*16] != out[i*16]
+				if want := i >= at && i < 120 && (window == 0 || i < at+window); bad != want {
+					t.Fatalf("window %d, row %d: NaN %v, want %v", window, i, bad, want)
+				}
 			}
 		}
 	})
