@@ -277,6 +277,7 @@ func TestKeysRefused(t *testing.T) {
 		{"gemma-3-1b", "sliding_window_pattern", 0, ""},
 		{"gemma-3-1b", "rope_parameters", map[string]any{"rope_type": "default", "rope_theta": 1e4}, "rope_parameters"},
 		{"gemma-3-1b", "rope_parameters", map[string]any{"sliding_attention": yarn}, "sliding layers"},
+		{"gemma-3-4b", "text_config", map[string]any{"model_type": "gemma3n_text"}, "gemma3n_text"},
 		{"SmolLM3-3B", "no_rope_layers", []int{1, 0}, ""},
 		{"granite-3.3-2b", "residual_multiplier", -0.5, ""},
 		{"Phi-4-mini", "partial_rotary_factor", 0.7, ""},

@@ -88,6 +88,9 @@ func ParseConfig(data []byte) (*Config, error) {
 		if err := json.Unmarshal(head.Text, &h); err != nil {
 			return nil, fmt.Errorf("model: reading configuration: text_config: %w", err)
 		}
+		if h.ModelType != "" && h.ModelType != name {
+			return nil, fmt.Errorf("model: reading configuration: text_config: %w", unknownArch(h.ModelType))
+		}
 	}
 	// What describes all parts stands above and goes before: types of numbers, special tokens. The rest
 	// there is about pictures.
