@@ -183,6 +183,22 @@ func (c *Config) FolderNames(name string) []string {
 	return []string{"language_model." + name, "model.language_model." + inner, name}
 }
 
+// Module returns the path that a module has in this model for the one it has inside a model of several
+// parts, which adapters trained on that model name. Other paths stay as they are.
+func (c *Config) Module(path string) string {
+	for _, text := range textParts {
+		if text != c.Arch {
+			continue
+		}
+		for _, prefix := range []string{"model.language_model.", "language_model.model."} {
+			if inner, in := strings.CutPrefix(path, prefix); in {
+				return "model." + inner
+			}
+		}
+	}
+	return path
+}
+
 // Foreign reports whether a tensor of a folder belongs to another part of the model.
 func (c *Config) Foreign(name string) bool {
 	if !c.prefixed {

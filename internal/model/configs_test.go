@@ -295,6 +295,25 @@ func TestKeysRefused(t *testing.T) {
 	}
 }
 
+// TestModule: an adapter of a model of several parts names the text model's modules by their place in it.
+func TestModule(t *testing.T) {
+	for _, r := range []struct{ model, path, want string }{
+		{"gemma-3-4b", "model.language_model.layers.3.mlp.up_proj", "model.layers.3.mlp.up_proj"},
+		{"gemma-3-4b", "language_model.model.layers.3.mlp.up_proj", "model.layers.3.mlp.up_proj"},
+		{"gemma-3-4b", "model.layers.3.mlp.up_proj", "model.layers.3.mlp.up_proj"},
+		{"gemma-3-4b", "vision_tower.layers.3.mlp.fc1", "vision_tower.layers.3.mlp.fc1"},
+		{"gemma-2-2b", "model.language_model.layers.3.mlp.up_proj", "model.language_model.layers.3.mlp.up_proj"},
+	} {
+		c, err := edited(t, r.model, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Module(r.path); got != r.want {
+			t.Errorf("%s: %s is %s, want %s", r.model, r.path, got, r.want)
+		}
+	}
+}
+
 // TestOldNames: names that a key or a scaling had before mean what they mean now.
 func TestOldNames(t *testing.T) {
 	want, err := edited(t, "Phi-3-mini-128k", nil)
