@@ -304,20 +304,6 @@ func turn(dst, src []float32, rows, cols int) {
 	}
 }
 
-// ropeTable writes the cosines or sines of all positions.
-func (w *dataWriter) ropeTable(off int64, l *load) error {
-	cos, sin := make([]float32, l.rows*l.cols), make([]float32, l.rows*l.cols)
-	l.table.CosSin(cos, sin)
-	values := cos
-	if l.sine {
-		values = sin
-	}
-	w.encode(values)
-	w.advance(4 * int64(len(values)))
-	_, err := w.file.WriteAt(w.raw, off)
-	return err
-}
-
 // encode sets w.raw to the little-endian bytes of v.
 func (w *dataWriter) encode(v []float32) {
 	w.raw = grow(w.raw, 4*len(v))

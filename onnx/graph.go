@@ -19,9 +19,6 @@ const (
 	logitsOutput  = "logits"
 )
 
-// maxRopeValues caps the tables of sines and cosines, which every position of the context has a row in: 512 MiB each.
-const maxRopeValues = 1 << 27
-
 // builder implements model.Ops[string].
 type builder struct {
 	config *model.Config
@@ -40,9 +37,6 @@ type builder struct {
 	sums      int    // residual sums of the block
 	err       error
 }
-
-// angles are the edges that hold a table's cosines and sines.
-type angles struct{ cos, sin string }
 
 // load says what the bytes of an external initializer are.
 type load struct {
@@ -332,46 +326,6 @@ func (b *builder) Attention(a model.Attention, q, k, v string) string {
 	return b.emit(node{op: "GroupQueryAttention", domain: msDomain, name: b.at + "/attn/GroupQueryAttention", inputs: inputs,
 		outputs:    []string{b.at + "/attn/GroupQueryAttention/output_0", presentName(a.Layer, "key"), presentName(a.Layer, "value")},
 		attributes: attributes}, a.Heads*a.HeadDim)
-}
-
-// ropeTables returns the names of the cosines and sines of a table, a row for each position of the
-// context. Where sequences of more than Original positions have rows of their own, behind the others,
-// the run's total length decides which are cut out, as the longest sequence of a batch does in
-// transformers. Keys in the cache stay as they were rotated: who goes past Original begins anew.
-func (b *builder) ropeTables(t *model.RopeTable) (cos, sin string) {
-	if a := b.tables[t]; a != nil {
-		return a.cos, a.sin
-	}
-	suffix := ""
-	if n := len(b.tables); n > 0 {
-		suffix = "_" + strconv.Itoa(n)
-	}
-	a := &angles{}
-	b.tables[t] = a
-	pairs, rows := len(t.InvFreq), t.Rows(b.config.Context)
-	if rows > maxRopeValues/pairs {
-		b.fail("a context of %d positions takes tables of more than %d MiB; set a smaller max_position_embeddings: %w", b.config.Context, maxRopeValues>>18, ErrUnsupported)
-		return "", ""
-	}
-	shape := []int{rows, pairs}
-	l := load{rows: rows, cols: pairs, table: t}
-	l.name = "cos_cache" + suffix
-	a.cos = b.external(shape, l)
-	l.name, l.sine = "sin_cache"+suffix, true
-	a.sin = b.external(shape, l)
-	if rows > b.config.Context {
-		b.longAfter = t.Original
-		at, total, original := "/model/rotemb_caches"+suffix, totalNode+"/output_0", b.constant(nil, int64(t.Original))
-		long := b.emit(node{op: "Greater", name: at + "/Greater", inputs: []string{total, original}}, 0)
-		first := b.emit(node{op: "Where", name: at + "/Where", inputs: []string{long, original, b.constant(nil, 0)}}, 0)
-		end := b.emit(node{op: "Add", name: at + "/Add", inputs: []string{first, total}}, 0)
-		axis := b.constant([]int{1}, 0)
-		first = b.emit(node{op: "Unsqueeze", name: at + "/Unsqueeze_first", inputs: []string{first, axis}}, 0)
-		end = b.emit(node{op: "Unsqueeze", name: at + "/Unsqueeze_end", inputs: []string{end, axis}}, 0)
-		a.cos = b.emit(node{op: "Slice", name: at + "/Slice_cos", inputs: []string{a.cos, first, end, axis}}, pairs)
-		a.sin = b.emit(node{op: "Slice", name: at + "/Slice_sin", inputs: []string{a.sin, first, end, axis}}, pairs)
-	}
-	return a.cos, a.sin
 }
 
 // Gated is act(gate) ⊙ up: SiLU as x·σ(x), GELU with tanh as FastGelu.

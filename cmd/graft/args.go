@@ -115,6 +115,9 @@ func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range a.Pairs {
+		a.Pairs[i].Module = c.Module(a.Pairs[i].Module)
+	}
 	if err := fits(a, c); err != nil {
 		return nil, err
 	}

@@ -121,6 +121,7 @@ func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Ten
 		unit = rows
 	}
 	err2, val2 := make([]float64, rows*cols/unit), make([]float64, rows*cols/unit)
+	offset := float64(a.Config().Offset(t.Name)) // what is computed with, and rounded, is larger by it
 	var x, y []float32
 	for lo := 0; lo < rows; {
 		if ctx.Err() != nil {
@@ -139,7 +140,7 @@ func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Ten
 			row := (lo*cols + i) / unit
 			d := float64(y[i]) - float64(v)
 			err2[row] += d * d
-			val2[row] += float64(v) * float64(v)
+			val2[row] += (float64(v) + offset) * (float64(v) + offset)
 		}
 		lo = hi
 	}

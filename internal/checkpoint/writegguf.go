@@ -157,6 +157,10 @@ func (w *writing) applySpecials(v *tokenizer.Vocab) error {
 	if v.PAD < 0 {
 		v.PAD = c.PAD
 	}
+	if c.Arch == "gemma3_text" && len(v.Tokens) > c.Vocab {
+		// The tokenizer has a token for pictures, one past the rows of a model that sees none.
+		v.Tokens, v.Types, v.Scores = v.Tokens[:c.Vocab], v.Types[:min(len(v.Types), c.Vocab)], v.Scores[:min(len(v.Scores), c.Vocab)]
+	}
 	if len(v.Tokens) > c.Vocab {
 		return fmt.Errorf("the tokenizer has %d tokens, the embedding table %d rows", len(v.Tokens), c.Vocab)
 	}

@@ -1,12 +1,13 @@
 package model
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 )
 
 // ErrUnsupported is wrapped by errors about a model this version cannot compute.
@@ -24,16 +25,21 @@ type Arch struct {
 	defaults string
 	keys     map[string]bool // those of defaults
 
-	slides     func(c *Config, h *hfConfig) (func(i int) bool, error) // which layers slide without layer_types; nil: all
-	scaling4   func(c *Config) map[string]any                         // rope_scaling, where transformers 4 allows some keys only
-	names      map[string]string                                      // module → GGUF stem, where it departs from the common table
-	pairs      bool                                                   // ggml rotates neighbouring features, see RowHeads
-	offset     bool                                                   // gains are stored less one in a folder, see Offset
-	llamaCpp   limits
-	period     int                            // in llama.cpp the last of so many layers does not slide; 0: all slide
-	writeGGUF  func(c *Config) []Key          // keys beyond the common ones
-	readGGUF   func(c *Config, r *ggufReader) // the same back
-	ggufReason func(c *Config) string         // what else llama.cpp computes otherwise, "" for nothing
+	// slides is the rule by which layers slide where config.json has no layer_types; nil: all do.
+	slides func(c *Config, h *hfConfig) (func(i int) bool, error)
+	// scaling4 makes rope_scaling where transformers 4 allows of it some keys only.
+	scaling4 func(c *Config) map[string]any
+
+	names    map[string]string // module → GGUF stem, where it departs from the common table
+	pairs    bool              // ggml rotates neighbouring features, see RowHeads
+	offset   bool              // gains are stored less one in a folder, see Offset
+	period   int               // in llama.cpp the last of so many layers does not slide; 0: all slide
+	llamaCpp limits
+	// writeGGUF makes keys beyond the common ones, and readGGUF reads them, and sets what is built into
+	// llama.cpp. ggufReason says what else llama.cpp would compute otherwise, "" for nothing.
+	writeGGUF  func(c *Config) []Key
+	readGGUF   func(c *Config, r *ggufReader)
+	ggufReason func(c *Config) string
 }
 
 // limits is what the family has in llama.cpp's loader, where that is less than in transformers.
@@ -175,6 +181,22 @@ func (c *Config) FolderNames(name string) []string {
 	}
 	inner := strings.TrimPrefix(name, "model.")
 	return []string{"language_model." + name, "model.language_model." + inner, name}
+}
+
+// Module returns the path that a module has in this model for the one it has inside a model of several
+// parts, which adapters trained on that model name. Other paths stay as they are.
+func (c *Config) Module(path string) string {
+	for _, text := range textParts {
+		if text != c.Arch {
+			continue
+		}
+		for _, prefix := range []string{"model.language_model.", "language_model.model."} {
+			if inner, in := strings.CutPrefix(path, prefix); in {
+				return "model." + inner
+			}
+		}
+	}
+	return path
 }
 
 // Foreign reports whether a tensor of a folder belongs to another part of the model.

@@ -25,9 +25,9 @@ func init() {
 			}
 			return func(i int) bool { return (i+1)%period != 0 }, nil
 		},
-		names:      sandwich,
-		offset:     true,
-		llamaCpp:   limits{scalings: "no-yarn"},
+		names:  sandwich,
+		offset: true,
+
 		period:     6,
 		readGGUF:   readGemma(62),
 		ggufReason: gemmaScale(62),

@@ -198,6 +198,10 @@ func TestLlama3Frequencies(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(smol4))
 	f.Add([]byte(smol5))
+	for _, g := range readPublished(f) {
+		f.Add([]byte(g.Given))
+		f.Add([]byte(g.Saved))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := ParseConfig(data)
 		if err != nil {

@@ -17,7 +17,7 @@ func init() {
 "bos_token_id":1,"eos_token_id":32000,"pad_token_id":32000,"tie_word_embeddings":false,"rope_theta":10000,"partial_rotary_factor":1.0,
 "sliding_window":null}`,
 		names:    map[string]string{"post_attention_layernorm": "ffn_norm", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
-		llamaCpp: limits{square: true, scalings: "longrope no-yarn"},
+		llamaCpp: limits{square: true, scalings: "longrope"},
 		scaling4: (*Config).phi3Scaling,
 		writeGGUF: func(c *Config) (keys []Key) {
 			if c.Window == 0 { // llama.cpp tells Phi 4 by it

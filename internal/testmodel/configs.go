@@ -28,21 +28,19 @@ var configs = readConfigs()
 func readConfigs() []named {
 	var all []named
 	d := json.NewDecoder(bytes.NewReader(configsJSON))
-	token, err := d.Token()
-	for err == nil {
-		if token, err = d.Token(); err != nil {
-			break
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return all
 		}
 		if name, ok := token.(string); ok {
-			n := named{name: name}
-			err = d.Decode(&n.json)
-			all = append(all, n)
+			all = append(all, named{name: name})
+			err = d.Decode(&all[len(all)-1].json)
+		}
+		if err != nil {
+			panic(fmt.Sprintf("testmodel: internal error: configs.json: %v", err))
 		}
 	}
-	if err != io.EOF {
-		panic(fmt.Sprintf("testmodel: internal error: configs.json: %v", err))
-	}
-	return all
 }
 
 // Names lists the models that Config knows.

@@ -1,6 +1,6 @@
 """Checks every architecture through `graft convert`: transformers → GGUF → llama.cpp, and back.
 
-usage: architectures.py GRAFT [LLAMA_CPP] [-k NAME] [graft's options...]
+usage: architectures.py GRAFT [LLAMA_CPP] [-k NAME] [--golden] [graft's options...]
 
 GRAFT is the command. LLAMA_CPP, where given, is the source of llama.cpp as llama-cpp-python 0.3.36 vendors it (its conversion/
 and gguf-py/), whose converter is run on the same folder. Made for torch 2.15.0, transformers 5.23.0, tokenizers 0.23.2,
@@ -15,6 +15,9 @@ value or type, and tensors whose bytes differ (none).
 
 ggml computes GELU by a table of 16 bits, so for Gemma transformers is run with the same rounding; the difference without it
 is printed too.
+
+With --golden, architectures.json is written: by configuration, the keys (type, value) and tensors (dims in ggml's order) of the
+converter's files.
 
 Where llama.cpp departs from transformers the sequence is kept within the range in which they agree: no longer than the window of
 mistral, qwen2, smollm3 and phi3, which it does not have. longrope's factors go by the context there and by the sequence here:
@@ -116,13 +119,14 @@ def meaning(config):
     if not d.get("use_sliding_window", True):
         d["max_window_layers"] = None
     if r := d.get("rope_parameters"):  # derived where they are absent
+        r.pop("type", None)
         kind, factor = r.get("rope_type"), r.get("factor")
         if kind == "yarn":
             d["rope_parameters"] = dict(attention_factor=0.1 * math.log(factor) + 1, beta_fast=32.0, beta_slow=1.0) | r
         if kind == "longrope":
             n = r["original_max_position_embeddings"]
             derived = math.sqrt(1 + math.log((factor or config.max_position_embeddings / n)) / math.log(n))
-            d["rope_parameters"] = dict(attention_factor=derived) | {k: v for k, v in r.items() if k not in ("type", "factor")}
+            d["rope_parameters"] = dict(attention_factor=derived) | {k: v for k, v in r.items() if k != "factor"}
     return {k: v for k, v in d.items() if v not in (None, False)}
 
 
@@ -170,7 +174,17 @@ def against(ours, theirs):
     return out + [f"+{n}" for n in have]
 
 
-def check(graft, llama, options, name, cfg, context, dir):
+def described(path):
+    """A file's keys of the architecture and its tensors."""
+    from gguf import GGUFReader
+
+    f = GGUFReader(str(path))
+    arch = bytes(f.fields["general.architecture"].parts[-1]).decode()
+    keys = {k: [v.types[0].name.lower(), v.contents()] for k, v in f.fields.items() if k == "general.architecture" or k.startswith(arch + ".")}
+    return dict(keys=keys, tensors={t.name: [int(d) for d in t.shape] for t in f.tensors})
+
+
+def check(graft, llama, options, name, cfg, context, dir, golden):
     hf, gguf, back = dir / "hf", dir / "m.gguf", dir / "back"
     model = build(cfg)
     model.save_pretrained(hf)
@@ -211,6 +225,8 @@ def check(graft, llama, options, name, cfg, context, dir):
         other = dir / "reference.gguf"
         failed = reference(llama, hf, other)
         figures += f"  {failed or ' '.join(against(gguf, other)) or '-'}"
+        if not failed:
+            golden[name] = described(other)
     ok = theirs < 1e-3 and ours == 0 and not lost and not problems
     return figures + ("" if ok else "  FAILED")
 
@@ -223,10 +239,16 @@ if __name__ == "__main__":
     if "-k" in args:
         i = args.index("-k")
         only, args = args[i + 1], args[:i] + args[i + 2 :]
+    write = "--golden" in args
+    args = [a for a in args if a != "--golden"]
+    golden = {}
     configs = json.loads((HERE / "../../../internal/testmodel/configs.json").read_text())
     print(f"{'model':28s} tokens  |logits|    llama.cpp         back  changed  config  converter")
     for name, cfg, context in cases(configs):
         if only and only not in name:
             continue
         with tempfile.TemporaryDirectory() as dir:
-            print(f"{name:28s}", check(sys.argv[1], llama, args, name, cfg, context, Path(dir)), flush=True)
+            print(f"{name:28s}", check(sys.argv[1], llama, args, name, cfg, context, Path(dir), golden), flush=True)
+    if write:
+        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in golden.items() if k in configs]
+        (HERE / "architectures.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -19,6 +19,7 @@ is the tokens, and the losses and norms of gradients step by step; beside each t
 
 The loss is the mean negative log likelihood of all next tokens of all sequences.
 """
+import copy
 import json
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def build(cfg, quantize=False):
 
 def build_any(cfg):
     """The model of a config.json, as transformers builds it."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**cfg), attn_implementation="eager").float()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**copy.deepcopy(cfg)), attn_implementation="eager").float()
     for name, p in model.named_parameters():
         fill(name, p, offset=int(cfg["model_type"].startswith("gemma")))
     return model
