@@ -43,7 +43,7 @@ func FuzzParseJSON(f *testing.F) {
 		}
 		ids := tok.Encode(text, Options{AddSpecial: true, ParseSpecial: true})
 		tok.Decode(ids, true)
-		if tok.source == nil || tok.normalize != nil || tok.model.unk >= 0 || hasFallback(tok.model) || tok.prefixAt >= 0 {
+		if m, ok := tok.model.(*bpe); !ok || !m.byteLevel || tok.normalize != nil || m.unk >= 0 || m.hasByteFallback() {
 			return // a GGUF vocabulary has none of these
 		}
 		vocab, err := tok.Vocab()
@@ -61,10 +61,6 @@ func FuzzParseJSON(f *testing.F) {
 			}
 		}
 	})
-}
-
-func hasFallback(m *bpe) bool {
-	return slices.ContainsFunc(m.fallback[:], func(ids []int32) bool { return ids != nil })
 }
 
 // FuzzEncode wants every byte-level tokenizer without a normalizer to give the
