@@ -19,7 +19,7 @@ type builder struct {
 	scores   []float32  // by id: merge by score, as SentencePiece and llama.cpp do, instead of by bpe's merges
 	rewrite  normalizer // stands for all the steps before the model
 
-	unigramTypes []int32 // by id, as in a Vocab: which pieces are in use; nil for all
+	types []int32 // by id, as in a Vocab: which pieces text can become; nil for all
 }
 
 var noSpecials = SpecialIDs{-1, -1, -1, -1}
@@ -156,8 +156,8 @@ func (b *builder) setBPE(t *Tokenizer) error {
 	}
 	if b.scores != nil {
 		t.scores = b.scores
-		t.model, err = newSPM(t.tokens, t.known, b.scores, unk)
-		return err
+		t.model = newSPM(t.tokens, b.scores, b.types, unk)
+		return nil
 	}
 	m := &bpe{unk: unk, fuseUnk: doc.FuseUnk, byteLevel: t.byteLevel, merges: make(map[uint64]merge, len(doc.Merges))}
 	m.setSymbols(doc.Vocab, doc.ByteFallback)
@@ -225,7 +225,7 @@ func (b *builder) setUnigram(t *Tokenizer) error {
 	for id, p := range doc.Vocab { // the others have a text, but nothing leads to them
 		t.tokens[id], t.known[id] = p.piece, true
 	}
-	m, err := newUnigram(doc, b.unigramTypes)
+	m, err := newUnigram(doc, b.types)
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,7 @@ package tokenizer
 // This file is BPE as SentencePiece and llama.cpp run it: not a list of merges but a score
 // for every piece decides; what is left over is spelled in bytes.
 
-import (
-	"fmt"
-	"math"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // spm merges, again and again, the two neighbours that make the piece of the highest score,
 // leftmost first.
@@ -31,26 +27,21 @@ type union struct {
 	rightPart int32
 }
 
-func newSPM(tokens []string, known []bool, scores []float32, unk int32) (*spm, error) {
-	m := &spm{ids: make(map[string]int32, len(tokens)), scores: scores, unk: unk}
-	for id, text := range tokens {
-		if !known[id] {
-			continue
-		}
-		if s := scores[id]; math.IsNaN(float64(s)) {
-			return nil, fmt.Errorf("%w: the score of token %.40q is not a number", ErrFormat, text)
-		}
-		m.ids[text] = int32(id)
-		m.longest = max(m.longest, len(text))
-	}
+// newSPM builds the model over the pieces that have a score. Types, if not nil, says which
+// of them text can become, as SentencePiece sees it; llama.cpp merges to any of them.
+func newSPM(tokens []string, scores []float32, types []int32, unk int32) *spm {
+	m := &spm{ids: make(map[string]int32, len(scores)), scores: scores, unk: unk}
 	for b := range m.byteTokens {
-		id, ok := m.ids[byteToken(byte(b))]
-		if !ok {
-			if id, ok = m.ids[string([]byte{byte(b)})]; !ok {
-				id = unk
-			}
+		m.byteTokens[b] = -1
+	}
+	for id, text := range tokens[:len(scores)] {
+		if b, ok := tokenByte(text); ok && (types == nil || types[id] == TypeByte) {
+			m.byteTokens[b] = int32(id)
 		}
-		m.byteTokens[b] = id
+		if types == nil || types[id] == TypeNormal || types[id] == TypeUserDefined || types[id] == TypeUnused {
+			m.ids[text] = int32(id)
+			m.longest = max(m.longest, len(text))
+		}
 	}
 	m.words = newWordBreaks(func(yield func(string) bool) {
 		for text := range m.ids {
@@ -59,7 +50,7 @@ func newSPM(tokens []string, known []bool, scores []float32, unk int32) (*spm, e
 			}
 		}
 	})
-	return m, nil
+	return m
 }
 
 func (m *spm) append(dst []int32, text string, w *work) []int32 {
@@ -98,23 +89,38 @@ func (m *spm) appendWord(dst []int32, word string, w *work) []int32 {
 			h = m.find(h, parts, left.prev, word)
 		}
 	}
+	unknown := false // the last part was
 	for i := int32(0); i >= 0; i = parts[i].next {
 		text := word[parts[i].begin:parts[i].end]
 		if id, ok := m.ids[text]; ok {
 			dst = append(dst, id)
+			unknown = false
 			continue
 		}
-		for j := range len(text) {
-			if id := m.byteTokens[text[j]]; id >= 0 {
-				dst = append(dst, id)
-			}
+		spelled, ok := m.appendBytes(dst, text)
+		if !ok && !unknown && m.unk >= 0 { // one unknown token for all the neighbours that are
+			spelled = append(spelled, m.unk)
 		}
+		dst, unknown = spelled, !ok
 	}
 	w.parts, w.unions = parts, h
 	if cap(parts) > maxScratch {
 		w.parts, w.unions = nil, nil
 	}
 	return dst
+}
+
+// appendBytes appends the byte tokens of text, or nothing if one is lacking.
+func (m *spm) appendBytes(dst []int32, text string) (out []int32, ok bool) {
+	start := len(dst)
+	for i := range len(text) {
+		id := m.byteTokens[text[i]]
+		if id < 0 {
+			return dst[:start], false
+		}
+		dst = append(dst, id)
+	}
+	return dst, true
 }
 
 // single reports whether a word is one character.

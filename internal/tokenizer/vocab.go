@@ -257,7 +257,7 @@ func (b *builder) fromUnigram(v *Vocab) error {
 		unk := int32(v.UNK)
 		b.unigram.UnkID = &unk
 	}
-	b.unigramTypes = v.Types
+	b.types = v.Types
 	for id, text := range v.Tokens {
 		b.unigram.Vocab[id] = unigramPiece{text, float64(v.Scores[id])}
 		if v.Types != nil && v.Types[id] == TypeUserDefined {

@@ -65,6 +65,9 @@ func (t *Tokenizer) toVocab(pre string) (Vocab, error) {
 		t.markBytes(&v, m.byteTokens[:])
 		err = t.underlineVocab(&v)
 		v.Scores = slices.Clone(t.scores)
+		for len(v.Scores) < len(v.Tokens) {
+			v.Scores = append(v.Scores, -1000) // added tokens
+		}
 	case *unigram:
 		t.markBytes(&v, m.byteTokens[:])
 		err = t.unigramVocab(&v, m)
