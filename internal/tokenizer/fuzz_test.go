@@ -20,6 +20,9 @@ func FuzzParseJSON(f *testing.F) {
 	// tens of kilobytes finds nothing.
 	for _, file := range goldenFiles(f) {
 		g := readGolden(f, file)
+		if g.Tokenizer == nil {
+			continue
+		}
 		var doc map[string]json.RawMessage
 		if err := json.Unmarshal(g.Tokenizer, &doc); err != nil {
 			f.Fatal(err)

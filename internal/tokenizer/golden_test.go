@@ -16,9 +16,11 @@ import (
 // golden is one file of testdata/golden/tokenizer; see make_golden.py there.
 type golden struct {
 	Tokenizer json.RawMessage `json:"tokenizer"`
+	Model     []byte          `json:"model"`  // or a SentencePiece model
+	Config    json.RawMessage `json:"config"` // and its tokenizer_config.json
 	Cases     []struct {
 		Text        string   `json:"text"`
-		IDs         []int32  `json:"ids"`
+		IDs         []int32  `json:"ids"` // absent where the peer does not parse special tokens
 		WithSpecial *[]int32 `json:"with_special"` // absent where equal to IDs
 		Plain       *[]int32 `json:"plain"`        // special tokens as text; absent where equal
 		Decoded     *string  `json:"decoded"`      // absent where equal to Text
@@ -58,15 +60,32 @@ func readGolden(t testing.TB, file string) (g golden) {
 	return g
 }
 
+// parse makes the tokenizer.
+func (g *golden) parse(t testing.TB) *Tokenizer {
+	t.Helper()
+	var tok *Tokenizer
+	var err error
+	if g.Model != nil {
+		tok, err = ParseSentencePiece(g.Model, g.Config)
+	} else {
+		tok, err = ParseJSON(g.Tokenizer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
 func TestGolden(t *testing.T) {
 	for _, file := range goldenFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".json.gz"), func(t *testing.T) {
 			g := readGolden(t, file)
-			tok, err := ParseJSON(g.Tokenizer)
-			if err != nil {
-				t.Fatal(err)
-			}
+			tok := g.parse(t)
 			for _, c := range g.Cases {
+				if c.IDs == nil {
+					checkIDs(t, tok, c.Text, Options{}, *c.Plain)
+					continue
+				}
 				checkIDs(t, tok, c.Text, Options{ParseSpecial: true}, c.IDs)
 				checkIDs(t, tok, c.Text, Options{ParseSpecial: true, AddSpecial: true}, or(c.WithSpecial, c.IDs))
 				checkIDs(t, tok, c.Text, Options{}, or(c.Plain, c.IDs))

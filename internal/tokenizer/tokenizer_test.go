@@ -21,11 +21,7 @@ import (
 func goldenTokenizer(t testing.TB, name string) *Tokenizer {
 	t.Helper()
 	g := readGolden(t, filepath.Join("../../testdata/golden/tokenizer", name+".json.gz"))
-	tok, err := ParseJSON(g.Tokenizer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tok
+	return g.parse(t)
 }
 
 // TestVocabRoundTrip goes tokenizer.json → GGUF vocabulary → tokenizer.json and
