@@ -20,7 +20,7 @@ type golden struct {
 	Config    json.RawMessage `json:"config"` // and its tokenizer_config.json
 	Cases     []struct {
 		Text        string   `json:"text"`
-		IDs         []int32  `json:"ids"` // absent where the peer does not parse special tokens
+		IDs         []int32  `json:"ids"`          // absent where the peer does not parse special tokens
 		WithSpecial *[]int32 `json:"with_special"` // absent where equal to IDs
 		Plain       *[]int32 `json:"plain"`        // special tokens as text; absent where equal
 		Decoded     *string  `json:"decoded"`      // absent where equal to Text
