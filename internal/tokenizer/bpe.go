@@ -29,11 +29,15 @@ type bpe struct {
 
 	merges  map[uint64]merge
 	whole   map[string]int32 // ignore_merges: pre-token (as bytes) → id; else nil
-	unk     int32            // id that stands for lacking characters, -1 to drop them
+	unk     int32            // id that stands for lacking characters, -1 for none: they are dropped
 	fuseUnk bool
+	keepGap bool // and leave a gap across which nothing merges, as in llama.cpp
 }
 
 func pairKey(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) }
+
+// gap is the id of a symbol that stands for nothing.
+const gap = -2
 
 // symbol is a node of the doubly linked list of a pre-token's current pieces.
 type symbol struct{ id, prev, next int32 }
@@ -132,7 +136,9 @@ func (m *bpe) appendMerged(dst []int32, word string, w *work) []int32 {
 	}
 	if len(symbols) > 0 { // the first symbol is never merged away
 		for i := int32(0); i >= 0; i = symbols[i].next {
-			dst = append(dst, symbols[i].id)
+			if id := symbols[i].id; id != gap {
+				dst = append(dst, id)
+			}
 		}
 	}
 	w.symbols, w.heap = symbols, heap
@@ -167,6 +173,8 @@ func (m *bpe) split(symbols []symbol, word string) []symbol {
 				add(m.unk)
 			}
 			pending = true
+		case m.keepGap:
+			add(gap)
 		}
 	}
 	if m.byteLevel {

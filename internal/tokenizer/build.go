@@ -159,7 +159,7 @@ func (b *builder) setBPE(t *Tokenizer) error {
 		t.model = newSPM(t.tokens, b.scores, b.types, unk)
 		return nil
 	}
-	m := &bpe{unk: unk, fuseUnk: doc.FuseUnk, byteLevel: t.byteLevel, merges: make(map[uint64]merge, len(doc.Merges))}
+	m := &bpe{unk: unk, fuseUnk: doc.FuseUnk, keepGap: b.rawAdded, byteLevel: t.byteLevel, merges: make(map[uint64]merge, len(doc.Merges))}
 	m.setSymbols(doc.Vocab, doc.ByteFallback)
 	for rank, pair := range doc.Merges {
 		left, ok1 := id(pair[0])
