@@ -20,7 +20,7 @@ const (
 )
 
 // folderFiles are the small files of a Hugging Face folder that travel with a model.
-var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+var folderFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
 
 // FolderNames lists the files that a folder written by Write with one file of tensors may have.
@@ -73,15 +73,20 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	}
 	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, closer: set}
 	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
-		data := meta.Files["tokenizer.json"]
-		if data == nil {
-			return nil, fmt.Errorf("%w: the folder has no tokenizer.json", ErrNoTokenizer)
+		config := meta.Files["tokenizer_config.json"]
+		var t *tokenizer.Tokenizer
+		var err error
+		if data := meta.Files["tokenizer.json"]; data != nil {
+			t, err = tokenizer.ParseJSON(data)
+		} else if data := meta.Files["tokenizer.model"]; data != nil {
+			t, err = tokenizer.ParseSentencePiece(data, config)
+		} else {
+			return nil, fmt.Errorf("%w: the folder has no tokenizer.json and no tokenizer.model", ErrNoTokenizer)
 		}
-		t, err := tokenizer.ParseJSON(data)
-		if err != nil || meta.Files["tokenizer_config.json"] == nil {
+		if err != nil || config == nil {
 			return t, err
 		}
-		return t.WithConfig(meta.Files["tokenizer_config.json"])
+		return t.WithConfig(config)
 	})
 	return c, nil
 }

@@ -154,27 +154,27 @@ func provenance(key string) bool {
 	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates"
 }
 
-// readVocab reads the tokenizer's keys, nil where the file has no vocabulary.
+// readVocab reads the tokenizer's keys, nil where the file has no vocabulary. Keys that it lacks
+// stand for what llama.cpp takes them for.
 func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
 	r := vocabReader{f: f}
-	v := &tokenizer.Vocab{
-		Model: read[string](&r, "tokenizer.ggml.model"), Pre: read[string](&r, "tokenizer.ggml.pre"),
-		Tokens: read[[]string](&r, "tokenizer.ggml.tokens"), Types: read[[]int32](&r, "tokenizer.ggml.token_type"),
-		Merges: read[[]string](&r, "tokenizer.ggml.merges"), Scores: read[[]float32](&r, "tokenizer.ggml.scores"),
-		BOS: r.id("bos"), EOS: r.id("eos"), UNK: r.id("unknown"), PAD: r.id("padding"),
-		AddBOS: read[bool](&r, "tokenizer.ggml.add_bos_token"), AddEOS: read[bool](&r, "tokenizer.ggml.add_eos_token"),
-		AddSpacePrefix: read[bool](&r, "tokenizer.ggml.add_space_prefix"),
-	}
+	v := tokenizer.DefaultVocab(read(&r, "tokenizer.ggml.model", ""), read(&r, "tokenizer.ggml.pre", ""))
+	v.Tokens = read[[]string](&r, "tokenizer.ggml.tokens", nil)
+	v.Types, v.Merges = read[[]int32](&r, "tokenizer.ggml.token_type", nil), read[[]string](&r, "tokenizer.ggml.merges", nil)
+	v.Scores = read[[]float32](&r, "tokenizer.ggml.scores", nil)
+	v.BOS, v.EOS, v.UNK, v.PAD = r.id("bos", v.BOS, &v), r.id("eos", v.EOS, &v), r.id("unknown", v.UNK, &v), r.id("padding", v.PAD, &v)
+	v.AddBOS, v.AddEOS = read(&r, "tokenizer.ggml.add_bos_token", v.AddBOS), read(&r, "tokenizer.ggml.add_eos_token", v.AddEOS)
+	v.AddSpacePrefix = read(&r, "tokenizer.ggml.add_space_prefix", v.AddSpacePrefix)
+	v.RemoveExtraWhitespaces = read(&r, "tokenizer.ggml.remove_extra_whitespaces", v.RemoveExtraWhitespaces)
+	v.Charsmap = read[[]uint8](&r, "tokenizer.ggml.precompiled_charsmap", nil)
+	v.Name = read(&r, "general.name", "")
 	if r.err != nil {
 		return nil, r.err
 	}
 	if v.Tokens == nil {
 		return nil, nil
 	}
-	if _, ok := f.Get("tokenizer.ggml.add_bos_token"); !ok {
-		v.AddBOS = tokenizer.DefaultAddBOS(v.Pre)
-	}
-	return v, nil
+	return &v, nil
 }
 
 // vocabReader keeps the first error, so that a vocabulary reads as a list of keys.
@@ -183,25 +183,32 @@ type vocabReader struct {
 	err error
 }
 
-func read[T gguf.Metadatum](r *vocabReader, key string) T {
-	v, _, err := gguf.Value[T](r.f, key)
-	if err != nil && r.err == nil {
-		r.err = err
-	}
-	return v
-}
-
-// id returns a special token's id, −1 where it is absent.
-func (r *vocabReader) id(kind string) int {
-	key := "tokenizer.ggml." + kind + "_token_id"
-	v, ok, err := gguf.Value[uint32](r.f, key)
+func read[T gguf.Metadatum](r *vocabReader, key string, absent T) T {
+	v, ok, err := gguf.Value[T](r.f, key)
 	if err != nil && r.err == nil {
 		r.err = err
 	}
 	if !ok {
-		return -1
+		return absent
 	}
-	return int(v)
+	return v
+}
+
+// id returns a special token's id, the default where it is absent, −1 where that is beyond the
+// vocabulary.
+func (r *vocabReader) id(kind string, absent int, v *tokenizer.Vocab) int {
+	key := "tokenizer.ggml." + kind + "_token_id"
+	id, ok, err := gguf.Value[uint32](r.f, key)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	switch {
+	case ok:
+		return int(id)
+	case absent < len(v.Tokens):
+		return absent
+	}
+	return -1
 }
 
 // ggufSource reads the tensors of a GGUF file under their Hugging Face names, rows in Hugging

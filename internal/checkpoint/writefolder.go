@@ -149,7 +149,7 @@ func (c *Checkpoint) FolderFiles() (map[string][]byte, error) {
 	if files == nil {
 		files = map[string][]byte{}
 	}
-	if files["tokenizer.json"] != nil {
+	if files["tokenizer.json"] != nil || files["tokenizer.model"] != nil {
 		return files, nil
 	}
 	return files, c.tokenizerFiles(files)

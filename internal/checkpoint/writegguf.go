@@ -170,7 +170,7 @@ func (w *writing) applySpecials(v *tokenizer.Vocab) error {
 // vocabKeys writes a vocabulary's keys, padded to the rows of the embedding table as llama.cpp
 // requires.
 func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
-	v.Tokens, v.Types = slices.Clone(v.Tokens), slices.Clone(v.Types)
+	v.Tokens, v.Types, v.Scores = slices.Clone(v.Tokens), slices.Clone(v.Types), slices.Clone(v.Scores)
 	if v.Types == nil {
 		v.Types = slices.Repeat([]int32{tokenizer.TypeNormal}, len(v.Tokens))
 	}
@@ -183,6 +183,15 @@ func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
 	}
 	if len(v.Merges) > 0 {
 		keys = append(keys, gguf.Entry("tokenizer.ggml.merges", v.Merges))
+	}
+	if len(v.Scores) > 0 {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.scores", v.Scores))
+	}
+	if len(v.Charsmap) > 0 {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.precompiled_charsmap", v.Charsmap))
+	}
+	if v.RemoveExtraWhitespaces {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.remove_extra_whitespaces", true))
 	}
 	for _, id := range []struct {
 		kind string
