@@ -27,6 +27,7 @@ var layers = map[string][]string{
 	"internal/model":     {},
 	"internal/tokenizer": {},
 	"internal/chat":      {},
+	"internal/hub":       {"internal/wholefile"},
 
 	"quantize":            {"internal/kernel"},
 	"adapters":            {"safetensors", "gguf", "internal/kernel", "internal/wholefile"},
@@ -36,6 +37,7 @@ var layers = map[string][]string{
 	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
 		"internal/checkpoint", "internal/imatrix", "adapters"},
 	"internal/testfile":  {},
+	"internal/testhub":   {},
 	"internal/testspeed": {},
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
 
@@ -51,7 +53,7 @@ var layers = map[string][]string{
 }
 
 // tests may also use what makes test models and reads test files.
-var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "internal/testspeed": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
+var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "internal/testspeed": true, "internal/testhub": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
 
 func TestLayers(t *testing.T) {
 	seen := map[string]bool{}

@@ -223,12 +223,16 @@ func parseTemplate(source string) (*chat.Template, error) {
 // errContext is wrapped by errors about a prompt that is too long.
 var errContext = errors.New("does not fit the model's context")
 
-// render wraps messages into the model's chat template and returns the prompt's tokens.
-func (r *runner) render(messages []chat.Message) ([]int32, error) {
+// render wraps messages into the model's chat template and returns the prompt's tokens: up to where the
+// assistant is to speak, or with prefill up to the end of the words that are put into its mouth.
+func (r *runner) render(messages []chat.Message, prefill string) ([]int32, error) {
 	if r.template == nil {
 		return nil, fmt.Errorf("the model has no chat template; --raw continues the prompt as it is")
 	}
 	in := chat.Input{Messages: messages, AddGenerationPrompt: true}
+	if prefill != "" {
+		in = chat.Input{Messages: append(messages, chat.Message{Role: "assistant", Content: prefill}), Continue: "content"}
+	}
 	in.BOSToken, _ = r.tok.Token(int32(r.tok.BOS()))
 	in.EOSToken, _ = r.tok.Token(int32(r.tok.EOS()))
 	text, err := r.template.Render(in)
