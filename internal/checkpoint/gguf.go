@@ -17,7 +17,7 @@ import (
 )
 
 func openGGUF(path string) (_ *Checkpoint, err error) {
-	f, err := gguf.Open(path)
+	f, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
 	}
@@ -30,9 +30,6 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	keys := ggufKeys{f}
 	if kind, _, err := keys.String("general.type"); err == nil && kind == "adapter" {
 		return nil, errors.New("the file is an adapter, not a model; name it with --adapter")
-	}
-	if n, ok, _ := gguf.Value[uint16](f, "split.count"); ok && n > 1 {
-		return nil, fmt.Errorf("the file is one of %d parts, which this version does not join", n)
 	}
 	embedding, ok := f.Tensor("token_embd.weight")
 	if !ok || len(embedding.Dims) != 2 {
@@ -74,7 +71,7 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 }
 
 // ggufKeys adapts a file to model.GGUFSource.
-type ggufKeys struct{ f *gguf.File }
+type ggufKeys struct{ f *gguf.Set }
 
 func (k ggufKeys) Uint32(key string) (uint32, bool, error)   { return gguf.Value[uint32](k.f, key) }
 func (k ggufKeys) Float32(key string) (float32, bool, error) { return gguf.Value[float32](k.f, key) }
@@ -84,7 +81,7 @@ func (k ggufKeys) HasTensor(name string) bool                { _, ok := k.f.Tens
 const ropeFreqs = "rope_freqs.weight"
 
 // ropeDivisors reads rope_freqs.weight, nil where the file has none.
-func ropeDivisors(f *gguf.File) ([]float32, error) {
+func ropeDivisors(f *gguf.Set) ([]float32, error) {
 	t, ok := f.Tensor(ropeFreqs)
 	if !ok {
 		return nil, nil
@@ -103,7 +100,7 @@ func ropeDivisors(f *gguf.File) ([]float32, error) {
 	return out, nil
 }
 
-func readMeta(f *gguf.File, m *Meta) error {
+func readMeta(f *gguf.Set, m *Meta) error {
 	for _, field := range []struct {
 		key string
 		to  *string
@@ -138,7 +135,7 @@ func provenance(key string) bool {
 }
 
 // readVocab reads the tokenizer's keys, nil where the file has no vocabulary.
-func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
+func readVocab(f *gguf.Set) (*tokenizer.Vocab, error) {
 	r := vocabReader{f: f}
 	v := &tokenizer.Vocab{
 		Model: read[string](&r, "tokenizer.ggml.model"), Pre: read[string](&r, "tokenizer.ggml.pre"),
@@ -162,7 +159,7 @@ func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
 
 // vocabReader keeps the first error, so that a vocabulary reads as a list of keys.
 type vocabReader struct {
-	f   *gguf.File
+	f   *gguf.Set
 	err error
 }
 
@@ -191,7 +188,7 @@ func (r *vocabReader) id(kind string) int {
 // Face's order.
 type ggufSource struct {
 	config  *model.Config
-	f       *gguf.File
+	f       *gguf.Set
 	tensors []Tensor
 	stored  map[string]ggufTensor
 	scratch sync.Pool
@@ -204,7 +201,7 @@ type ggufTensor struct {
 	headRows int // rows a head where the order differs, else 0
 }
 
-func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
+func newGGUFSource(c *model.Config, f *gguf.Set) (*ggufSource, error) {
 	params, err := model.Inventory(c)
 	if err != nil {
 		return nil, err
