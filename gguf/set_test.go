@@ -152,7 +152,7 @@ func TestPartsRefused(t *testing.T) {
 			dir := t.TempDir()
 			paths := writeParts(t, dir, 960)
 			c.damage(t, dir)
-			s, err := gguf.OpenSet(paths[0])
+			_, err := gguf.OpenSet(paths[0])
 			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), paths[0]) {
 				t.Errorf("error %v, want %v with %q", err, c.class, c.words)
 			}
