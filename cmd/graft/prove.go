@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/onnx"
@@ -103,11 +104,17 @@ func (m *manifest) write(out string) error {
 
 // hashes returns the SHA-256 of the files that hold a model's tensors.
 func hashes(out string) (map[string]string, error) {
-	files := []string{out}
+	var files []string
 	if info, err := os.Stat(out); err != nil {
 		return nil, err
-	} else if info.IsDir() {
-		files = nil
+	} else if !info.IsDir() {
+		parts, err := gguf.OpenSet(out)
+		if err != nil {
+			return nil, err
+		}
+		defer parts.Close()
+		files = parts.Paths()
+	} else {
 		for _, pattern := range []string{"*.safetensors", "model.onnx", "model.onnx.data"} {
 			found, err := filepath.Glob(filepath.Join(out, pattern))
 			if err != nil {

@@ -31,7 +31,9 @@ type Checkpoint struct {
 	Source
 	Form Form
 	Path string // as given to Open
-	Meta Meta
+	// Parts are the paths of a GGUF model's files, where it is in several.
+	Parts []string
+	Meta  Meta
 
 	closer io.Closer
 	tok    func() (*tokenizer.Tokenizer, error)

@@ -58,6 +58,9 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: src, Form: GGUF, Path: path, closer: f}
+	if parts := f.Paths(); len(parts) > 1 {
+		c.Parts = parts
+	}
 	if err := readMeta(f, &c.Meta); err != nil {
 		return nil, err
 	}

@@ -24,9 +24,12 @@ type Options struct {
 	// bitsandbytes' 4-bit form; empty keeps each tensor's own where the form can hold it. Vectors, and
 	// with 4 bits everything bitsandbytes leaves alone, keep a float type.
 	Type string
+	// TensorTypes are exceptions from Type: the first whose pattern is found in a matrix's name decides.
+	TensorTypes []TensorType
 	// FourBit are the options of a 4-bit Type; its Type and DType fields are set by Write.
 	FourBit quantize.Options4
-	// ShardSize bounds a safetensors file in bytes; 0 means one file, whatever its size.
+	// ShardSize bounds the tensors of a safetensors file, or of a part of a GGUF model, in bytes; 0
+	// means one file, whatever its size.
 	ShardSize int64
 	Workers   int // 0: one a processor
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
@@ -50,28 +53,32 @@ type Written struct {
 var ErrExists = errors.New("it already exists")
 
 // Write writes a model to out, a GGUF file or a folder, which must not exist yet and whose parent
-// must. The output appears whole or, on an error, not at all. Write fails before the first byte where
+// must. The output appears whole or, on an error, not at all; a GGUF model in several parts has them
+// beside out, see [gguf.PartName]. Write fails before the first byte where
 // a type cannot be written, and refuses values that are not finite.
 func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written, error) {
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("checkpoint: writing %q: %w", out, ErrExists)
 	}
-	w := &writing{c: c, o: o, ctx: ctx}
-	if w.o.Workers == 0 {
-		w.o.Workers = runtime.GOMAXPROCS(0)
-	}
-	write := w.folder
-	if o.Form == GGUF {
-		write = w.gguf
-	}
-	err := w.plan()
-	if err == nil {
-		err = write(out)
+	w, err := newWriting(ctx, c, o)
+	if err == nil && o.Form == GGUF {
+		err = w.gguf(out)
+	} else if err == nil {
+		err = w.folder(out)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: writing %q: %w", out, err)
 	}
 	return w.report(), nil
+}
+
+// newWriting decides what becomes of each tensor.
+func newWriting(ctx context.Context, c *Checkpoint, o Options) (*writing, error) {
+	w := &writing{c: c, o: o, ctx: ctx}
+	if w.o.Workers == 0 {
+		w.o.Workers = runtime.GOMAXPROCS(0)
+	}
+	return w, w.plan()
 }
 
 // writing is one run of Write.
@@ -108,9 +115,12 @@ func (w *writing) plan() error {
 	if err != nil {
 		return err
 	}
-	if t := strings.ToUpper(w.o.Type); t != "" && t != "NF4" && t != "FP4" {
-		if _, err := quantize.LookupEncoder(t); err != nil {
-			return fmt.Errorf("%w; choose f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, or, for a folder, nf4 or fp4", err)
+	if err := checkType(w.o.Type); err != nil {
+		return err
+	}
+	for _, rule := range w.o.TensorTypes {
+		if err := checkType(rule.Type); err != nil {
+			return err
 		}
 	}
 	kinds := map[string]model.Kind{}
@@ -129,12 +139,24 @@ func (w *writing) plan() error {
 		w.total += int64(t.Shape[0]) * int64(tt.cols)
 		w.tensors = append(w.tensors, tt)
 	}
+	return w.checkRules()
+}
+
+// checkType refuses a type that cannot be written.
+func checkType(name string) error {
+	t := strings.ToUpper(name)
+	if t == "" || t == "NF4" || t == "FP4" {
+		return nil
+	}
+	if _, err := quantize.LookupEncoder(t); err != nil {
+		return fmt.Errorf("%w; choose f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, or, for a folder, nf4 or fp4", err)
+	}
 	return nil
 }
 
 // choose returns the codec a tensor gets, by the rules of the form.
 func (w *writing) choose(t Tensor, kind model.Kind) string {
-	want := strings.ToUpper(w.o.Type)
+	want := w.wanted(t.Name)
 	vector := len(t.Shape) == 1
 	if w.o.Form == GGUF {
 		if vector {
@@ -246,7 +268,7 @@ func (w *writing) prepare4(t *target) error {
 	if err != nil {
 		return err
 	}
-	if w.o.Type == "" {
+	if w.wanted(t.Name) == "" {
 		o.BlockSize, o.Double = q.BlockSize, q.Double()
 		if o.Double {
 			o.NestedBlockSize = q.NestedBlockSize

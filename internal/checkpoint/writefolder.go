@@ -55,9 +55,8 @@ func (w *writing) tensorFiles(dir string) (index []byte, err error) {
 	return w.fillShards(dir, staged)
 }
 
-// fillShards plans the safetensors files, writes every tensor, and returns the index, nil where
-// there is one file.
-func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
+// planShards plans the safetensors files once 4-bit tensors are staged.
+func (w *writing) planShards(staged *stage) (*safetensors.Shards, error) {
 	var specs []safetensors.Spec
 	var values int64
 	for _, t := range w.tensors {
@@ -79,6 +78,16 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 		return nil, err
 	}
 	shards.TotalParameters = values
+	return shards, nil
+}
+
+// fillShards writes every tensor into the planned files, and returns their index, nil where there is
+// one file.
+func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
+	shards, err := w.planShards(staged)
+	if err != nil {
+		return nil, err
+	}
 	owner := map[string]tensorWriter{}
 	var open []tensorWriter
 	for _, s := range shards.Files {
