@@ -21,6 +21,7 @@ func writeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "to", Usage: "`FORM`: gguf, safetensors or onnx; by default what the name looks like"},
 		&cli.StringSliceFlag{Name: "tensor-type", Usage: "`PATTERN=TYPE` for matrices whose name has the regular expression in it; repeatable, the first that fits counts"},
 		&cli.StringFlag{Name: "shard-size", Aliases: []string{"split-max-size"}, Usage: "largest safetensors file, or part of a GGUF model, such as 5GB (`SIZE`); by default one file"},
+		&cli.BoolFlag{Name: "forget-blocks", Usage: "neither keep beside a folder's tensors what it takes to write the same quantized blocks again, nor use it"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would be written and its size; write nothing"},
 		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor", HideDefault: true, Validator: atLeast(0)},
 		&cli.BoolFlag{Name: "report", Usage: "print the error of each tensor"},
@@ -202,7 +203,7 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 // writeOptions takes the options of a command that writes a model from its flags.
 func writeOptions(c *cli.Command, form checkpoint.Form, typ string) (o checkpoint.Options, err error) {
 	o = checkpoint.Options{
-		Form: form, Type: strings.ToLower(typ), Workers: c.Int("workers"), Errors: c.Bool("report"),
+		Form: form, Type: strings.ToLower(typ), Workers: c.Int("workers"), Errors: c.Bool("report"), ForgetBlocks: c.Bool("forget-blocks"),
 		FourBit: quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
 	}
 	for _, arg := range c.StringSlice("tensor-type") {

@@ -115,7 +115,7 @@ func hashes(out string) (map[string]string, error) {
 		defer parts.Close()
 		files = parts.Paths()
 	} else {
-		for _, pattern := range []string{"*.safetensors", "model.onnx", "model.onnx.data"} {
+		for _, pattern := range []string{"*.safetensors", checkpoint.BlocksFile, "model.onnx", "model.onnx.data"} {
 			found, err := filepath.Glob(filepath.Join(out, pattern))
 			if err != nil {
 				return nil, err

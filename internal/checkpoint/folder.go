@@ -25,7 +25,7 @@ var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_t
 
 // FolderNames lists the files that a folder written by Write with one file of tensors may have.
 func FolderNames() []string {
-	return slices.Concat(folderFiles, []string{modelFile, configFile})
+	return slices.Concat(folderFiles, []string{modelFile, configFile, BlocksFile})
 }
 
 func openFolder(dir string) (_ *Checkpoint, err error) {
@@ -53,6 +53,15 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
+	blocks, err := openBlocks(dir, src.tensors)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	defer func() {
+		if err != nil && blocks != nil {
+			blocks.file.Close()
+		}
+	}()
 	meta := Meta{Files: map[string][]byte{}}
 	for _, name := range folderFiles {
 		data, err := readSmall(dir, name)
@@ -71,7 +80,7 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if name := config.Key("_name_or_path"); name != nil {
 		_ = json.Unmarshal(name, &meta.Name) // not a string: no name
 	}
-	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, closer: set}
+	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, blocks: blocks, closer: set}
 	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
 		data := meta.Files["tokenizer.json"]
 		if data == nil {

@@ -32,6 +32,9 @@ type Options struct {
 	// means one file, whatever its size.
 	ShardSize int64
 	Workers   int // 0: one a processor
+	// ForgetBlocks leaves out what a folder keeps of ggml's quantized blocks beside their values, and does
+	// not use it: a tensor that was quantized is then quantized again.
+	ForgetBlocks bool
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
 	Progress func(done, total int64)
 	// Errors asks for the root-mean-square error of each tensor that changes its type.
@@ -74,7 +77,7 @@ func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written
 
 // newWriting decides what becomes of each tensor.
 func newWriting(ctx context.Context, c *Checkpoint, o Options) (*writing, error) {
-	w := &writing{c: c, o: o, ctx: ctx}
+	w := &writing{c: c, o: o, ctx: ctx, restored: map[string]bool{}}
 	if w.o.Workers == 0 {
 		w.o.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -89,6 +92,9 @@ type writing struct {
 	tensors []*target
 	done    atomic.Int64
 	total   int64
+
+	spool    *stage          // of kept blocks
+	restored map[string]bool // tensors written with the blocks they had
 }
 
 // target is a tensor on its way.
@@ -102,6 +108,8 @@ type target struct {
 	rowBytes int64
 	cols     int
 	heads    int // rows of a head, where the output's order differs
+
+	blocks *keptBlocks // nil where a folder keeps none of this tensor
 
 	packedBytes int64 // of a 4-bit tensor, with its scales
 
@@ -127,10 +135,16 @@ func (w *writing) plan() error {
 	for _, p := range params {
 		kinds[p.Name] = p.Kind
 	}
+	if err := w.restore(kinds); err != nil {
+		return err
+	}
 	for _, t := range w.c.Tensors() {
 		tt := &target{Tensor: t, from: t.Codec, cols: 1, err2: map[int]float64{}, val2: map[int]float64{}}
 		if len(t.Shape) > 1 {
 			tt.cols = t.Shape[1]
+		}
+		if w.restored[t.Name] {
+			t.Codec = w.c.blocks.weights[t.Name].codec.Name()
 		}
 		tt.Codec = w.choose(t, kinds[t.Name])
 		if err := w.prepare(tt); err != nil {
@@ -246,10 +260,11 @@ func (w *writing) prepare(t *target) error {
 	t.codec = codec
 	elems, bytes := codec.Block()
 	t.rowBytes = int64(t.cols/elems) * int64(bytes)
-	if t.from == t.Codec && HasRaw(w.c.Source, t.Name) {
+	if t.from == t.Codec && HasRaw(w.c.Source, t.Name) || w.restored[t.Name] {
 		t.copied = true
 		return nil
 	}
+	t.blocks = w.keepBlocks(t)
 	if t.encoder, err = quantize.LookupEncoder(t.Codec); err != nil {
 		return fmt.Errorf("%w; choose a type with --type", err)
 	}
@@ -289,7 +304,8 @@ type tensorWriter interface {
 // task is a tensor to be written, cut into chunks of rows.
 type task struct {
 	t      *target
-	unit   int // chunks hold a multiple of this many rows
+	unit   int  // chunks hold a multiple of this many rows
+	quiet  bool // not part of what progress counts
 	chunk  func(b *buffers, lo, hi int) error
 	finish func() error // after the last chunk; may be nil
 	left   atomic.Int64
@@ -323,7 +339,9 @@ func (w *writing) run(tasks []*task) error {
 					cancel(fmt.Errorf("tensor %q: %w", j.t.Name, err))
 					continue
 				}
-				w.progress(int64(j.hi-j.lo) * int64(j.t.cols))
+				if !j.quiet {
+					w.progress(int64(j.hi-j.lo) * int64(j.t.cols))
+				}
 			}
 		})
 	}
@@ -352,8 +370,8 @@ func (w *writing) plain(t *target, name string, file tensorWriter) *task {
 
 // buffers are one worker's.
 type buffers struct {
-	values, back []float32
-	bytes, moved []byte
+	values, back        []float32
+	bytes, moved, again []byte
 }
 
 func grown[T any](b *[]T, n int) []T {
@@ -365,6 +383,9 @@ func grown[T any](b *[]T, n int) []T {
 
 // values reads rows [lo, hi) of a tensor and refuses what no model has.
 func (w *writing) values(b *buffers, t *target, lo, hi int) ([]float32, error) {
+	if t.blocks != nil {
+		return w.valuesOfBlocks(b, t, lo, hi)
+	}
 	values := grown(&b.values, (hi-lo)*t.cols)
 	if err := w.c.Rows(t.Name, lo, hi, values); err != nil {
 		return nil, err
@@ -375,7 +396,15 @@ func (w *writing) values(b *buffers, t *target, lo, hi int) ([]float32, error) {
 // encode returns rows [lo, hi) of a tensor as they stand in the output.
 func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 	raw := grown(&b.bytes, int(t.rowBytes)*(hi-lo))
-	if t.copied {
+	if w.restored[t.Name] {
+		values, err := w.values(b, t, lo, hi)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.c.blocks.rawRows(t.Name, lo, hi, values, raw); err != nil {
+			return nil, err
+		}
+	} else if t.copied {
 		if _, err := w.c.Source.(Raw).RawRows(t.Name, lo, hi, raw); err != nil {
 			return nil, err
 		}

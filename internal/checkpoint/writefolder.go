@@ -49,10 +49,14 @@ func (w *writing) tensorFiles(dir string) (index []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, staged.Close()) }()
+	w.spool = staged
 	if err := w.quantizeAll(staged); err != nil {
 		return nil, err
 	}
-	return w.fillShards(dir, staged)
+	if index, err = w.fillShards(dir, staged); err != nil {
+		return nil, err
+	}
+	return index, w.writeBlocks(dir)
 }
 
 // planShards plans the safetensors files once 4-bit tensors are staged.
