@@ -70,7 +70,7 @@ func randomBlocks(t *testing.T, path string, typ gguf.Type) {
 						b[i] = byte(rng.Uint32())
 					}
 					if block%2 == 1 {
-						clear(b) // values of zero, and whatever codes
+						clear(b)                       // values of zero, and whatever codes
 						b[size-1] = byte(block) & 0x3f // finite, also as half of a scale
 					}
 					codec.Decode(values, b)

@@ -16,12 +16,13 @@ import (
 
 const (
 	configFile = "config.json"
+	cardFile   = "README.md"
 	modelFile  = "model.safetensors"
 )
 
 // folderFiles are the small files of a Hugging Face folder that travel with a model.
 var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
+	"generation_config.json", "chat_template.jinja", cardFile, "LICENSE"}
 
 // FolderNames lists the files that a folder written by Write with one file of tensors may have.
 func FolderNames() []string {
@@ -76,10 +77,11 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
-	meta.License, meta.Languages = cardFields(meta.Files["README.md"])
-	if name := config.Key("_name_or_path"); name != nil {
-		_ = json.Unmarshal(name, &meta.Name) // not a string: no name
+	readCard(meta.Files[cardFile], &meta)
+	if meta.Name == "" {
+		meta.Name = folderName(dir, config.Key("_name_or_path"))
 	}
+	readSampling(meta.Generation, &meta)
 	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, blocks: blocks, closer: set}
 	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
 		data := meta.Files["tokenizer.json"]
@@ -123,37 +125,6 @@ func folderTemplate(files map[string][]byte) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// cardFields reads the license and the languages out of a model card's front matter, the lines
-// between two "---". Only the plain forms "key: value" and "- item" are understood.
-func cardFields(card []byte) (license string, languages []string) {
-	front, ok := strings.CutPrefix(string(card), "---\n")
-	if !ok {
-		return "", nil
-	}
-	front, _, _ = strings.Cut(front, "\n---")
-	key := ""
-	for line := range strings.Lines(front) {
-		line = strings.TrimRight(line, "\r\n ")
-		if item, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok {
-			if key == "language" {
-				languages = append(languages, strings.Trim(item, `"' `))
-			}
-			continue
-		}
-		var value string
-		key, value, _ = strings.Cut(line, ":")
-		value = strings.Trim(value, `"' `)
-		switch {
-		case value == "":
-		case key == "license":
-			license = value
-		case key == "language":
-			languages = append(languages, value)
-		}
-	}
-	return license, languages
 }
 
 // folderSource reads the tensors of a Hugging Face folder.

@@ -132,6 +132,15 @@ func (w *writing) folderFiles() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if files[cardFile] == nil {
+		card, err := writeCard(&w.c.Meta)
+		if err != nil {
+			return nil, err
+		}
+		if card != nil {
+			files[cardFile] = card
+		}
+	}
 	config := *w.c.Config()
 	extra := map[string]any{}
 	for _, t := range w.tensors {
@@ -192,6 +201,7 @@ func (c *Checkpoint) tokenizerFiles(files map[string][]byte) error {
 			generation[key+"_token_id"] = id
 		}
 	}
+	addSampling(generation, c.Meta.Provenance)
 	if t := c.Meta.ChatTemplate; t != "" {
 		config["chat_template"] = t // where transformers 4 looks
 		files["chat_template.jinja"] = []byte(t)

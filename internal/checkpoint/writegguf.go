@@ -122,6 +122,9 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 		keys = append(keys, gguf.Entry("general.languages", m.Languages))
 	}
 	keys = append(keys, m.Provenance...)
+	if !slices.ContainsFunc(m.Provenance, func(kv gguf.KV) bool { return kv.Key == "general.size_label" }) {
+		keys = append(keys, gguf.Entry("general.size_label", sizeLabel(w.total)))
+	}
 	for _, k := range shape[1:] {
 		switch v := k.Value.(type) {
 		case uint32:
