@@ -177,14 +177,18 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 	}
 	defer out.discard()
 	bar := newProgress("writing " + out.name)
-	o.Progress = bar.update
+	o.Progress, o.Unsynced = bar.update, true
 	report, err := checkpoint.Write(ctx, m, filepath.Join(out.temp, filepath.Base(filepath.Clean(c.String("out")))), o)
 	bar.finish()
 	if err != nil {
 		return out.explain(err)
 	}
+	synced := out.sync() // while the output is proved
 	if err := proveWritten(ctx, c, base, adapterArgs, out, report); err != nil {
 		return out.explain(err)
+	}
+	if err := <-synced; err != nil {
+		return out.explain(fmt.Errorf("writing %q: %w", out.name, err))
 	}
 	if err := out.finish(); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/onnx"
 )
 
@@ -161,6 +162,13 @@ func (o *output) prepare() (err error) {
 
 // path is where the model, or its first part, is to be until it is finished.
 func (o *output) path() string { return filepath.Join(o.temp, filepath.Base(o.place)) }
+
+// sync begins to make what is written so far durable and tells when it is.
+func (o *output) sync() <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- wholefile.SyncFolder(o.temp) }()
+	return done
+}
 
 // finish moves the model, and the manifest beside it where there is one, to their places. What is
 // there is put away first, and put back where that fails.

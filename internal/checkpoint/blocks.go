@@ -149,7 +149,7 @@ func (w *writing) writeBlocks(dir string) (err error) {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
-	return file.Commit()
+	return w.commit(file)
 }
 
 // copyAll writes every block of a tensor.

@@ -35,6 +35,8 @@ type Options struct {
 	// ForgetBlocks leaves out what a folder keeps of ggml's quantized blocks beside their values, and does
 	// not use it: a tensor that was quantized is then quantized again.
 	ForgetBlocks bool
+	// Unsynced leaves it to the caller to make the output durable (wholefile.SyncFolder).
+	Unsynced bool
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
 	Progress func(done, total int64)
 	// Errors asks for the root-mean-square error of each tensor that changes its type.
@@ -298,7 +300,16 @@ func (w *writing) prepare4(t *target) error {
 type tensorWriter interface {
 	WriteAt(name string, p []byte, off int64) error
 	Commit() error
+	CommitUnsynced() error
 	Close() error
+}
+
+// commit gives a finished file its name.
+func (w *writing) commit(file tensorWriter) error {
+	if w.o.Unsynced {
+		return file.CommitUnsynced()
+	}
+	return file.Commit()
 }
 
 // task is a tensor to be written, cut into chunks of rows.
@@ -445,6 +456,13 @@ func (w *writing) progress(values int64) {
 
 // finite refuses values no model has, which every later computation would spread.
 func finite(values []float32, row, cols int) error {
+	bad := uint32(0) // the sign bit, once an exponent is all ones: a loop without branches over what is well
+	for _, v := range values {
+		bad |= math.Float32bits(v)&0x7f800000 + 0x00800000
+	}
+	if bad>>31 == 0 {
+		return nil
+	}
 	for i, v := range values {
 		if v-v != 0 {
 			return fmt.Errorf("value %v at row %d, column %d; the checkpoint is damaged", v, row+i/cols, i%cols)

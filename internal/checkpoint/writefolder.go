@@ -119,7 +119,7 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 		return nil, err
 	}
 	for _, file := range open {
-		if err := file.Commit(); err != nil {
+		if err := w.commit(file); err != nil {
 			return nil, err
 		}
 	}

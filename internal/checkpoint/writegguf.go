@@ -60,7 +60,7 @@ func (w *writing) gguf(out string) (err error) {
 		return err
 	}
 	for i, file := range files {
-		if err := file.Commit(); err != nil {
+		if err := w.commit(file); err != nil {
 			for _, p := range parts[:i] { // a model without all its parts is none
 				os.Remove(filepath.Join(filepath.Dir(out), p.Name))
 			}
