@@ -73,6 +73,20 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16"})
 }
 
+// openStored opens a model to run it over a text: its weights stay as they are stored, which takes less
+// memory, and time where they are read for many tokens at once.
+func openStored(c *cli.Command, path string, adapterArgs []string) (*runner, error) {
+	if isBundle(path) {
+		return openBundleRunner(path, adapterArgs, c.String("ort-lib"))
+	}
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return nativeRunner(m, adapterArgs, engine.Options{AsStored: true})
+}
+
 // computeFlag says how a command that runs a model natively computes products.
 func computeFlag() cli.Flag {
 	return &cli.StringFlag{Name: "compute", Usage: "f32 or bf16: products on bfloat16 operands, for a model that is not a bundle", Value: "f32", HideDefault: true}

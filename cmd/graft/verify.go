@@ -98,12 +98,12 @@ func verify(ctx context.Context, c *cli.Command) error {
 
 // comparePaths opens two models, runs both on a text and judges the figures.
 func comparePaths(ctx context.Context, c *cli.Command, a string, aAdapters []string, b string, bAdapters []string, text string, most int, limit float64) (*comparison, error) {
-	ra, err := openRunner(c, a, aAdapters, "")
+	ra, err := openStored(c, a, aAdapters)
 	if err != nil {
 		return nil, err
 	}
 	defer ra.close()
-	rb, err := openRunner(c, b, bAdapters, "")
+	rb, err := openStored(c, b, bAdapters)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (r *comparison) judge(weights *tensorError) {
 }
 
 // compareStep is the number of tokens whose logits both models hold at a time.
-const compareStep = 32
+const compareStep = 64
 
 // compare runs both on tokens and measures b against a.
 func compare(ctx context.Context, a, b sequence, ids []int32) (onnx.Figures, error) {

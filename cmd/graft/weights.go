@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/graftml/graft/internal/checkpoint"
 )
@@ -45,39 +48,69 @@ func compareWeights(ctx context.Context, a string, aAdapters []string, b string,
 	for _, t := range ma.Tensors() {
 		inA[t.Name] = t
 	}
+	tensors := mb.Tensors()
+	found := make([]*tensorError, len(tensors))
+	if err := eachOnAll(ctx, len(tensors), func() func(i int) error {
+		c := comparer{a: ma, b: mb}
+		return func(i int) (err error) {
+			t := tensors[i]
+			from, ok := inA[t.Name]
+			if !ok { // lm_head.weight, where only one ties it to the embedding table
+				return nil
+			}
+			if !slices.Equal(from.Shape, t.Shape) {
+				return fmt.Errorf("tensor %q has shape %s in %q and %s in %q", t.Name, shape(from.Shape), a, shape(t.Shape), b)
+			}
+			was, err := storageOf(ma, from)
+			if err != nil {
+				return err
+			}
+			is, err := storageOf(mb, t)
+			if err != nil {
+				return err
+			}
+			e, err := c.tensor(ctx, t, is)
+			if err != nil {
+				return err
+			}
+			e.Limit = is.weightLimit()
+			if was == is && len(aAdapters) == 0 {
+				e.Limit = storage{codec: "F32"}.weightLimit()
+			}
+			found[i] = &e
+			return nil
+		}
+	}); err != nil {
+		return nil, err
+	}
 	worst := &tensorError{Limit: storage{codec: "F32"}.weightLimit()}
-	for _, t := range mb.Tensors() {
-		from, ok := inA[t.Name]
-		if !ok { // lm_head.weight, where only one ties it to the embedding table
-			continue
-		}
-		if !slices.Equal(from.Shape, t.Shape) {
-			return nil, fmt.Errorf("tensor %q has shape %s in %q and %s in %q", t.Name, shape(from.Shape), a, shape(t.Shape), b)
-		}
-		was, err := storageOf(ma, from)
-		if err != nil {
-			return nil, err
-		}
-		is, err := storageOf(mb, t)
-		if err != nil {
-			return nil, err
-		}
-		e, err := compareTensor(ctx, ma, mb, t, is)
-		if err != nil {
-			return nil, err
-		}
-		e.Limit = is.weightLimit()
-		if was == is && len(aAdapters) == 0 {
-			e.Limit = storage{codec: "F32"}.weightLimit()
-		}
-		if !(e.Error/e.Limit <= worst.Error/worst.Limit) {
-			worst = &e
-		}
-		if !e.passed() {
-			break
+	for _, e := range found {
+		if e != nil && !(e.Error/e.Limit <= worst.Error/worst.Limit) {
+			worst = e
 		}
 	}
 	return worst, nil
+}
+
+// eachOnAll does n things on all processors. Each worker works with what start gives it. The first
+// error ends it.
+func eachOnAll(ctx context.Context, n int, start func() func(i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			do := start()
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := do(i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
 }
 
 // openMerged opens a checkpoint with adapters added to its weights.
@@ -109,9 +142,15 @@ func openMerged(path string, adapterArgs []string) (*checkpoint.Checkpoint, erro
 	return merged, nil
 }
 
-// compareTensor finds the row of a tensor, stored as b has it, that is furthest off. A vector is one row.
-func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Tensor, stored storage) (tensorError, error) {
-	const step = 1 << 20 // values at a time
+// comparer compares tensors of two models, one at a time.
+type comparer struct {
+	a, b checkpoint.Source
+	x, y []float32
+}
+
+// tensor finds the row of a tensor, stored as b has it, that is furthest off. A vector is one row.
+func (c *comparer) tensor(ctx context.Context, t checkpoint.Tensor, stored storage) (tensorError, error) {
+	const step = 1 << 18 // values at a time
 	rows, cols := t.Shape[0], 1
 	if len(t.Shape) > 1 {
 		cols = t.Shape[1]
@@ -121,28 +160,37 @@ func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Ten
 		unit = rows
 	}
 	err2, val2 := make([]float64, rows*cols/unit), make([]float64, rows*cols/unit)
-	offset := float64(a.Config().Offset(t.Name)) // what is computed with, and rounded, is larger by it
-	var x, y []float32
+	offset := float64(c.a.Config().Offset(t.Name)) // what is computed with, and rounded, is larger by it
+	same := true
 	for lo := 0; lo < rows; {
 		if ctx.Err() != nil {
 			return tensorError{}, ctx.Err()
 		}
 		hi := min(rows, lo+max(1, step/cols))
 		n := (hi - lo) * cols
-		x, y = slices.Grow(x[:0], n)[:n], slices.Grow(y[:0], n)[:n]
-		if err := a.Rows(t.Name, lo, hi, x); err != nil {
+		c.x, c.y = slices.Grow(c.x[:0], n)[:n], slices.Grow(c.y[:0], n)[:n]
+		if err := c.a.Rows(t.Name, lo, hi, c.x); err != nil {
 			return tensorError{}, err
 		}
-		if err := b.Rows(t.Name, lo, hi, y); err != nil {
+		if err := c.b.Rows(t.Name, lo, hi, c.y); err != nil {
 			return tensorError{}, err
 		}
-		for i, v := range x {
-			row := (lo*cols + i) / unit
-			d := float64(y[i]) - float64(v)
-			err2[row] += d * d
-			val2[row] += (float64(v) + offset) * (float64(v) + offset)
+		if !same || !slices.Equal(c.x, c.y) {
+			if same { // what came before had no error, but its size counts
+				same, lo = false, 0
+				continue
+			}
+			for i, v := range c.x {
+				row := (lo*cols + i) / unit
+				d := float64(c.y[i]) - float64(v)
+				err2[row] += d * d
+				val2[row] += (float64(v) + offset) * (float64(v) + offset)
+			}
 		}
 		lo = hi
+	}
+	if same {
+		return tensorError{Name: t.Name}, nil
 	}
 	var mean float64
 	for _, v := range val2 {

@@ -16,16 +16,17 @@ import (
 
 const (
 	configFile = "config.json"
+	cardFile   = "README.md"
 	modelFile  = "model.safetensors"
 )
 
 // folderFiles are the small files of a Hugging Face folder that travel with a model.
 var folderFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
+	"generation_config.json", "chat_template.jinja", cardFile, "LICENSE"}
 
 // FolderNames lists the files that a folder written by Write with one file of tensors may have.
 func FolderNames() []string {
-	return slices.Concat(folderFiles, []string{modelFile, configFile})
+	return slices.Concat(folderFiles, []string{modelFile, configFile, BlocksFile})
 }
 
 func openFolder(dir string) (_ *Checkpoint, err error) {
@@ -53,6 +54,15 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
+	blocks, err := openBlocks(dir, src.tensors)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	defer func() {
+		if err != nil && blocks != nil {
+			blocks.file.Close()
+		}
+	}()
 	meta := Meta{Files: map[string][]byte{}}
 	for _, name := range folderFiles {
 		data, err := readSmall(dir, name)
@@ -67,11 +77,12 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
-	meta.License, meta.Languages = cardFields(meta.Files["README.md"])
-	if name := config.Key("_name_or_path"); name != nil {
-		_ = json.Unmarshal(name, &meta.Name) // not a string: no name
+	readCard(meta.Files[cardFile], &meta)
+	if meta.Name == "" {
+		meta.Name = folderName(dir, config.Key("_name_or_path"))
 	}
-	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, closer: set}
+	readSampling(meta.Generation, &meta)
+	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, blocks: blocks, closer: set}
 	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
 		config := meta.Files["tokenizer_config.json"]
 		var t *tokenizer.Tokenizer
@@ -119,37 +130,6 @@ func folderTemplate(files map[string][]byte) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// cardFields reads the license and the languages out of a model card's front matter, the lines
-// between two "---". Only the plain forms "key: value" and "- item" are understood.
-func cardFields(card []byte) (license string, languages []string) {
-	front, ok := strings.CutPrefix(string(card), "---\n")
-	if !ok {
-		return "", nil
-	}
-	front, _, _ = strings.Cut(front, "\n---")
-	key := ""
-	for line := range strings.Lines(front) {
-		line = strings.TrimRight(line, "\r\n ")
-		if item, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok {
-			if key == "language" {
-				languages = append(languages, strings.Trim(item, `"' `))
-			}
-			continue
-		}
-		var value string
-		key, value, _ = strings.Cut(line, ":")
-		value = strings.Trim(value, `"' `)
-		switch {
-		case value == "":
-		case key == "license":
-			license = value
-		case key == "language":
-			languages = append(languages, value)
-		}
-	}
-	return license, languages
 }
 
 // folderSource reads the tensors of a Hugging Face folder.

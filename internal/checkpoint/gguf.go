@@ -17,7 +17,7 @@ import (
 )
 
 func openGGUF(path string) (_ *Checkpoint, err error) {
-	f, err := gguf.Open(path)
+	f, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
 	}
@@ -30,9 +30,6 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	keys := ggufKeys{f}
 	if kind, _, err := keys.String("general.type"); err == nil && kind == "adapter" {
 		return nil, errors.New("the file is an adapter, not a model; name it with --adapter")
-	}
-	if n, ok, _ := gguf.Value[uint16](f, "split.count"); ok && n > 1 {
-		return nil, fmt.Errorf("the file is one of %d parts, which this version does not join", n)
 	}
 	embedding, ok := f.Tensor("token_embd.weight")
 	if !ok || len(embedding.Dims) != 2 {
@@ -57,6 +54,9 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: src, Form: GGUF, Path: path, closer: f}
+	if parts := f.Paths(); len(parts) > 1 {
+		c.Parts = parts
+	}
 	if err := readMeta(f, &c.Meta); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 }
 
 // ggufKeys adapts a file to model.GGUFSource.
-type ggufKeys struct{ f *gguf.File }
+type ggufKeys struct{ f *gguf.Set }
 
 func (k ggufKeys) Uint32(key string) (uint32, bool, error)   { return gguf.Value[uint32](k.f, key) }
 func (k ggufKeys) Float32(key string) (float32, bool, error) { return gguf.Value[float32](k.f, key) }
@@ -120,7 +120,7 @@ func (k ggufKeys) Vector(name string) ([]float32, error) {
 	return out, nil
 }
 
-func readMeta(f *gguf.File, m *Meta) error {
+func readMeta(f *gguf.Set, m *Meta) error {
 	for _, field := range []struct {
 		key string
 		to  *string
@@ -156,7 +156,7 @@ func provenance(key string) bool {
 
 // readVocab reads the tokenizer's keys, nil where the file has no vocabulary. Keys that it lacks
 // stand for what llama.cpp takes them for.
-func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
+func readVocab(f *gguf.Set) (*tokenizer.Vocab, error) {
 	r := vocabReader{f: f}
 	v := tokenizer.DefaultVocab(read(&r, "tokenizer.ggml.model", ""), read(&r, "tokenizer.ggml.pre", ""))
 	v.Tokens = read[[]string](&r, "tokenizer.ggml.tokens", nil)
@@ -179,7 +179,7 @@ func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
 
 // vocabReader keeps the first error, so that a vocabulary reads as a list of keys.
 type vocabReader struct {
-	f   *gguf.File
+	f   *gguf.Set
 	err error
 }
 
@@ -215,7 +215,7 @@ func (r *vocabReader) id(kind string, absent int, v *tokenizer.Vocab) int {
 // Face's order.
 type ggufSource struct {
 	config  *model.Config
-	f       *gguf.File
+	f       *gguf.Set
 	tensors []Tensor
 	stored  map[string]ggufTensor
 	scratch sync.Pool
@@ -229,7 +229,7 @@ type ggufTensor struct {
 	offset   float32 // what the stored values are larger by, see model.Config.Offset
 }
 
-func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
+func newGGUFSource(c *model.Config, f *gguf.Set) (*ggufSource, error) {
 	params, err := model.Inventory(c)
 	if err != nil {
 		return nil, err

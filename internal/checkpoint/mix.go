@@ -25,6 +25,11 @@ func TypeNames() string {
 	return strings.Join(names, ", ") + "; for a folder f32, f16, bf16, nf4 or fp4"
 }
 
+// noType refuses a type that cannot be written.
+func noType(name string) error {
+	return fmt.Errorf("type %q to write: %w; there are %s", name, quantize.ErrUnsupported, TypeNames())
+}
+
 // chooseMix looks Options.Type up, and where it is a mix lets it choose for every tensor.
 func (w *writing) chooseMix() error {
 	name := strings.ToUpper(w.o.Type)
@@ -37,7 +42,7 @@ func (w *writing) chooseMix() error {
 	mix, err := quantize.LookupMix(name)
 	if err != nil {
 		if _, err := quantize.LookupEncoder(name); err != nil {
-			return fmt.Errorf("there is no type %q to write; there are %s", w.o.Type, TypeNames())
+			return noType(w.o.Type)
 		}
 		return nil
 	}
