@@ -68,6 +68,7 @@ type manifest struct {
 	Verified   *Figures `json:"verified,omitzero"`
 	Adapters   []Entry  `json:"adapters"`
 	Slots      []Slot   `json:"slots"`
+	LongAfter  int      `json:"long_after,omitzero"` // see Bundle.LongAfter
 }
 
 // names is what an adapter may be called: something that is a file's name on every system.
@@ -95,6 +96,9 @@ func parseManifest(data []byte) (*manifest, error) {
 			return nil, fmt.Errorf("%w: %s: adapter %q is there twice", ErrFormat, manifestFile, e.Name)
 		}
 		seen[e.Name] = true
+	}
+	if m.LongAfter < 0 {
+		return nil, fmt.Errorf("%w: %s: long_after is %d", ErrFormat, manifestFile, m.LongAfter)
 	}
 	if m.Default != "" && !seen[m.Default] {
 		return nil, fmt.Errorf("%w: %s: the default adapter %q is not in the list", ErrFormat, manifestFile, m.Default)
@@ -134,6 +138,15 @@ func OpenBundle(dir string) (*Bundle, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// LongAfter returns the number of tokens past which the graph rotates a sequence by frequencies of its
+// own, or 0 where there is but one set. The graph takes the length of the attention mask for that of
+// the sequence; a cache made below that length is of no use above it.
+func (b *Bundle) LongAfter() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.m.LongAfter
 }
 
 // Reload reads the manifest again where it was replaced since, by this process or another, and

@@ -28,8 +28,8 @@ func Example() {
 	dir := filepath.Join(temp, "model-onnx")
 
 	err = onnx.Export(context.Background(), dir, onnx.Options{
-		Config: []byte(`{"model_type":"llama","hidden_size":8,"intermediate_size":16,"num_hidden_layers":1,
-			"num_attention_heads":2,"vocab_size":10,"max_position_embeddings":32,"eos_token_id":1}`),
+		Config: []byte(`{"model_type":"llama","hidden_size":16,"intermediate_size":16,"num_hidden_layers":1,
+			"num_attention_heads":1,"vocab_size":10,"max_position_embeddings":32,"eos_token_id":1}`),
 		Weights: zeros{},
 		Targets: []string{"q_proj", "v_proj"},
 	})
@@ -41,7 +41,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	adapter := &adapters.Adapter{Pairs: []adapters.Pair{{
-		Module: "model.layers.0.self_attn.q_proj", R: 1, In: 8, Out: 8, Scale: 2, A: make([]float32, 8), B: make([]float32, 8),
+		Module: "model.layers.0.self_attn.q_proj", R: 1, In: 16, Out: 16, Scale: 2, A: make([]float32, 16), B: make([]float32, 16),
 	}}}
 	if err := b.Add("pirate", adapter); err != nil {
 		log.Fatal(err)
@@ -54,7 +54,7 @@ func Example() {
 	}
 	fmt.Println(b.Default(), b.Adapters()[0].File)
 	// Output:
-	// model.layers.0.attn.q_proj.lora_A.weight 8 8
-	// model.layers.0.attn.v_proj.lora_A.weight 8 8
+	// model.layers.0.attn.q_proj.lora_A.weight 16 16
+	// model.layers.0.attn.v_proj.lora_A.weight 16 16
 	// pirate adapters/pirate.onnx_adapter
 }

@@ -137,7 +137,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 	if err := os.Mkdir(filepath.Join(dir, adapterDir), 0o777); err != nil {
 		return err
 	}
-	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots}
+	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots, LongAfter: b.longAfter}
 	return m.write(dir)
 }
 
@@ -251,6 +251,12 @@ func (w *dataWriter) parameter(off int64, l *load) error {
 		}
 		w.encode(w.rows)
 		w.sum.Write(w.raw)
+		if l.offset != 0 {
+			for i := range w.rows {
+				w.rows[i] += l.offset
+			}
+			w.encode(w.rows)
+		}
 		var err error
 		if l.transpose {
 			err = w.writeTurned(off, lo, n, l)
@@ -296,20 +302,6 @@ func turn(dst, src []float32, rows, cols int) {
 			}
 		}
 	}
-}
-
-// ropeTable writes the cosines or sines of all positions.
-func (w *dataWriter) ropeTable(off int64, l *load) error {
-	cos, sin := make([]float32, l.rows*l.cols), make([]float32, l.rows*l.cols)
-	l.table.CosSin(cos, sin)
-	values := cos
-	if l.sine {
-		values = sin
-	}
-	w.encode(values)
-	w.advance(4 * int64(len(values)))
-	_, err := w.file.WriteAt(w.raw, off)
-	return err
 }
 
 // encode sets w.raw to the little-endian bytes of v.

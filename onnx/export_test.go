@@ -131,8 +131,15 @@ func external(t *testing.T, path string) map[string]initializer {
 // TestExportWeights reads every tensor of the data file where the graph says it is, and compares it
 // with the model's.
 func TestExportWeights(t *testing.T) {
-	for _, name := range []string{"llama", "llama-mha-untied", "llama-bias"} {
+	for _, name := range testmodel.Names() {
 		o, m := options(t, name)
+		if dim := m.Config().HeadDim; dim%16 != 0 {
+			err := Export(context.Background(), filepath.Join(t.TempDir(), "bundle"), o)
+			if want := "heads of " + strconv.Itoa(dim) + " features"; !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v", name, err)
+			}
+			continue
+		}
 		dir := mustExport(t, o)
 		file, err := os.ReadFile(filepath.Join(dir, dataFile))
 		if err != nil {
@@ -165,7 +172,7 @@ func TestExportWeights(t *testing.T) {
 				if l.transpose {
 					at = i%l.cols*l.rows + i/l.cols
 				}
-				if got := math.Float32frombits(binary.LittleEndian.Uint32(file[int(x.offset)+4*at:])); got != w {
+				if got := math.Float32frombits(binary.LittleEndian.Uint32(file[int(x.offset)+4*at:])); got != w+l.offset {
 					t.Fatalf("%s: %s value %d: %v, want %v", name, l.name, i, got, w)
 				}
 			}
@@ -320,13 +327,17 @@ func TestExportRefuses(t *testing.T) {
 func TestBuilderRefuses(t *testing.T) {
 	_, m := options(t, "llama")
 	for name, drive := range map[string]func(b *builder){
+		"rotating part": func(b *builder) {
+			r := model.Rope{Heads: 1, HeadDim: 16, Table: &model.RopeTable{InvFreq: make([]float32, 6)}}
+			b.Attention(model.Attention{Heads: 1, HeadDim: 16}, b.Rope(r, "q"), b.Rope(r, "k"), "v")
+		},
 		"activation": func(b *builder) { b.Gated("gelu", "g", "u") },
 		"rotation": func(b *builder) {
 			b.Rope(model.Rope{}, "q")
 			b.Attention(model.Attention{Heads: 1, HeadDim: 2}, "q", "k", "v")
 		},
 	} {
-		b := &builder{config: m.Config(), width: map[string]int{}, rotated: map[string]model.Rope{}, known: map[string]bool{}, tables: map[*model.RopeTable]string{}}
+		b := &builder{config: m.Config(), width: map[string]int{}, rotated: map[string]model.Rope{}, known: map[string]bool{}, tables: map[*model.RopeTable]*angles{}}
 		drive(b)
 		if !errors.Is(b.err, ErrUnsupported) {
 			t.Errorf("%s: error %v", name, b.err)

@@ -12,8 +12,12 @@ import (
 // genaiConfig returns the genai_config.json that onnxruntime-genai reads: what the graph's inputs
 // and outputs are called and how large its cache is, with greedy search as the default.
 func genaiConfig(c *model.Config) ([]byte, error) {
+	kind := c.Arch
+	if kind == "olmo2" {
+		kind = "decoder" // the runtime does not know it by name, nor need it
+	}
 	m := map[string]any{
-		"type": c.Arch, "vocab_size": c.Vocab, "context_length": c.Context,
+		"type": kind, "vocab_size": c.Vocab, "context_length": c.Context,
 		"decoder": map[string]any{
 			"filename": modelFile, "head_size": c.HeadDim, "hidden_size": c.Hidden,
 			"num_attention_heads": c.Heads, "num_key_value_heads": c.KVHeads, "num_hidden_layers": c.Layers,

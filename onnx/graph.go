@@ -19,9 +19,6 @@ const (
 	logitsOutput  = "logits"
 )
 
-// maxRopeValues caps the tables of sines and cosines, which every position of the context has a row in: 512 MiB each.
-const maxRopeValues = 1 << 27
-
 // builder implements model.Ops[string].
 type builder struct {
 	config *model.Config
@@ -33,10 +30,12 @@ type builder struct {
 	width   map[string]int        // features of an edge
 	rotated map[string]model.Rope // edges that are to be rotated by the attention that reads them
 	known   map[string]bool       // initializers that are there already
-	tables  map[*model.RopeTable]string
-	at      string // prefix of nodes' names: "/model/layers.3"
-	sums    int    // residual sums of the block
-	err     error
+	tables  map[*model.RopeTable]*angles
+	// longAfter is the length past which the graph uses a second set of frequencies, 0 where it has one.
+	longAfter int
+	at        string // prefix of nodes' names: "/model/layers.3"
+	sums      int    // residual sums of the block
+	err       error
 }
 
 // load says what the bytes of an external initializer are.
@@ -45,7 +44,8 @@ type load struct {
 	weight    string // of the parameter, under its Hugging Face name; "" for a table
 	rows      int
 	cols      int
-	transpose bool // stored (cols, rows)
+	transpose bool    // stored (cols, rows)
+	offset    float32 // added to every value
 	table     *model.RopeTable
 	sine      bool
 }
@@ -53,7 +53,7 @@ type load struct {
 // buildGraph runs the definition of the model and returns the graph, without the places of its external initializers.
 func buildGraph(c *model.Config, adapts func(module string) bool) (*builder, error) {
 	b := &builder{config: c, adapts: adapts, width: map[string]int{}, rotated: map[string]model.Rope{},
-		known: map[string]bool{}, tables: map[*model.RopeTable]string{}, at: "/model"}
+		known: map[string]bool{}, tables: map[*model.RopeTable]*angles{}, at: "/model"}
 	b.graph.name = "main_graph"
 	batch, seq, total := symbol("batch_size"), symbol("sequence_length"), symbol("total_sequence_length")
 	b.graph.inputs = []valueInfo{
@@ -86,6 +86,9 @@ func buildGraph(c *model.Config, adapts func(module string) bool) (*builder, err
 	}
 	return b, nil
 }
+
+// totalNode makes the total as an int64.
+const totalNode = "/model/attn_mask_reformat/Gather"
 
 func pastName(layer int, part string) string {
 	return fmt.Sprintf("past_key_values.%d.%s", layer, part)
@@ -128,6 +131,18 @@ func (b *builder) constant(shape []int, values ...int64) string {
 	return name
 }
 
+// number adds a scalar and returns its name.
+func (b *builder) number(v float64) string {
+	x := float32(v)
+	name := "/model/constants/FLOAT/" + strconv.FormatFloat(float64(x), 'g', -1, 32)
+	if !b.known[name] {
+		b.known[name] = true
+		raw := binary.LittleEndian.AppendUint32(nil, math.Float32bits(x))
+		b.graph.initializers = append(b.graph.initializers, initializer{name: name, elem: float32Type, raw: raw})
+	}
+	return name
+}
+
 // mask makes the two lengths that GroupQueryAttention wants of the attention mask (B, total):
 // seqlens_k (B), the place of the last token of each sequence, and the total as a scalar.
 func (b *builder) mask() {
@@ -136,7 +151,7 @@ func (b *builder) mask() {
 	last := b.emit(node{op: "Sub", name: at + "Sub", inputs: []string{sum, b.constant([]int{1}, 1)}}, 0)
 	b.emit(node{op: "Cast", name: at + "Cast_seqlens", inputs: []string{last}, outputs: []string{"seqlens_k"}, attributes: []attribute{{"to", int(int32Type)}}}, 0)
 	shape := b.emit(node{op: "Shape", name: at + "Shape", inputs: []string{attentionMask}}, 0)
-	total := b.emit(node{op: "Gather", name: at + "Gather", inputs: []string{shape, b.constant(nil, 1)}, attributes: []attribute{{"axis", 0}}}, 0)
+	total := b.emit(node{op: "Gather", name: totalNode, inputs: []string{shape, b.constant(nil, 1)}, attributes: []attribute{{"axis", 0}}}, 0)
 	b.emit(node{op: "Cast", name: at + "Cast_total", inputs: []string{total}, outputs: []string{"total_sequence_length"}, attributes: []attribute{{"to", int(int32Type)}}}, 0)
 }
 
@@ -182,14 +197,46 @@ func (b *builder) Linear(p model.Linear, x string) string {
 }
 
 // Head is Linear, unless it shares the embedding table, which it then reads through a Transpose.
-func (b *builder) Head(p model.Linear, x string) string {
+func (b *builder) Head(p model.Head, x string) string {
 	b.at = ""
+	var y string
 	if p.Tied == "" {
-		return b.Linear(p, x)
+		y = b.Linear(p.Linear, x)
+	} else {
+		table := b.table(p.Weight(), p.Out, p.In)
+		weight := b.emit(node{op: "Transpose", name: nodeName(p.Module) + "/Transpose", inputs: []string{table}}, p.Out)
+		y = b.finish(p.Linear, x, weight)
 	}
-	table := b.table(p.Weight(), p.Out, p.In)
-	weight := b.emit(node{op: "Transpose", name: nodeName(p.Module) + "/Transpose", inputs: []string{table}}, p.Out)
-	return b.finish(p, x, weight)
+	at := nodeName(p.Module)
+	if p.Scale != 0 && p.Scale != 1 {
+		y = b.emit(node{op: "Mul", name: at + "/scale/Mul", inputs: []string{y, b.number(p.Scale)}}, p.Out)
+	}
+	if p.Softcap != 0 {
+		y = b.emit(node{op: "Div", name: at + "/softcap/Div", inputs: []string{y, b.number(p.Softcap)}}, p.Out)
+		y = b.emit(node{op: "Tanh", name: at + "/softcap/Tanh", inputs: []string{y}}, p.Out)
+		y = b.emit(node{op: "Mul", name: at + "/softcap/Mul", inputs: []string{y, b.number(p.Softcap)}}, p.Out)
+	}
+	return y
+}
+
+// Split is the operation of that name.
+func (b *builder) Split(x string, widths ...int) []string {
+	at := strings.TrimSuffix(x, "/output_0") + "/Split"
+	n := node{op: "Split", name: at, attributes: []attribute{{"axis", -1}}}
+	var sizes []int64
+	for i, w := range widths {
+		n.outputs = append(n.outputs, at+"/output_"+strconv.Itoa(i))
+		b.width[n.outputs[i]] = w
+		sizes = append(sizes, int64(w))
+	}
+	n.inputs = []string{x, b.constant([]int{len(widths)}, sizes...)}
+	b.graph.nodes = append(b.graph.nodes, n)
+	return n.outputs
+}
+
+// Scale is Mul by a constant.
+func (b *builder) Scale(by float64, x string) string {
+	return b.emit(node{op: "Mul", name: strings.TrimSuffix(x, "/output_0") + "/scale/Mul", inputs: []string{x, b.number(by)}}, b.width[x])
 }
 
 // finish emits y = x·weight + (x·A)·B + bias, weight being (in, out).
@@ -220,7 +267,11 @@ func (b *builder) RMSNorm(p model.Norm, x string) string {
 		name = fmt.Sprintf("model.layers.%d.final_norm_layernorm", b.config.Layers)
 	}
 	at := "/" + strings.ReplaceAll(strings.ReplaceAll(name, ".", "/"), "layers/", "layers.")
-	gain := b.external([]int{p.Width}, load{name: name + ".weight", weight: p.Weight(), rows: p.Width, cols: 1})
+	l := load{name: name + ".weight", weight: p.Weight(), rows: p.Width, cols: 1}
+	if p.Offset {
+		l.offset = 1
+	}
+	gain := b.external([]int{p.Width}, l)
 	width := b.width[x]
 	if width != p.Width {
 		x = b.emit(node{op: "Reshape", name: at + "/Reshape_heads", inputs: []string{x, b.constant([]int{4}, 0, 0, -1, int64(p.Width))}}, p.Width)
@@ -239,21 +290,36 @@ func (b *builder) Rope(r model.Rope, x string) string {
 	return x
 }
 
-// Attention is GroupQueryAttention with its cache.
+// Attention is GroupQueryAttention with its cache. It rotates as many features of each head as the
+// tables have columns twice.
 func (b *builder) Attention(a model.Attention, q, k, v string) string {
 	inputs := []string{q, k, v, pastName(a.Layer, "key"), pastName(a.Layer, "value"), "seqlens_k", "total_sequence_length"}
 	rq, okQ := b.rotated[q]
 	rk, okK := b.rotated[k]
+	rotates := 0
+	if okQ {
+		rotates = 1
+	}
 	if okQ != okK || okQ && rq.Table != rk.Table {
 		b.fail("layer %d: queries and keys are not rotated alike: %w", a.Layer, ErrUnsupported)
 		return q
 	}
-	attributes := []attribute{{"num_heads", a.Heads}, {"kv_num_heads", a.KVHeads}, {"scale", float32(a.Scale)}, {"do_rotary", 0}, {"rotary_interleaved", 0}, {"local_window_size", -1}}
+	if multiple := 8 * (1 + rotates); a.HeadDim%multiple != 0 {
+		b.fail("layer %d: heads of %d features, where ONNX Runtime's attention takes multiples of %d: %w", a.Layer, a.HeadDim, multiple, ErrUnsupported)
+		return q
+	}
+	if okQ && len(rq.Table.InvFreq)%8 != 0 {
+		b.fail("layer %d: %d features of a head rotate, where ONNX Runtime's attention takes multiples of 16: %w", a.Layer, 2*len(rq.Table.InvFreq), ErrUnsupported)
+		return q
+	}
+	attributes := []attribute{{"num_heads", a.Heads}, {"kv_num_heads", a.KVHeads}, {"scale", float32(a.Scale)}, {"do_rotary", rotates}, {"rotary_interleaved", 0}, {"local_window_size", -1}}
 	if a.Window > 0 {
 		attributes[5].value = a.Window
 	}
+	if a.Softcap != 0 {
+		attributes = append(attributes, attribute{"softcap", float32(a.Softcap)})
+	}
 	if okQ {
-		attributes[3].value = 1
 		cos, sin := b.ropeTables(rq.Table)
 		inputs = append(inputs, cos, sin)
 	}
@@ -262,38 +328,21 @@ func (b *builder) Attention(a model.Attention, q, k, v string) string {
 		attributes: attributes}, a.Heads*a.HeadDim)
 }
 
-// ropeTables returns the names of the cosines and sines of a table, (context, HeadDim/2) each.
-func (b *builder) ropeTables(t *model.RopeTable) (cos, sin string) {
-	suffix, ok := b.tables[t]
-	if !ok {
-		if n := len(b.tables); n > 0 {
-			suffix = "_" + strconv.Itoa(n)
-		}
-		b.tables[t] = suffix
-	}
-	half := len(t.InvFreq)
-	if b.config.Context > maxRopeValues/half {
-		b.fail("a context of %d positions takes tables of more than %d MiB; set a smaller max_position_embeddings: %w", b.config.Context, maxRopeValues>>18, ErrUnsupported)
-		return "", ""
-	}
-	shape := []int{b.config.Context, half}
-	l := load{rows: b.config.Context, cols: half, table: t}
-	l.name = "cos_cache" + suffix
-	cos = b.external(shape, l)
-	l.name, l.sine = "sin_cache"+suffix, true
-	return cos, b.external(shape, l)
-}
-
-// Gated is SiLU(gate) ⊙ up, SiLU as x·σ(x).
+// Gated is act(gate) ⊙ up: SiLU as x·σ(x), GELU with tanh as FastGelu.
 func (b *builder) Gated(act model.Activation, gate, up string) string {
-	if act != model.SiLU {
+	at, w := b.at+"/mlp", b.width[up]
+	var y string
+	switch act {
+	case model.SiLU:
+		sigmoid := b.emit(node{op: "Sigmoid", name: at + "/act_fn/Sigmoid", inputs: []string{gate}}, w)
+		y = b.emit(node{op: "Mul", name: at + "/act_fn/Mul", inputs: []string{gate, sigmoid}}, w)
+	case model.GELUTanh:
+		y = b.emit(node{op: "FastGelu", domain: msDomain, name: at + "/act_fn/FastGelu", inputs: []string{gate}}, w)
+	default:
 		b.fail("activation %q: %w", act, ErrUnsupported)
 		return up
 	}
-	at, w := b.at+"/mlp", b.width[up]
-	sigmoid := b.emit(node{op: "Sigmoid", name: at + "/act_fn/Sigmoid", inputs: []string{gate}}, w)
-	silu := b.emit(node{op: "Mul", name: at + "/act_fn/Mul", inputs: []string{gate, sigmoid}}, w)
-	return b.emit(node{op: "Mul", name: at + "/Mul", inputs: []string{silu, up}}, w)
+	return b.emit(node{op: "Mul", name: at + "/Mul", inputs: []string{y, up}}, w)
 }
 
 // Add is the residual sum; a block has several, told apart by a number.

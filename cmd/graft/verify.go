@@ -128,12 +128,12 @@ type pair struct {
 
 // compare opens the models, runs both on the text and judges the figures.
 func (p *pair) compare(ctx context.Context, c *cli.Command) (*comparison, error) {
-	ra, err := openRunner(c, p.a, p.aAdapters, "")
+	ra, err := openStored(c, p.a, p.aAdapters)
 	if err != nil {
 		return nil, fmt.Errorf("opening A: %w", err)
 	}
 	defer ra.close()
-	rb, err := openRunner(c, p.b, p.bAdapters, "")
+	rb, err := openStored(c, p.b, p.bAdapters)
 	if err != nil {
 		return nil, fmt.Errorf("opening B: %w", err)
 	}

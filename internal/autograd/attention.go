@@ -1,6 +1,8 @@
 package autograd
 
 import (
+	"slices"
+
 	"github.com/graftml/graft/internal/kernel"
 )
 
@@ -22,11 +24,11 @@ func (g *Graph) Attention(spec kernel.AttentionSpec, q, k, v Var) Var {
 	g.want("attention", v, spec.KVHeads*spec.HeadDim)
 	o := &attentionOp{node: node{ins: []Var{q, k, v}, joint: true}, spec: spec, layer: g.layers}
 	g.layers++
-	o.out = g.value(spec.Heads * spec.HeadDim)
+	g.makes(&o.node, spec.Heads*spec.HeadDim)
 	return g.add(o)
 }
 
-func (o *attentionOp) reads(*Tape) []Var { return append(o.ins[:3:3], o.out) }
+func (o *attentionOp) reads(*Tape) []Var { return append(o.ins[:3:3], o.out()) }
 
 // private: logarithms of the softmax sums, (Heads, T).
 func (o *attentionOp) private(t *Tape) []buffer {
@@ -37,7 +39,7 @@ func (o *attentionOp) private(t *Tape) []buffer {
 }
 
 func (o *attentionOp) forward(c *call) {
-	q, k, v, y := c.in(0), c.in(1), c.in(2), c.output()
+	q, k, v, y := c.in(0), c.in(1), c.in(2), c.output(0)
 	t := c.tape
 	switch {
 	case t.cache != nil:
@@ -52,14 +54,16 @@ func (o *attentionOp) forward(c *call) {
 }
 
 func (o *attentionOp) backward(c *call) {
-	kernel.AttentionBackward(c.inGrad(0), c.inGrad(1), c.inGrad(2), c.outGrad(),
-		c.in(0), c.in(1), c.in(2), c.output(), c.own(0).F32, c.tape.batch.Seq, o.spec)
+	kernel.AttentionBackward(c.inGrad(0), c.inGrad(1), c.inGrad(2), c.outGrad(0),
+		c.in(0), c.in(1), c.in(2), c.output(0), c.own(0).F32, c.tape.batch.Seq, o.spec)
 }
 
 // Cache holds the keys and values of one sequence, in every layer.
 type Cache struct {
 	layers           []cacheLayer
-	length, capacity int // tokens
+	length, capacity int   // tokens
+	reach            int   // length that the sequence is taken to have, where rotations depend on it
+	switches         []int // lengths above which they do
 }
 
 // cacheLayer is (KVHeads, capacity, HeadDim) each.
@@ -73,11 +77,31 @@ type cacheLayer struct {
 func (g *Graph) NewCache() *Cache {
 	c := &Cache{}
 	for _, o := range g.ops {
-		if a, ok := o.(*attentionOp); ok {
-			c.layers = append(c.layers, cacheLayer{heads: a.spec.KVHeads, dim: a.spec.HeadDim})
+		switch o := o.(type) {
+		case *attentionOp:
+			c.layers = append(c.layers, cacheLayer{heads: o.spec.KVHeads, dim: o.spec.HeadDim})
+		case *ropeOp:
+			if n := o.angles.original; n > 0 && !slices.Contains(c.switches, n) {
+				c.switches = append(c.switches, n)
+			}
 		}
 	}
 	return c
+}
+
+// Reach says that the sequence will have n tokens, which decides by which frequencies it is rotated.
+// It reports false, and forgets what is held, where that was rotated by others: the caller runs it
+// again.
+func (c *Cache) Reach(n int) bool {
+	fits := true
+	for _, s := range c.switches {
+		fits = fits && (c.length == 0 || n > s == (c.reach > s))
+	}
+	if !fits {
+		c.length = 0
+	}
+	c.reach = n
+	return fits
 }
 
 // Len returns the number of tokens held.

@@ -27,6 +27,8 @@
 //     steps that lead to nothing backward reads, such as a block's last product, do not. What is made
 //     again has a second segment in the plan, so all blocks share the memory of one.
 //   - The gradient of a sum is the gradient of its operands: no copy where none is needed.
+//   - A product that is cut into several values ([Graph.Split]: q, k and v from one matrix) makes each of
+//     them by its rows of the weight, so the whole takes no memory beside its parts.
 //   - Memory is one arena of so many columns times the number of tokens. It grows when a batch is
 //     larger than any before, and a steady step allocates nothing.
 //
@@ -34,6 +36,9 @@
 // dropout masks are a function of a key and the element's index.
 //
 // # Caveats
+//
+// Frequencies of rotation may depend on the length of a sequence ([NewAngles]). A cache must then know
+// the length before the first token ([Cache.Reach]), for what it holds was rotated for it.
 //
 // Shapes that contradict each other are a mistake of the program and panic. Activations are float32, or bfloat16
 // where the graph says so ([Graph.Half]) and no sum runs through them.

@@ -53,7 +53,9 @@ func (b *bench) random(n int, scale, offset float32) []float32 {
 
 func (b *bench) embed(width int) Var { return b.g.Embed(b.weight("embed", vocab, width, 1, 0)) }
 
-func (b *bench) head(x Var) { b.g.Head(b.weight("head", vocab, b.g.Width(x), 0.5, 0), x) }
+func (b *bench) head(x Var) {
+	b.g.Head(b.weight("head", vocab, b.g.Width(x), 0.5, 0), kernel.LogitSpec{}, x)
+}
 
 // check compares gradients with finite differences, on every implementation of the kernels.
 func (b *bench) check(t *testing.T, adapters map[int][]*LowRank, mode Mode) {
@@ -154,16 +156,41 @@ func TestEmbedAndHead(t *testing.T) {
 func TestTied(t *testing.T) {
 	b := newBench()
 	w := b.weight("tied", vocab, 6, 0.7, 0)
-	b.g.Head(w, b.g.Embed(w))
+	b.g.Head(w, kernel.LogitSpec{}, b.g.Embed(w))
 	b.check(t, nil, Mode{})
 }
 
 func TestRMSNorm(t *testing.T) {
 	for _, width := range []int{12, 4} { // the whole row, and groups of it
+		for _, offset := range []float32{0, 1} {
+			b := newBench()
+			b.head(b.g.RMSNorm(b.weight("gain", 1, width, 0.3, 1-offset), 1e-3, offset, b.embed(12)))
+			b.check(t, nil, Mode{})
+		}
+	}
+}
+
+// TestHead: logits with a factor, a cap, and both.
+func TestHead(t *testing.T) {
+	for _, spec := range []kernel.LogitSpec{{Scale: 0.6}, {Softcap: 2}, {Scale: 1.7, Softcap: 3}} {
 		b := newBench()
-		b.head(b.g.RMSNorm(b.weight("gain", 1, width, 0.3, 1), 1e-3, b.embed(12)))
+		b.g.Head(b.weight("head", vocab, 6, 0.5, 0), spec, b.embed(6))
 		b.check(t, nil, Mode{})
 	}
+}
+
+// TestScale: factors on a table's rows, on a product that goes into a sum, on what attention makes, on
+// a norm, and one on another.
+func TestScale(t *testing.T) {
+	b := newBench()
+	x := b.g.Scale(1.5, b.embed(6))
+	x = b.g.Add(x, b.g.Scale(0.4, b.g.Scale(0.7, b.g.Linear(b.weight("W", 6, 6, 0.5, 0), nil, x))))
+	q, k, v := b.g.Linear(b.weight("q", 4, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("k", 4, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("v", 4, 6, 0.6, 0), nil, x)
+	y := b.g.Scale(0.8, b.g.Attention(kernel.AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 4, Scale: 0.5}, q, k, v))
+	x = b.g.Add(x, b.g.Linear(b.weight("o", 6, 4, 0.6, 0), nil, y))
+	x = b.g.Add(b.g.Scale(2, b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, 0, x)), x)
+	b.head(b.g.Linear(b.weight("V", 7, 6, 0.4, 0), nil, b.g.Scale(0.9, b.g.RMSNorm(b.weight("gain2", 1, 6, 0.3, 1), 1e-3, 0, x))))
+	b.check(t, nil, Mode{})
 }
 
 func TestLinear(t *testing.T) {
@@ -268,40 +295,27 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-func TestSwiGLU(t *testing.T) {
-	b := newBench()
-	x := b.embed(6)
-	b.head(b.g.SwiGLU(b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 6, 0.6, 0), nil, x)))
-	b.check(t, nil, Mode{})
-}
-
-// angles turns by a few distinct frequencies.
-func angles(half int) *Angles {
-	return NewAngles(half, func(cos, sin []float32) {
-		for i := range cos {
-			a := float64(i/half) / float64(1+i%half)
-			cos[i], sin[i] = float32(math.Cos(a)), float32(math.Sin(a))
-		}
-	})
-}
-
-func TestRope(t *testing.T) {
-	b := newBench()
-	x := b.g.Linear(b.weight("W", 8, 6, 0.6, 0), nil, b.embed(6))
-	b.head(b.g.Rope(2, 4, angles(2), x))
-	b.check(t, nil, Mode{})
+func TestGated(t *testing.T) {
+	for _, act := range []kernel.Act{kernel.SiLU, kernel.GELUTanh} {
+		b := newBench()
+		x := b.embed(6)
+		b.head(b.g.Gated(act, b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 6, 0.6, 0), nil, x)))
+		b.check(t, nil, Mode{})
+	}
 }
 
 func TestAttention(t *testing.T) {
 	for _, window := range []int{0, 2} {
-		b := newBench()
-		x := b.embed(6)
-		a := angles(2)
-		q := b.g.Rope(4, 4, a, b.g.Linear(b.weight("q", 16, 6, 0.6, 0), nil, x))
-		k := b.g.Rope(2, 4, a, b.g.Linear(b.weight("k", 8, 6, 0.6, 0), nil, x))
-		v := b.g.Linear(b.weight("v", 8, 6, 0.6, 0), nil, x)
-		b.head(b.g.Attention(kernel.AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 4, Scale: 0.5, Window: window}, q, k, v))
-		b.check(t, nil, Mode{})
+		for _, softcap := range []float32{0, 0.8} {
+			b := newBench()
+			x := b.embed(6)
+			a := angles(2)
+			q := b.g.Rope(4, 4, a, b.g.Linear(b.weight("q", 16, 6, 0.6, 0), nil, x))
+			k := b.g.Rope(2, 4, a, b.g.Linear(b.weight("k", 8, 6, 0.6, 0), nil, x))
+			v := b.g.Linear(b.weight("v", 8, 6, 0.6, 0), nil, x)
+			b.head(b.g.Attention(kernel.AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 4, Scale: 0.5, Window: window, Softcap: softcap}, q, k, v))
+			b.check(t, nil, Mode{})
+		}
 	}
 }
 
@@ -309,12 +323,12 @@ func TestAttention(t *testing.T) {
 func TestFrozenOperand(t *testing.T) {
 	b := newBench()
 	x := b.embed(6)
-	g := b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, x)
+	g := b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, 0, x)
 	q := b.g.Linear(b.weight("q", 4, 6, 0.6, 0), nil, g)
 	k := b.g.Linear(b.weight("k", 4, 6, 0.6, 0), nil, x)
 	v := b.g.Linear(b.weight("v", 4, 6, 0.6, 0), nil, x)
 	y := b.g.Attention(kernel.AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 4, Scale: 0.5}, q, k, v)
-	b.head(b.g.SwiGLU(b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 4, 0.6, 0), nil, y)))
+	b.head(b.g.Gated(kernel.SiLU, b.g.Linear(b.weight("gate", 9, 6, 0.6, 0), nil, x), b.g.Linear(b.weight("up", 9, 4, 0.6, 0), nil, y)))
 	for _, w := range b.weights {
 		if w.Name != "gain" && w.Name != "v" {
 			w.Grad = nil

@@ -56,14 +56,22 @@ type value struct {
 // node is what the plan asks of an operation.
 type node struct {
 	ins   []Var
-	out   Var  // none for the head
-	cheap bool // computed again for the backward pass rather than kept
-	joint bool // backward computes the gradients of all inputs or none, and sets them
+	outs  []Var // one; none for the head, several for a product that Split cuts
+	cheap bool  // computed again for the backward pass rather than kept
+	joint bool  // backward computes the gradients of all inputs or none, and sets them
 }
 
 const none Var = -1
 
 func (n *node) base() *node { return n }
+
+// out is the value of an operation that makes one.
+func (n *node) out() Var {
+	if len(n.outs) == 0 {
+		return none
+	}
+	return n.outs[0]
+}
 
 // op is an operation. Its forward and backward computation stand side by side in the file of its
 // name; they find their operands through the call.
@@ -105,7 +113,26 @@ func (g *Graph) add(o op) Var {
 		g.values[v].uses = append(g.values[v].uses, len(g.ops))
 	}
 	g.ops = append(g.ops, o)
-	return n.out
+	return n.out()
+}
+
+// makes records the one value that an operation makes, (T, width).
+func (g *Graph) makes(n *node, width int) { n.outs = []Var{g.value(width)} }
+
+// inPlace records that an operation makes its value of its one operand where that lies. It is
+// computed again where the operand is, which is then not kept either.
+func (g *Graph) inPlace(n *node) {
+	x := n.ins[0]
+	g.makes(n, g.Width(x))
+	g.values[n.out()].store = g.values[x].store
+	n.cheap = g.ops[g.values[x].from].base().cheap
+}
+
+// wantAlone panics where a value has a user already.
+func (g *Graph) wantAlone(op string, x Var) {
+	if len(g.values[x].uses) > 0 {
+		panic("autograd: " + op + " of a value that has another user")
+	}
 }
 
 // Width returns the number of features of a value.

@@ -9,20 +9,21 @@ import (
 // headOp is the last product and the loss on it. Logits exist for a chunk of rows at a time, and
 // only for rows that have a target:
 //
-//	nll[i] = −log softmax(x[i]·Wᵀ)[target[i]]        x is (M, C), W is (V, C)
+//	nll[i] = −log softmax(spec(x[i]·Wᵀ))[target[i]]        x is (M, C), W is (V, C)
 //
 // The gradient of each nll in x is made in the same pass over the logits. A loss is a weighted sum of
 // the nll, so backward only multiplies rows by their weights, whatever the objective made of them.
 type headOp struct {
 	node
 	weight *Weight // (V, C)
+	spec   kernel.LogitSpec
 }
 
-// Head records the last operation: the product that makes logits. It makes no value: Forward leaves
+// Head records the last operation: the product that makes logits, and what is done to them. It makes no value: Forward leaves
 // the loss of each target (Tape.NLL), and Tape.Logits computes logits where they are wanted.
-func (g *Graph) Head(weight *Weight, x Var) {
+func (g *Graph) Head(weight *Weight, spec kernel.LogitSpec, x Var) {
 	g.want("head", x, weight.Matrix.K)
-	o := &headOp{node: node{ins: []Var{x}, out: none}, weight: weight}
+	o := &headOp{node: node{ins: []Var{x}}, weight: weight, spec: spec}
 	g.head = o
 	g.add(o)
 }
@@ -70,14 +71,14 @@ func (o *headOp) forward(c *call) {
 		t.lse = make([]float32, m)
 	}
 	t.lse = t.lse[:m]
-	kernel.CrossEntropy(t.nll, t.lse, grads, rows.Slice(0, m*w.K), w, t.targets)
+	kernel.CrossEntropy(t.nll, t.lse, grads, rows.Slice(0, m*w.K), w, o.spec, t.targets)
 }
 
 func (o *headOp) backward(c *call) {
 	t, w := c.tape, &o.weight.Matrix
 	if o.weight.Grad != nil {
 		// Forward did not know the coefficients, so the logits are made again.
-		kernel.HeadGradient(o.weight.Grad, c.own(targetRows).Slice(0, len(t.targets)*w.K), w, t.targets, t.lse, t.coef)
+		kernel.HeadGradient(o.weight.Grad, c.own(targetRows).Slice(0, len(t.targets)*w.K), w, o.spec, t.targets, t.lse, t.coef)
 	}
 	if !c.ins[0].wants {
 		return
@@ -102,7 +103,7 @@ func (t *Tape) Logits(dst []float32, lo, hi int) {
 		panic(fmt.Sprintf("autograd: logits of tokens [%d, %d) of %d on a tape that trains (%v) or scores", lo, hi, t.rows, t.training))
 	}
 	w := &o.weight.Matrix
-	kernel.Linear(kernel.F32Vec(dst), c.in(0).Slice(lo*w.K, hi*w.K), hi-lo, w, false, nil)
+	kernel.Logits(dst, c.in(0).Slice(lo*w.K, hi*w.K), hi-lo, w, o.spec)
 }
 
 // Backward adds the gradient of Σ coef[i]·nll[i] to every trained parameter; coef has one value for

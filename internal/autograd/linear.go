@@ -8,7 +8,8 @@ import (
 //
 //	y = x·Wᵀ + b + Σ s·(drop(x)·Aᵀ)·Bᵀ        x is (T, in), y is (T, out)
 //
-// W itself gets a gradient only in full training.
+// W itself gets a gradient only in full training. A product that is cut makes several values, each
+// from the rows of W, b and B that belong to it, so that the whole never exists.
 type linearOp struct {
 	node
 	weight *Weight // (out, in)
@@ -21,8 +22,27 @@ func (g *Graph) Linear(weight, bias *Weight, x Var) Var {
 	g.want("product", x, weight.Matrix.K)
 	o := &linearOp{node: node{ins: []Var{x}}, weight: weight, bias: bias, place: g.products}
 	g.products++
-	o.out = g.value(weight.Matrix.N)
+	g.makes(&o.node, weight.Matrix.N)
 	return g.add(o)
+}
+
+// Split makes a product, which has no user yet, make values of the given widths in its stead: its
+// columns in order.
+func (g *Graph) Split(x Var, widths ...int) []Var {
+	g.wantAlone("Split", x)
+	o, ok := g.ops[g.values[x].from].(*linearOp)
+	if !ok {
+		panic("autograd: Split of what is no product")
+	}
+	o.outs = nil
+	sum := 0
+	for _, w := range widths {
+		g.values = append(g.values, value{width: w, store: len(g.values), from: g.values[x].from})
+		o.outs = append(o.outs, Var(len(g.values)-1))
+		sum += w
+	}
+	g.want("Split", x, sum)
+	return o.outs
 }
 
 func (l *LowRank) trained() bool { return l.GradA != nil }
@@ -60,7 +80,9 @@ const (
 func (o *linearOp) private(t *Tape) []buffer {
 	out := []buffer{{0, backwardScratch, o.ins[0]}}
 	if t.half && t.training && o.weight.Grad == nil {
-		out[0].width = o.weight.Matrix.N
+		for _, v := range o.outs {
+			out[0].width = max(out[0].width, t.graph.Width(v))
+		}
 	}
 	for _, l := range t.adapters[o.place] {
 		keep := forwardScratch
@@ -78,21 +100,40 @@ func (o *linearOp) private(t *Tape) []buffer {
 }
 
 func (o *linearOp) forward(c *call) {
-	x, y, m := c.in(0), c.output(), c.rows()
-	w := &o.weight.Matrix
-	if o.bias != nil {
-		bias := kernel.F32Vec(o.bias.Matrix.F32)
-		for i := range m {
-			kernel.Copy(y.Slice(i*w.N, (i+1)*w.N), bias)
-		}
+	x, m := c.in(0), c.rows()
+	c.terms, c.parts = c.terms[:0], c.parts[:0]
+	if c.tape.watch != nil {
+		c.tape.watch(o.place, x, m)
 	}
-	c.terms = c.terms[:0]
 	if !c.tape.off {
 		for k, l := range c.tape.adapters[o.place] {
-			c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, W: &l.B, Scale: l.Scale})
+			c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, Scale: l.Scale})
 		}
 	}
-	kernel.Linear(y, x, m, w, o.bias != nil, c.terms)
+	lo := 0
+	for k := range c.outs {
+		y, n := c.output(k), c.outs[k].width
+		if o.bias != nil {
+			bias := kernel.F32Vec(o.bias.Matrix.F32[lo : lo+n])
+			for i := range m {
+				kernel.Copy(y.Slice(i*n, (i+1)*n), bias)
+			}
+		}
+		for i := range c.terms {
+			c.terms[i].W = c.part(&c.tape.adapters[o.place][i].B, lo, lo+n)
+		}
+		kernel.Linear(y, x, m, c.part(&o.weight.Matrix, lo, lo+n), o.bias != nil, c.terms)
+		lo += n
+	}
+}
+
+// part is rows [lo, hi) of w.
+func (c *call) part(w *kernel.Matrix, lo, hi int) *kernel.Matrix {
+	if lo == 0 && hi == w.N {
+		return w
+	}
+	c.parts = append(c.parts, w.Rows(lo, hi))
+	return &c.parts[len(c.parts)-1]
 }
 
 // makeHidden makes drop(x)·Aᵀ of one adapter.
@@ -115,43 +156,46 @@ func (o *linearOp) resave(c *call) {
 	}
 }
 
-// gradient is that of y, rounded once for all who read it where the products round it anyway.
-func (o *linearOp) gradient(c *call) kernel.Vec {
-	dy := c.outGrad()
+// gradient is that of value k, rounded once for all who read it where the products round it anyway.
+func (o *linearOp) gradient(c *call, k int) kernel.Vec {
+	dy := c.outGrad(k)
 	if c.private[0].width == 0 || dy.Half() || !c.own(0).Half() {
 		return dy
 	}
-	kernel.Copy(c.own(0), dy)
-	return c.own(0)
+	rounded := c.own(0).Slice(0, dy.Len())
+	kernel.Copy(rounded, dy)
+	return rounded
 }
 
 func (o *linearOp) backward(c *call) {
-	dy, m := o.gradient(c), c.rows()
-	w := &o.weight.Matrix
-	if o.weight.Grad != nil {
-		kernel.WeightGradient(o.weight.Grad, w.K, dy, w.N, c.in(0), w.K, m, w.N, w.K, 1, true)
-	}
-	if o.bias != nil && o.bias.Grad != nil {
-		bias := kernel.F32Vec(o.bias.Grad)
-		for i := range m {
-			kernel.Accumulate(bias, dy.Slice(i*w.N, (i+1)*w.N))
-		}
-	}
-	c.terms = c.terms[:0]
+	m, in := c.rows(), o.weight.Matrix.K
+	c.terms, c.parts = c.terms[:0], c.parts[:0]
 	wants := c.ins[0].wants
-	if !c.tape.off {
-		for k, l := range c.tape.adapters[o.place] {
-			if wants || l.trained() {
-				o.backwardPair(c, dy, k, l)
+	lo := 0
+	for k := range c.outs {
+		dy, n := o.gradient(c, k), c.outs[k].width
+		if o.weight.Grad != nil {
+			kernel.WeightGradient(o.weight.Grad[lo*in:(lo+n)*in], in, dy, n, c.in(0), in, m, n, in, 1, true)
+		}
+		if o.bias != nil && o.bias.Grad != nil {
+			bias := kernel.F32Vec(o.bias.Grad[lo : lo+n])
+			for i := range m {
+				kernel.Accumulate(bias, dy.Slice(i*n, (i+1)*n))
 			}
 		}
+		if !c.tape.off {
+			for i, l := range c.tape.adapters[o.place] {
+				if wants || l.trained() {
+					o.backwardPair(c, dy, i, l, lo, n)
+				}
+			}
+		}
+		if wants {
+			kernel.LinearBackward(c.inGrad(0), dy, m, c.part(&o.weight.Matrix, lo, lo+n), c.ins[0].add || lo > 0, c.terms)
+		}
+		lo += n
 	}
-	if !wants {
-		return
-	}
-	dx := c.inGrad(0)
-	kernel.LinearBackward(dx, dy, m, w, c.ins[0].add, c.terms)
-	if c.tape.off {
+	if !wants || c.tape.off {
 		return
 	}
 	for k, l := range c.tape.adapters[o.place] {
@@ -159,18 +203,24 @@ func (o *linearOp) backward(c *call) {
 			d := c.own(k*perAdapter + droppedAgain)
 			kernel.LinearBackward(d, c.own(k*perAdapter+hiddenGrad), m, &l.A, false, nil)
 			o.drop(c, k, l, d, d)
-			kernel.Accumulate(dx, d)
+			kernel.Accumulate(c.inGrad(0), d)
 		}
 	}
 }
 
-// backwardPair adds to the gradients of one adapter, and names what it adds to dx where no mask comes
-// in between.
-func (o *linearOp) backwardPair(c *call, dy kernel.Vec, k int, l *LowRank) {
+// backwardPair adds to the gradients of one adapter what the value of columns [lo, lo+n) gives. With
+// the last of the values, it names what the adapter adds to dx where no mask comes in between.
+func (o *linearOp) backwardPair(c *call, dy kernel.Vec, k int, l *LowRank, lo, n int) {
 	m, r := c.rows(), l.A.N
-	n, in := o.weight.Matrix.N, o.weight.Matrix.K
+	in := o.weight.Matrix.K
 	dh := c.own(k*perAdapter + hiddenGrad)
-	kernel.LinearBackward(dh, dy, m, &l.B, false, nil)
+	kernel.LinearBackward(dh, dy, m, c.part(&l.B, lo, lo+n), lo > 0, nil)
+	if l.trained() {
+		kernel.WeightGradient(l.GradB[lo*r:(lo+n)*r], r, dy, n, c.own(k*perAdapter+hidden), r, m, n, r, l.Scale, true)
+	}
+	if lo+n < o.weight.Matrix.N {
+		return
+	}
 	kernel.Scale(dh.F32, dh.F32, l.Scale)
 	drops := o.drops(c, l)
 	if l.trained() {
@@ -180,7 +230,6 @@ func (o *linearOp) backwardPair(c *call, dy kernel.Vec, k int, l *LowRank) {
 			o.drop(c, k, l, x, c.in(0))
 		}
 		kernel.WeightGradient(l.GradA, in, dh, r, x, in, m, r, in, 1, true)
-		kernel.WeightGradient(l.GradB, r, dy, n, c.own(k*perAdapter+hidden), r, m, n, r, l.Scale, true)
 	}
 	if !drops {
 		c.terms = append(c.terms, kernel.Term{H: dh.F32, W: &l.A, Scale: 1})

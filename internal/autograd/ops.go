@@ -21,7 +21,7 @@ type embedOp struct {
 // Embed records a lookup of the batch's tokens in a table (vocabulary, width).
 func (g *Graph) Embed(table *Weight) Var {
 	o := &embedOp{table: table}
-	o.out = g.value(table.Matrix.K)
+	g.makes(&o.node, table.Matrix.K)
 	return g.add(o)
 }
 
@@ -30,12 +30,12 @@ func (o *embedOp) reads(*Tape) []Var      { return nil }
 func (o *embedOp) private(*Tape) []buffer { return nil }
 
 func (o *embedOp) forward(c *call) {
-	kernel.EmbedRows(c.output().F32, &o.table.Matrix, c.tape.batch.Tokens)
+	kernel.EmbedRows(c.output(0).F32, &o.table.Matrix, c.tape.batch.Tokens)
 }
 
 func (o *embedOp) backward(c *call) {
 	if o.table.Grad != nil {
-		kernel.EmbedBackward(o.table.Grad, c.outGrad().F32, c.tape.batch.Tokens, c.out.width)
+		kernel.EmbedBackward(o.table.Grad, c.outGrad(0).F32, c.tape.batch.Tokens, c.outs[0].width)
 	}
 }
 
@@ -43,17 +43,18 @@ func (o *embedOp) backward(c *call) {
 // computed again for the backward pass: two passes over x cost less than keeping y.
 type normOp struct {
 	node
-	gain *Weight // (1, width)
-	eps  float32
+	gain        *Weight // (1, width)
+	eps, offset float32
 }
 
-// RMSNorm records x / sqrt(mean(x²) + eps) · gain, over groups of as many features as gain has.
-func (g *Graph) RMSNorm(gain *Weight, eps float32, x Var) Var {
+// RMSNorm records x / sqrt(mean(x²) + eps) · (gain + offset), over groups of as many features as gain
+// has.
+func (g *Graph) RMSNorm(gain *Weight, eps, offset float32, x Var) Var {
 	if g.Width(x)%gain.Matrix.K != 0 {
 		g.want("norm", x, gain.Matrix.K)
 	}
-	o := &normOp{node: node{ins: []Var{x}, cheap: true, joint: true}, gain: gain, eps: eps}
-	o.out = g.value(g.Width(x))
+	o := &normOp{node: node{ins: []Var{x}, cheap: true, joint: true}, gain: gain, eps: eps, offset: offset}
+	g.makes(&o.node, g.Width(x))
 	return g.add(o)
 }
 
@@ -61,42 +62,69 @@ func (o *normOp) trained(*Tape) bool { return o.gain.Grad != nil }
 func (o *normOp) reads(*Tape) []Var  { return o.ins }
 
 // groups is the number of rows of the gain's width in a token's features.
-func (o *normOp) groups(c *call) int { return c.out.width / o.gain.Matrix.K }
+func (o *normOp) groups(c *call) int { return c.outs[0].width / o.gain.Matrix.K }
 
 // private: the reciprocal root mean squares, (T, groups).
 func (o *normOp) private(t *Tape) []buffer {
-	return []buffer{{t.graph.Width(o.out) / o.gain.Matrix.K, saved, none}}
+	return []buffer{{t.graph.Width(o.out()) / o.gain.Matrix.K, saved, none}}
 }
 
 func (o *normOp) forward(c *call) {
-	kernel.RMSNorm(c.output(), c.in(0), o.gain.Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0).F32, 0)
+	kernel.RMSNorm(c.output(0), c.in(0), o.gain.Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0).F32, o.offset)
 }
 
 func (o *normOp) backward(c *call) {
-	kernel.RMSNormBackward(c.inGrad(0), c.outGrad(), c.in(0), o.gain.Matrix.F32, c.own(0).F32, c.rows()*o.groups(c), o.gain.Matrix.K, 0, c.ins[0].add, o.gain.Grad)
+	kernel.RMSNormBackward(c.inGrad(0), c.outGrad(0), c.in(0), o.gain.Matrix.F32, c.own(0).F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.offset, c.ins[0].add, o.gain.Grad)
 }
 
-// gatedOp is silu(gate) ∘ up, (T, C) each. Like a norm it is computed again.
+// gatedOp is act(gate) ∘ up, (T, C) each. Like a norm it is computed again.
 type gatedOp struct {
 	node
 	untrained
+	act kernel.Act
 }
 
-// SwiGLU records silu(gate) ∘ up. The operands must have no other users.
-func (g *Graph) SwiGLU(gate, up Var) Var {
-	g.want("SwiGLU", up, g.Width(gate))
-	o := &gatedOp{node: node{ins: []Var{gate, up}, cheap: true, joint: true}}
-	o.out = g.value(g.Width(gate))
+// Gated records act(gate) ∘ up. The operands must have no other users.
+func (g *Graph) Gated(act kernel.Act, gate, up Var) Var {
+	g.want("gated unit", up, g.Width(gate))
+	o := &gatedOp{node: node{ins: []Var{gate, up}, cheap: true, joint: true}, act: act}
+	g.makes(&o.node, g.Width(gate))
 	return g.add(o)
 }
 
 func (o *gatedOp) reads(*Tape) []Var { return o.ins }
 
-func (o *gatedOp) forward(c *call) { kernel.GLU(kernel.SiLU, c.output(), c.in(0), c.in(1)) }
+func (o *gatedOp) forward(c *call) { kernel.GLU(o.act, c.output(0), c.in(0), c.in(1)) }
 
 func (o *gatedOp) backward(c *call) {
-	kernel.GLUBackward(kernel.SiLU, c.inGrad(0), c.inGrad(1), c.outGrad(), c.in(0), c.in(1))
+	kernel.GLUBackward(o.act, c.inGrad(0), c.inGrad(1), c.outGrad(0), c.in(0), c.in(1))
 }
+
+// scaleOp is x·by: in place, unless the operation that made x reads it backward. Its gradient has a
+// buffer of its own, for that of its value may be that of a sum, which others read.
+type scaleOp struct {
+	node
+	untrained
+	by float32
+}
+
+// Scale records x·by. x must have no other user.
+func (g *Graph) Scale(by float32, x Var) Var {
+	g.wantAlone("Scale", x)
+	o := &scaleOp{node: node{ins: []Var{x}}, by: by}
+	if _, reads := g.ops[g.values[x].from].(*attentionOp); reads {
+		g.makes(&o.node, g.Width(x))
+	} else {
+		g.inPlace(&o.node)
+	}
+	return g.add(o)
+}
+
+func (o *scaleOp) reads(*Tape) []Var { return nil }
+
+func (o *scaleOp) forward(c *call) { kernel.ScaleVec(c.output(0), c.in(0), o.by) }
+
+func (o *scaleOp) backward(c *call) { kernel.ScaleVec(c.inGrad(0), c.outGrad(0), o.by) }
 
 // addOp is a + b. Where the plan can arrange it, the gradients of both are that of the sum itself.
 type addOp struct {
@@ -108,16 +136,16 @@ type addOp struct {
 func (g *Graph) Add(a, b Var) Var {
 	g.want("sum", b, g.Width(a))
 	o := &addOp{node: node{ins: []Var{a, b}}}
-	o.out = g.value(g.Width(a))
+	g.makes(&o.node, g.Width(a))
 	return g.add(o)
 }
 
 func (o *addOp) reads(*Tape) []Var { return nil }
 
-func (o *addOp) forward(c *call) { kernel.Add(c.output().F32, c.in(0).F32, c.in(1).F32) }
+func (o *addOp) forward(c *call) { kernel.Add(c.output(0).F32, c.in(0).F32, c.in(1).F32) }
 
 func (o *addOp) backward(c *call) {
-	dy := c.outGrad().F32
+	dy := c.outGrad(0).F32
 	for k := range c.ins {
 		in := &c.ins[k]
 		switch {

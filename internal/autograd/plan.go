@@ -85,8 +85,8 @@ func (p *plan) number(t *Tape) {
 		for _, v := range b.ins {
 			c.ins = append(c.ins, operand{value: g.values[v].store, grad: n + int(v), width: g.values[v].width})
 		}
-		if b.out != none {
-			c.out = operand{value: g.values[b.out].store, grad: n + int(b.out), width: g.values[b.out].width}
+		for _, v := range b.outs {
+			c.outs = append(c.outs, operand{value: g.values[v].store, grad: n + int(v), width: g.values[v].width})
 		}
 		for _, buf := range o.private(t) {
 			c.private = append(c.private, slot{buffer: buf, id: p.buffers})
@@ -108,23 +108,31 @@ func (p *plan) number(t *Tape) {
 // and the gradients of those that one operation alone reads, so that they are written once.
 func (p *plan) chooseTypes(g *Graph) {
 	n := len(g.values)
-	for v, val := range g.values {
+	for v := range g.values {
+		p.half[v] = true
+	}
+	for _, val := range g.values { // several may have one store
 		switch g.ops[val.from].(type) {
 		case *embedOp, *addOp:
-			continue
+			p.half[val.store] = false
 		}
-		half, grad := true, len(val.uses) == 1
 		for _, use := range val.uses {
-			switch g.ops[use].(type) {
-			case *addOp:
-				half = false
-			case *headOp:
-				grad = false
+			if _, sum := g.ops[use].(*addOp); sum {
+				p.half[val.store] = false
 			}
 		}
-		if half {
-			p.half[val.store], p.half[n+v] = true, grad
+	}
+	for v, val := range g.values {
+		grad := p.half[val.store] && len(val.uses) == 1
+		for _, use := range val.uses {
+			switch o := g.ops[use].(type) {
+			case *headOp:
+				grad = false
+			case *linearOp:
+				grad = grad && len(o.outs) == 1
+			}
 		}
+		p.half[n+v] = grad
 	}
 	for i := range p.calls {
 		for _, s := range p.calls[i].private {
@@ -149,13 +157,11 @@ func (p *plan) extend(buffer int) { p.segs[p.current[buffer]].last = len(p.steps
 func (p *plan) touchForward(t *Tape, ph phase, i int) {
 	p.steps = append(p.steps, step{phase: ph, op: i})
 	c := &p.calls[i]
-	fresh := t.graph.ops[i].base().out != none // not for what is computed in place
-	for _, in := range c.ins {
-		fresh = fresh && in.value != c.out.value
-	}
 	p.touchInputs(i)
-	if fresh {
-		p.begin(c.out.value, c.out.width)
+	for _, out := range c.outs {
+		if !slices.ContainsFunc(c.ins, func(in operand) bool { return in.value == out.value }) { // else computed in place
+			p.begin(out.value, out.width)
+		}
 	}
 	p.touchPrivate(i)
 }
@@ -185,7 +191,7 @@ func (p *plan) planBackward(t *Tape) {
 	written := make([]bool, len(g.values))
 	for i := len(g.ops) - 1; i >= 0; i-- {
 		b := g.ops[i].base()
-		if b.out != none && !needs[b.out] || b.out == none && !needs[b.ins[0]] && !g.ops[i].trained(t) {
+		if out := b.out(); out != none && !needs[out] || out == none && !needs[b.ins[0]] && !g.ops[i].trained(t) {
 			continue
 		}
 		for k, v := range b.ins {
@@ -223,8 +229,8 @@ func (p *plan) makeAgain(t *Tape, v Var) {
 func (p *plan) touchBackward(t *Tape, i int, written []bool) {
 	g, c := t.graph, &p.calls[i]
 	b := g.ops[i].base()
-	if b.out != none {
-		p.extend(c.out.grad)
+	for _, out := range c.outs {
+		p.extend(out.grad)
 	}
 	for _, s := range c.private {
 		switch s.life {
@@ -240,8 +246,8 @@ func (p *plan) touchBackward(t *Tape, i int, written []bool) {
 			continue
 		}
 		if !written[v] && p.shares(t, i, k) {
-			p.rename(in.grad, c.out.grad)
-			in.grad, in.shared, written[v] = c.out.grad, true, true
+			p.rename(in.grad, c.outs[0].grad)
+			in.grad, in.shared, written[v] = c.outs[0].grad, true, true
 			p.extend(in.grad)
 			continue
 		}
@@ -298,8 +304,10 @@ func (p *plan) shares(t *Tape, i, k int) bool {
 func (p *plan) rename(from, to int) {
 	for i := range p.calls {
 		c := &p.calls[i]
-		if c.out.grad == from {
-			c.out.grad = to
+		for k := range c.outs {
+			if c.outs[k].grad == from {
+				c.outs[k].grad = to
+			}
 		}
 		for k := range c.ins {
 			if c.ins[k].grad == from {

@@ -35,7 +35,7 @@ func (t *Tape) rematFirst(needs []bool) (first, n int) {
 	n = max(0, len(blocks)-1)
 	for first < n {
 		for i := blocks[first].first; i < blocks[first+1].first; i++ {
-			if out := t.graph.ops[i].base().out; out != none && needs[out] {
+			if out := t.graph.ops[i].base().out(); out != none && needs[out] {
 				return first, n
 			}
 		}
@@ -54,8 +54,8 @@ func differentiated(t *Tape) []bool {
 		for _, v := range b.ins {
 			need = need || needs[v]
 		}
-		if b.out != none {
-			needs[b.out] = need
+		for _, v := range b.outs {
+			needs[v] = need
 		}
 	}
 	return needs

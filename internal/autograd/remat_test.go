@@ -17,19 +17,49 @@ func TestRemat(t *testing.T) {
 	block := func(b *bench, x Var) Var {
 		b.g.Block(x)
 		a := angles(2)
-		h := b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, x)
+		h := b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, 0, x)
 		q, k, v := b.g.Rope(2, 4, a, linear(b, "q", 8, h)), b.g.Rope(1, 4, a, linear(b, "k", 4, h)), linear(b, "v", 4, h)
 		y := b.g.Attention(kernel.AttentionSpec{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 0.5}, q, k, v)
 		x = b.g.Add(x, linear(b, "o", 6, y))
-		h = b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, x)
-		return b.g.Add(x, linear(b, "down", 6, b.g.SwiGLU(linear(b, "gate", 9, h), linear(b, "up", 9, h))))
+		h = b.g.RMSNorm(b.weight("gain", 1, 6, 0.3, 1), 1e-3, 0, x)
+		return b.g.Add(x, linear(b, "down", 6, b.g.Gated(kernel.SiLU, linear(b, "gate", 9, h), linear(b, "up", 9, h))))
+	}
+	// With norms on heads and behind products, factors, products that are cut, and caps.
+	other := func(b *bench, x Var) Var {
+		b.g.Block(x)
+		a := stretched(1, 3)
+		norm := func(n int, x Var) Var { return b.g.RMSNorm(b.weight("gain", 1, n, 0.3, 0), 1e-3, 1, x) }
+		qkv := b.g.Split(linear(b, "qkv", 16, norm(6, x)), 8, 4, 4)
+		q, k := b.g.Rope(2, 4, a, norm(4, qkv[0])), b.g.Rope(1, 4, a, norm(4, qkv[1]))
+		y := b.g.Attention(kernel.AttentionSpec{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 0.5, Window: 3, Softcap: 2}, q, k, qkv[2])
+		x = b.g.Add(x, norm(6, linear(b, "o", 6, y)))
+		unit := b.g.Split(linear(b, "gate_up", 18, x), 9, 9)
+		return b.g.Add(x, b.g.Scale(0.6, linear(b, "down", 6, b.g.Gated(kernel.GELUTanh, unit[0], unit[1]))))
 	}
 	for name, c := range map[string]struct {
 		build    func(b *bench, x Var) Var
 		frozen   bool // all weights
 		adapters func(b *bench) map[int][]*LowRank
 	}{
-		"full": {build: func(b *bench, x Var) Var { return block(b, block(b, block(b, x))) }},
+		"full":             {build: func(b *bench, x Var) Var { return block(b, block(b, block(b, x))) }},
+		"other operations": {build: func(b *bench, x Var) Var { return other(b, other(b, other(b, b.g.Scale(2, x)))) }},
+		"adapters of other operations": {
+			build:  func(b *bench, x Var) Var { return other(b, other(b, other(b, x))) },
+			frozen: true,
+			adapters: func(b *bench) map[int][]*LowRank {
+				// Places of a block: qkv, o, gate_up, down.
+				out := map[int][]*LowRank{
+					0: {b.lowRank(6, 16, 2, true)}, 2: {b.lowRank(6, 18, 2, true), b.lowRank(6, 18, 3, false)},
+					5: {b.lowRank(8, 6, 2, true)}, 7: {b.lowRank(9, 6, 1, true)}, 8: {b.lowRank(6, 16, 2, true)},
+				}
+				for _, list := range out {
+					for _, l := range list {
+						l.Dropout = 0.2
+					}
+				}
+				return out
+			},
+		},
 		"adapters": {
 			build:  func(b *bench, x Var) Var { return block(b, block(b, block(b, x))) },
 			frozen: true,

@@ -38,7 +38,9 @@ type Tape struct {
 
 	batch     Batch
 	positions []int32
+	places    []int32 // rows of tables of angles that hold two sets, see ropeOp
 	cache     *Cache
+	watch     func(place int, x kernel.Vec, rows int)
 	off       bool // adapters are left out
 	lossOnly  bool
 	dropKey   uint64 // 0: no dropout
@@ -72,6 +74,10 @@ func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
 	t.adapters[place] = adapters
 	t.plan = nil
 }
+
+// Watch has f called before every product inside blocks with its place and its input x (rows, in), which is
+// valid during the call only. Nil ends that.
+func (t *Tape) Watch(f func(place int, x kernel.Vec, rows int)) { t.watch = f }
 
 // Mode says how a pass runs. The zero Mode is plain evaluation.
 type Mode struct {
@@ -186,9 +192,10 @@ type call struct {
 	tape    *Tape
 	op      op
 	ins     []operand
-	out     operand
+	outs    []operand
 	private []slot
-	terms   []kernel.Term // of a product, reused
+	terms   []kernel.Term   // of a product, reused
+	parts   []kernel.Matrix // of its matrices, reused
 }
 
 type operand struct {
@@ -208,10 +215,10 @@ func (c *call) rows() int { return c.tape.rows }
 
 func (c *call) in(k int) kernel.Vec { return c.tape.data(c.ins[k].value, c.ins[k].width) }
 
-func (c *call) output() kernel.Vec { return c.tape.data(c.out.value, c.out.width) }
+func (c *call) output(k int) kernel.Vec { return c.tape.data(c.outs[k].value, c.outs[k].width) }
 
-// outGrad is the gradient of the output, complete.
-func (c *call) outGrad() kernel.Vec { return c.tape.data(c.out.grad, c.out.width) }
+// outGrad is the gradient of output k, complete.
+func (c *call) outGrad(k int) kernel.Vec { return c.tape.data(c.outs[k].grad, c.outs[k].width) }
 
 // inGrad is the gradient of input k, which the operation sets, or adds to where ins[k].add.
 func (c *call) inGrad(k int) kernel.Vec { return c.tape.data(c.ins[k].grad, c.ins[k].width) }

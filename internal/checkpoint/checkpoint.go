@@ -31,8 +31,11 @@ type Checkpoint struct {
 	Source
 	Form Form
 	Path string // as given to Open
-	Meta Meta
+	// Parts are the paths of a GGUF model's files, where it is in several.
+	Parts []string
+	Meta  Meta
 
+	blocks *sourceBlocks // of a folder: what its tensors were in GGUF; nil where it does not say
 	closer io.Closer
 	tok    func() (*tokenizer.Tokenizer, error)
 }
@@ -95,10 +98,14 @@ func (c *Checkpoint) Tokenizer() (*tokenizer.Tokenizer, error) { return c.tok() 
 
 // Close closes the model's files.
 func (c *Checkpoint) Close() error {
-	if c.closer == nil {
-		return nil
+	var errs []error
+	if c.blocks != nil {
+		errs = append(errs, c.blocks.file.Close())
 	}
-	return c.closer.Close()
+	if c.closer != nil {
+		errs = append(errs, c.closer.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // RawRows and Packed4 are those of the source, where it has them: a Checkpoint is all that its source is.

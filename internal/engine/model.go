@@ -167,6 +167,13 @@ func (l *loader) rows(p model.Param, lo, hi int, dst []float32) error {
 
 // finite fails on NaN and infinities in x, rows from lo on.
 func finite(p model.Param, lo int, x []float32) error {
+	bad := uint32(0) // the sign bit, once an exponent is all ones
+	for _, v := range x {
+		bad |= math.Float32bits(v)&0x7f800000 + 0x00800000
+	}
+	if bad>>31 == 0 {
+		return nil
+	}
 	cols := p.Shape[len(p.Shape)-1]
 	for i, v := range x {
 		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {

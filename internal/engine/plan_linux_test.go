@@ -5,6 +5,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,10 +23,10 @@ import (
 )
 
 // planConfig is small, but large beside what a process takes anyway.
-func planConfig(t *testing.T) *model.Config {
+func planConfig(t *testing.T, family string) *model.Config {
 	t.Helper()
-	c, err := model.ParseConfig([]byte(`{"model_type":"llama","hidden_size":512,"intermediate_size":1536,"num_hidden_layers":8,
-"num_attention_heads":8,"num_key_value_heads":2,"vocab_size":16384,"max_position_embeddings":2048,"tie_word_embeddings":false}`))
+	c, err := model.ParseConfig([]byte(`{"hidden_size":512,"intermediate_size":1536,"num_hidden_layers":8,
+"num_attention_heads":8,"num_key_value_heads":2,"vocab_size":16384,"max_position_embeddings":2048,"tie_word_embeddings":false,` + family + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,27 +56,43 @@ func (r ramp) Rows(_ string, lo, _ int, dst []float32) error {
 // planCase is a run that computes so many blocks again.
 type planCase struct {
 	MemoryOptions
-	remat int
+	remat  int
+	family string // more of the configuration, "" for a llama
 }
 
 // planCases are runs by name.
 var planCases = map[string]planCase{
-	"lora":              {MemoryOptions{Lengths: []int{512, 512}}, 0},
-	"lora, four blocks": {MemoryOptions{Lengths: []int{512, 512}}, 4},
-	"lora, all blocks":  {MemoryOptions{Lengths: []int{512, 512}}, 8},
-	"lora, bf16":        {MemoryOptions{Lengths: []int{512, 512}, BF16: true}, 0},
-	"lora, short":       {MemoryOptions{Lengths: slices.Repeat([]int{16}, 8)}, 0},
-	"qlora":             {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true}, 0},
-	"qlora, bf16, all":  {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, BF16: true}, 8},
-	"full":              {MemoryOptions{Lengths: []int{512}, Full: true}, 0},
-	"full, all blocks":  {MemoryOptions{Lengths: []int{1024}, Full: true}, 8},
+	"lora":              {MemoryOptions{Lengths: []int{512, 512}}, 0, ""},
+	"lora, four blocks": {MemoryOptions{Lengths: []int{512, 512}}, 4, ""},
+	"lora, all blocks":  {MemoryOptions{Lengths: []int{512, 512}}, 8, ""},
+	"lora, bf16":        {MemoryOptions{Lengths: []int{512, 512}, BF16: true}, 0, ""},
+	"lora, short":       {MemoryOptions{Lengths: slices.Repeat([]int{16}, 8)}, 0, ""},
+	"qlora":             {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true}, 0, ""},
+	"qlora, bf16, all":  {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, BF16: true}, 8, ""},
+	"full":              {MemoryOptions{Lengths: []int{512}, Full: true}, 0, ""},
+	"full, all blocks":  {MemoryOptions{Lengths: []int{1024}, Full: true}, 8, ""},
+
+	"fused products":       {MemoryOptions{Lengths: []int{512, 512}}, 0, phi},
+	"fused products, bf16": {MemoryOptions{Lengths: []int{512, 512}, BF16: true, Dropout: true}, 0, phi},
+	"fused products, full": {MemoryOptions{Lengths: []int{512}, Full: true}, 4, phi},
+	"norms on heads":       {MemoryOptions{Lengths: []int{900}}, 0, gemma},
+	"norms on heads, bf16": {MemoryOptions{Lengths: []int{900}, BF16: true}, 3, gemma},
+	"factors, full":        {MemoryOptions{Lengths: []int{512, 100}, Full: true}, 0, granite},
 }
+
+// The families whose graphs have other operations.
+const (
+	phi     = `"model_type":"phi3","sliding_window":100`
+	gemma   = `"model_type":"gemma3_text","sliding_window":128,"head_dim":64`
+	granite = `"model_type":"granite","embedding_multiplier":6.0,"attention_multiplier":0.25,"residual_multiplier":0.22,"logits_scaling":4.0`
+)
 
 // TestMemoryPlan runs each case in a process of its own, and compares by how much its memory grew at
 // the most with what was planned.
 func TestMemoryPlan(t *testing.T) {
 	if name := os.Getenv("GRAFT_TEST_PLAN"); name != "" {
-		c, o := planConfig(t), planCases[name]
+		o := planCases[name]
+		c := planConfig(t, family(o))
 		fmt.Printf("grown by %d\n", trainMeasured(t, o, planOf(t, c, o)))
 		return
 	}
@@ -84,7 +101,7 @@ func TestMemoryPlan(t *testing.T) {
 	}
 	for name, o := range planCases {
 		t.Run(name, func(t *testing.T) {
-			c := planConfig(t)
+			c := planConfig(t, family(o))
 			plan := planOf(t, c, o)
 			planned := float64(plan.Total() - plan.Program) // the program is there before
 			cmd := exec.Command(os.Args[0], "-test.run", "^TestMemoryPlan$")
@@ -106,6 +123,8 @@ func TestMemoryPlan(t *testing.T) {
 		})
 	}
 }
+
+func family(o planCase) string { return cmp.Or(o.family, `"model_type":"llama"`) }
 
 func planOf(t *testing.T, c *model.Config, o planCase) Memory {
 	t.Helper()
@@ -137,7 +156,7 @@ func planRanks(t *testing.T, c *model.Config, o MemoryOptions) map[string]int {
 // trainMeasured does two steps with AdamW's moments held, and returns the bytes by which the peak
 // resident size is above the size before.
 func trainMeasured(t *testing.T, o planCase, plan Memory) int64 {
-	c := planConfig(t)
+	c := planConfig(t, family(o))
 	debug.FreeOSMemory()
 	before := status(t, "VmRSS")
 	debug.SetMemoryLimit(plan.Total() - plan.Program + 8<<20) // package train sets the total: a test process is smaller

@@ -58,13 +58,21 @@ func (r *recorder) Linear(p model.Linear, x autograd.Var) autograd.Var {
 }
 
 func (r *recorder) RMSNorm(p model.Norm, x autograd.Var) autograd.Var {
-	return r.graph.RMSNorm(r.weights[p.Weight()], float32(p.Eps), x)
+	offset := float32(0)
+	if p.Offset {
+		offset = 1
+	}
+	return r.graph.RMSNorm(r.weights[p.Weight()], float32(p.Eps), offset, x)
 }
 
 func (r *recorder) Rope(p model.Rope, x autograd.Var) autograd.Var {
 	a := r.angles[p.Table]
 	if a == nil {
-		a = autograd.NewAngles(len(p.Table.InvFreq), p.Table.CosSin)
+		original := 0
+		if p.Table.Long != nil {
+			original = p.Table.Original
+		}
+		a = autograd.NewAngles(len(p.Table.InvFreq), original, p.Table.CosSin)
 		r.angles[p.Table] = a
 	}
 	return r.graph.Rope(p.Heads, p.HeadDim, a, x)
@@ -72,23 +80,37 @@ func (r *recorder) Rope(p model.Rope, x autograd.Var) autograd.Var {
 
 func (r *recorder) Attention(p model.Attention, q, k, v autograd.Var) autograd.Var {
 	return r.graph.Attention(kernel.AttentionSpec{
-		Heads: p.Heads, KVHeads: p.KVHeads, HeadDim: p.HeadDim, Scale: float32(p.Scale), Window: p.Window,
+		Heads: p.Heads, KVHeads: p.KVHeads, HeadDim: p.HeadDim, Scale: float32(p.Scale), Window: p.Window, Softcap: float32(p.Softcap),
 	}, q, k, v)
 }
 
 func (r *recorder) Gated(act model.Activation, gate, up autograd.Var) autograd.Var {
-	if act != model.SiLU && r.err == nil {
+	switch act {
+	case model.SiLU:
+		return r.graph.Gated(kernel.SiLU, gate, up)
+	case model.GELUTanh:
+		return r.graph.Gated(kernel.GELUTanh, gate, up)
+	}
+	if r.err == nil {
 		r.err = fmt.Errorf("engine: recording model: activation %q: %w", act, model.ErrUnsupported)
 	}
-	return r.graph.SwiGLU(gate, up)
+	return up
+}
+
+func (r *recorder) Scale(by float64, x autograd.Var) autograd.Var {
+	return r.graph.Scale(float32(by), x)
+}
+
+func (r *recorder) Split(x autograd.Var, widths ...int) []autograd.Var {
+	return r.graph.Split(x, widths...)
 }
 
 func (r *recorder) Add(a, b autograd.Var) autograd.Var { return r.graph.Add(a, b) }
 
-func (r *recorder) Head(p model.Linear, x autograd.Var) autograd.Var {
+func (r *recorder) Head(p model.Head, x autograd.Var) autograd.Var {
 	if p.Bias && r.err == nil {
 		r.err = fmt.Errorf("engine: recording model: a head with a bias: %w", model.ErrUnsupported)
 	}
-	r.graph.Head(r.weights[p.Weight()], x)
+	r.graph.Head(r.weights[p.Weight()], kernel.LogitSpec{Scale: float32(p.Scale), Softcap: float32(p.Softcap)}, x)
 	return x
 }

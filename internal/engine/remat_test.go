@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/graftml/graft/internal/kernel"
@@ -17,7 +18,17 @@ func deeper(t *testing.T, name string, o Options) *Model {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := c.Layers; i < 5; i++ { // each as the one two before it: what it attends to, and where it has positions
+		for _, list := range []*[]bool{&c.Sliding, &c.NoRope} {
+			if *list != nil {
+				*list = append(*list, (*list)[i-2])
+			}
+		}
+	}
 	c.Layers = 5
+	for _, list := range []*[]bool{&c.Sliding, &c.NoRope} {
+		*list = (*list)[:min(5, len(*list))]
+	}
 	src, err := testmodel.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +56,7 @@ func TestRematSameBits(t *testing.T) {
 		{name: "qlora", load: Options{Quant: nf4}, dropout: 0.1},
 		{name: "qlora in bf16", load: Options{Quant: nf4, BF16: true}},
 		{name: "full", full: true},
-		{name: "last product of a block", modules: func(l model.Linear) bool { return l.In == 128 }, dropout: 0.3},
+		{name: "last product of a block", modules: func(l model.Linear) bool { return strings.HasSuffix(l.Module, "down_proj") }, dropout: 0.3},
 		{name: "upper blocks", modules: func(l model.Linear) bool { return l.Module >= "model.layers.2" }},
 	} {
 		for _, name := range testmodel.Names() {

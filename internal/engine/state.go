@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/graftml/graft/internal/autograd"
 )
@@ -78,6 +79,9 @@ const prefill = 256
 // Eval appends tokens to the sequence and returns the logits (vocabulary) of what follows the last.
 // The slice is valid until the next call. It fails with ErrBatch on ids outside the vocabulary and
 // where the sequence would pass the model's context.
+//
+// A model with frequencies of its own for long sequences (model.RopeTable) sees every sequence as if it
+// ran at once: the call that takes it past the length where they begin, or back, runs all of it again.
 func (s *State) Eval(tokens []int32) ([]float32, error) {
 	var last []float32
 	err := s.eval(tokens, func(lo, n, total int) {
@@ -131,14 +135,24 @@ func (s *State) eval(tokens []int32, after func(lo, n, total int)) error {
 			return fmt.Errorf("engine: evaluating: %w: token %d at place %d is not below the vocabulary's %d", ErrBatch, t, i, c.Vocab)
 		}
 	}
+	if have := s.cache.Len(); !s.cache.Reach(have + len(tokens)) {
+		before := slices.Clone(s.tokens)
+		s.tokens = s.tokens[:0]
+		s.run(before, func(int, int) {})
+	}
+	s.run(tokens, func(lo, n int) { after(lo, n, len(tokens)) })
+	return nil
+}
+
+// run runs tokens behind those in the cache.
+func (s *State) run(tokens []int32, after func(lo, n int)) {
 	for lo := 0; lo < len(tokens); lo += prefill {
 		piece := tokens[lo:min(lo+prefill, len(tokens))]
 		s.bounds = [2]int32{0, int32(len(piece))}
 		s.tape.Forward(autograd.Batch{Tokens: piece, Seq: s.bounds[:]}, autograd.Mode{Cache: s.cache})
 		s.tokens = append(s.tokens, piece...)
-		after(lo, len(piece), len(tokens))
+		after(lo, len(piece))
 	}
-	return nil
 }
 
 // Score returns the negative log likelihood of every target of a batch, in the order of the tokens

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/kernel"
 )
 
 // This file reads values, in pieces and on all processors. What a tensor's figures are does not
@@ -128,14 +131,22 @@ const worstRows = 3
 // rowSums are Σ(b−a)² and Σa² by row; nil where a row is read in several pieces.
 type rowSums struct{ dd, aa []float64 }
 
-func differenceOf(a, b []float32, at, cols int, rows *rowSums) Difference {
+// differenceOf measures one piece, whose first value is number at of the tensor. What is computed
+// with, and was rounded, is larger than the values by offset.
+func differenceOf(a, b []float32, at, cols int, rows *rowSums, offset float64) Difference {
 	d := Difference{n: int64(len(a)), maxAt: -1}
+	same := offset == 0 && alike(a, b)
 	for lo := 0; lo < len(a); {
 		row := (at + lo) / cols
 		hi := min(len(a), (row+1)*cols-at)
 		var aa, ab, bb, dd float64
+		if same {
+			if aa = kernel.SumSquares(a[lo:hi]); aa-aa == 0 {
+				ab, bb, lo = aa, aa, hi
+			}
+		}
 		for i := lo; i < hi; i++ {
-			x, y := float64(a[i]), float64(b[i])
+			x, y := float64(a[i])+offset, float64(b[i])+offset
 			e := y - x
 			if e-e != 0 {
 				if d.NotFinite++; d.NotFinite == 1 {
@@ -155,6 +166,12 @@ func differenceOf(a, b []float32, at, cols int, rows *rowSums) Difference {
 		lo = hi
 	}
 	return d
+}
+
+// alike reports whether a and b are the same bits.
+func alike(a, b []float32) bool {
+	bits := func(x []float32) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x)) }
+	return bytes.Equal(bits(a), bits(b))
 }
 
 func (d *Difference) join(o Difference) {
@@ -222,6 +239,9 @@ type measurement struct {
 	ref   *weight // what it is compared with, nil for nothing
 	floor float64 // see Difference.finish
 
+	noStats bool    // the difference is all that is wanted
+	offset  float64 // see differenceOf
+
 	stats []Stats // by piece
 	diffs []Difference
 	rows  *rowSums
@@ -260,12 +280,14 @@ func (m *measurement) finish() {
 	if m.w.unreadable != nil {
 		return
 	}
-	s := Stats{Min: math.Inf(1), Max: math.Inf(-1), first: -1}
-	for _, p := range m.stats {
-		s.join(p)
+	if !m.noStats {
+		s := Stats{Min: math.Inf(1), Max: math.Inf(-1), first: -1}
+		for _, p := range m.stats {
+			s.join(p)
+		}
+		s.finish()
+		m.w.Stats = &s
 	}
-	s.finish()
-	m.w.Stats = &s
 	if m.ref != nil {
 		d := Difference{maxAt: -1, Reference: m.ref.Type}
 		for _, p := range m.diffs {
@@ -308,9 +330,11 @@ func measure(ctx context.Context, list []*measurement, progress func(done, total
 					p.m.w.unreadable = err
 					lock.Unlock()
 				} else {
-					p.m.stats[p.i] = statsOf(x, p.lo)
+					if !p.m.noStats {
+						p.m.stats[p.i] = statsOf(x, p.lo)
+					}
 					if p.m.ref != nil {
-						p.m.diffs[p.i] = differenceOf(y, x, p.lo, p.m.w.cols, p.m.rows)
+						p.m.diffs[p.i] = differenceOf(y, x, p.lo, p.m.w.cols, p.m.rows, p.m.offset)
 					}
 				}
 				if p.m.left.Add(-1) == 0 {
@@ -372,7 +396,7 @@ func Compare(ctx context.Context, a, b checkpoint.Source, floor func(t checkpoin
 		} else if !slices.Equal(ref.Shape, t.Shape) {
 			return nil, fmt.Errorf("inspect: comparing tensor %q: its shape is %v, the reference's %v", t.Name, t.Shape, ref.Shape)
 		}
-		m := &measurement{w: ws.list[i], ref: ref, floor: floorShare}
+		m := &measurement{w: ws.list[i], ref: ref, floor: floorShare, noStats: true, offset: float64(a.Config().Offset(t.Name))}
 		if floor != nil {
 			m.floor = floor(t)
 		}

@@ -131,3 +131,31 @@ func Accumulate(dst, src Vec) {
 	*t = accumulateTask{}
 	accumulateTasks.put(t)
 }
+
+type scaleTask struct {
+	dst, src Vec
+	s        float32
+}
+
+var scaleTasks freeList[scaleTask]
+
+func (t *scaleTask) Run(lo, hi int) {
+	sc := rowScratches.get()
+	defer rowScratches.put(sc)
+	for ; lo < hi; lo += widenPiece {
+		to := min(lo+widenPiece, hi)
+		dst := t.dst.Room(&sc[0], lo, to)
+		vecScale(dst, t.src.Read(&sc[1], lo, to), t.s)
+		t.dst.Write(lo, dst)
+	}
+}
+
+// ScaleVec sets dst = s·src, which has as many values. dst may be src.
+func ScaleVec(dst, src Vec, s float32) {
+	checkLen("ScaleVec", "src", src.Len(), dst.Len())
+	t := scaleTasks.get()
+	*t = scaleTask{dst, src, s}
+	Parallel(dst.Len(), elemGrain, t)
+	*t = scaleTask{}
+	scaleTasks.put(t)
+}

@@ -173,6 +173,17 @@ func TestHalfRows(t *testing.T) {
 			GLUBackward(SiLU, dgate, dup, of(d), of(a), of(b))
 			return []Vec{y, dgate, dup}
 		},
+		"unit of GELU": func(of func([]float32) Vec) []Vec {
+			y, dgate, dup := of(make([]float32, rows*c)), of(make([]float32, rows*c)), of(make([]float32, rows*c))
+			GLU(GELUTanh, y, of(a), of(b))
+			GLUBackward(GELUTanh, dgate, dup, of(d), of(a), of(b))
+			return []Vec{y, dgate, dup}
+		},
+		"factor": func(of func([]float32) Vec) []Vec {
+			y := of(make([]float32, rows*c))
+			ScaleVec(y, of(a), 0.37)
+			return []Vec{y}
+		},
 		"rope": func(of func([]float32) Vec) []Vec {
 			x := of(a)
 			Rope(x, rows, heads, dim, positions, cos, sin, dim, false)
@@ -206,6 +217,12 @@ func TestHalfRows(t *testing.T) {
 // TestCrossEntropyHalf: in bfloat16 losses and gradients are near those of float32, and
 // the part of the target is not rounded.
 func TestCrossEntropyHalf(t *testing.T) {
+	for _, spec := range []LogitSpec{{}, {1.2, 300}} {
+		crossEntropyHalf(t, spec)
+	}
+}
+
+func crossEntropyHalf(t *testing.T, spec LogitSpec) {
 	forEachHalf(t, func(t *testing.T) {
 		const p, c, vocab = 150, 24, 900
 		r := seeded(24)
@@ -217,8 +234,8 @@ func TestCrossEntropyHalf(t *testing.T) {
 		Scale(h[:c], h[:c], 4)
 		loss, dh := make([]float32, p), make([]float32, p*c)
 		wantLoss, want := make([]float32, p), make([]float32, p*c)
-		CrossEntropy(wantLoss, nil, want, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, targets)
-		CrossEntropy(loss, nil, dh, halfVec(h), halfMatrices(vocab, c, w)[1], targets)
+		CrossEntropy(wantLoss, nil, want, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, spec, targets)
+		CrossEntropy(loss, nil, dh, halfVec(h), halfMatrices(vocab, c, w)[1], spec, targets)
 		near(t, "loss", loss, wantLoss, 3e-6)
 		near(t, "dh", dh, want, 4e-3)
 		for j := range c {

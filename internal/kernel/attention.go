@@ -17,6 +17,7 @@ type AttentionSpec struct {
 	Heads, KVHeads, HeadDim int
 	Scale                   float32 // of the scores q·k
 	Window                  int     // query i sees keys j with i − j < Window; 0 = all j ≤ i
+	Softcap                 float32 // scaled scores s become Softcap·tanh(s/Softcap); 0 = as they are
 }
 
 const (
@@ -191,76 +192,6 @@ func tileProduct(m, n, steps int, a []float32, ai, ak int, b []float32, bs int, 
 	}
 }
 
-// block is a range of at most qTile queries of one span.
-type block struct {
-	*span
-	first, n int
-}
-
-// tileRange gives the key tiles, counted from the span's first, that the block
-// sees any part of.
-func (b *block) tileRange(window int) (lo, hi int) {
-	if window > 0 {
-		lo = max(0, b.past+b.first-window+1) / kTile
-	}
-	return lo, ceilDiv(b.past+b.first+b.n, kTile)
-}
-
-// visible gives the keys [lo, hi) of the tile beginning at key first that query
-// i of the block sees; hi ≤ lo when none.
-func (b *block) visible(i, first, window int) (lo, hi int) {
-	pos := b.past + b.first + i
-	if window > 0 {
-		lo = max(0, pos-window+1-first)
-	}
-	return lo, min(kTile, pos+1-first)
-}
-
-// rowsEnd is how many keys of a tile the queries i to i+tileRows see at most.
-func (b *block) rowsEnd(i, first int) int {
-	_, hi := b.visible(min(i+tileRows, b.n)-1, first, 0)
-	return max(hi, 0)
-}
-
-// load packs the block's rows of src, the first at value at, into dst (qTile, padded),
-// and zeros into the rows that fill up its last group.
-func (b *block) load(dst []float32, padded int, src Vec, at, row, d int, scale float32, buf *[]float32) {
-	x, row := src.tile(buf, at, row, b.n, d)
-	packRows(dst, padded, x, row, b.n, d, scale)
-	clear(dst[b.n*padded : roundUp(b.n, tileRows)*padded])
-}
-
-// hide sets to zero what the tile products read of a row of weights besides
-// the visible keys [lo, hi): those before the window, and those that the last
-// group of rows (weigh) or of keys (transposed) reaches past hi: at most reach.
-func hide(row []float32, lo, hi, reach int) {
-	if hi <= lo {
-		clear(row)
-		return
-	}
-	clear(row[:lo])
-	clear(row[hi:min(hi+reach, kTile)])
-}
-
-// scores computes s (qTile, kTile) = q·kt where any query of the group of rows
-// sees a key.
-func (b *block) scores(s, q, kt []float32, d, padded, first int) {
-	for i := 0; i < b.n; i += tileRows {
-		if n := b.rowsEnd(i, first); n > 0 {
-			tileProduct(tileRows, roundUp(n, 16), d, q[i*padded:], padded, 1, kt, kTile, s[i*kTile:], kTile, false)
-		}
-	}
-}
-
-// weigh computes o (qTile, padded) += p·v with p (qTile, kTile), v (kTile, padded).
-func (b *block) weigh(o, p, v []float32, padded, first int) {
-	for i := 0; i < b.n; i += tileRows {
-		if n := b.rowsEnd(i, first); n > 0 {
-			tileProduct(tileRows, padded, n, p[i*kTile:], kTile, 1, v, padded, o[i*padded:], padded, true)
-		}
-	}
-}
-
 // forwardTask computes (span, head, block) units of the forward.
 type forwardTask struct {
 	plan
@@ -352,13 +283,13 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		at := (b.keyTile+tile)*t.spec.KVHeads + group
 		first := tile * kTile
-		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first)
+		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first, t.spec.Window)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi, tileRows)
 			t.softmaxRow(sc, i, lo, hi)
 		}
-		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first)
+		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first, t.spec.Window)
 	}
 	t.finish(sc, b, head, at)
 }
@@ -385,13 +316,16 @@ func (t *forwardTask) finish(sc *forwardScratch, b *block, head, at int) {
 	}
 }
 
-// softmaxRow turns scores of query i, of keys [lo, hi), into weights relative to the
+// softmaxRow turns scaled scores of query i, of keys [lo, hi), into weights relative to the
 // largest score so far, and rescales what was summed under an earlier one.
 func (t *forwardTask) softmaxRow(sc *forwardScratch, i, lo, hi int) {
 	if hi <= lo {
 		return
 	}
 	row := sc.s[i*kTile : (i+1)*kTile]
+	if c := t.spec.Softcap; c != 0 {
+		vecSoftcap(row[lo:hi], row[lo:hi], c)
+	}
 	if m := vecMax(row[lo:hi]); m > sc.max[i] {
 		if sc.sum[i] != 0 {
 			shrink := exp32(sc.max[i] - m)

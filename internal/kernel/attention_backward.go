@@ -108,27 +108,51 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		packed := (b.keyTile+tile)*t.spec.KVHeads + group
 		first := tile * kTile
-		b.scores(sc.p, sc.q, t.keyT[packed*d*kTile:], d, t.padded, first)
-		b.scores(sc.dp, sc.dout, t.valT[packed*d*kTile:], d, t.padded, first)
+		b.scores(sc.p, sc.q, t.keyT[packed*d*kTile:], d, t.padded, first, t.spec.Window)
+		b.scores(sc.dp, sc.dout, t.valT[packed*d*kTile:], d, t.padded, first, t.spec.Window)
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(row, lo, hi, tileRows)
-			if lo < hi {
-				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
-			}
+			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
-		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first)
+		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first, t.spec.Window)
 		for i := range b.n {
-			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
-				vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
-			}
+			lo, hi := b.visible(i, first, t.spec.Window)
+			t.slopes(sc, i, lo, hi)
 		}
-		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first)
-		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first)
+		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first, t.spec.Window)
+		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first, t.spec.Window)
 	}
 	t.store(sc, b, at, t.spec.Scale)
+}
+
+// weights turns scaled scores of query i, of keys [lo, hi) of the tile, into probabilities.
+// With a softcap, dp becomes the gradient behind it at once, as long as the capped scores
+// are there.
+func (t *backwardTask) weights(sc *backwardScratch, b *block, head, i, lo, hi int) {
+	if hi <= lo {
+		return
+	}
+	row := sc.p[i*kTile+lo : i*kTile+hi]
+	if c := t.spec.Softcap; c != 0 {
+		vecSoftcap(row, row, c)
+		vecSoftcapBack(sc.dp[i*kTile+lo:i*kTile+hi], row, c, sc.delta[i])
+	}
+	vecExpSum(row, row, t.lse[head*t.rows+b.row+b.first+i])
+}
+
+// slopes turns the probabilities into the gradient of the scaled scores.
+func (t *backwardTask) slopes(sc *backwardScratch, i, lo, hi int) {
+	if hi <= lo {
+		return
+	}
+	delta := sc.delta[i]
+	if t.spec.Softcap != 0 {
+		delta = 0 // weights took it off
+	}
+	vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], delta)
 }
 
 // deltas computes doutᵢ·outᵢ of each query of a block, whose first value is at at. It is
@@ -153,14 +177,12 @@ func (t *backwardTask) store(sc *backwardScratch, b *block, at int, scale float3
 }
 
 // transposed computes c (kTile, padded) += pᵀ·x with p (qTile, kTile), x (qTile,
-// padded), from the first query that sees a key of the group of rows on.
-func (b *block) transposed(c, p, x []float32, padded, first int) {
+// padded), over the queries that see a key of the group of rows.
+func (b *block) transposed(c, p, x []float32, padded, first, window int) {
 	for j := 0; j < min(kTile, b.keys()-first); j += tileRows {
-		i := max(0, first+j-b.past-b.first)
-		if i >= b.n {
-			break
+		if lo, hi := b.seeing(j, tileRows, first, window); lo < hi {
+			tileProduct(tileRows, padded, hi-lo, p[lo*kTile+j:], 1, kTile, x[lo*padded:], padded, c[j*padded:], padded, true)
 		}
-		tileProduct(tileRows, padded, b.n-i, p[i*kTile+j:], 1, kTile, x[i*padded:], padded, c[j*padded:], padded, true)
 	}
 }
 

@@ -70,6 +70,9 @@ func (t *cachedTask) Run(lo, hi int) {
 		for j := range w {
 			w[j] = t.spec.Scale * vecDot(q, t.k[at+j*d:at+(j+1)*d])
 		}
+		if c := t.spec.Softcap; c != 0 {
+			vecSoftcap(w, w, c)
+		}
 		sum, m := 0.0, vecMax(w)
 		for j := 0; j < len(w); j += expBlock {
 			part := w[j:min(j+expBlock, len(w))]

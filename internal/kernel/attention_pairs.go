@@ -88,17 +88,11 @@ func (b *block) loadWords(dst []float32, src Vec, at, row, d, group int) {
 	clear(dst[b.n*d/2 : roundUp(b.n, group)*d/2])
 }
 
-// groupEnd is how many keys of a tile the group of rows from i on sees at most.
-func (b *block) groupEnd(i, first int) int {
-	_, hi := b.visible(min(i+pairRowsOf, b.n)-1, first, 0)
-	return max(hi, 0)
-}
-
 // scorePairs computes s (qTile, kTile) = alpha·q·kᵀ where any query of a group of rows
 // sees a key.
-func (b *block) scorePairs(s, q, keys []float32, d, first int, alpha float32) {
+func (b *block) scorePairs(s, q, keys []float32, d, first, window int, alpha float32) {
 	for i := 0; i < b.n; i += pairRowsOf {
-		for j := 0; j < b.groupEnd(i, first); j += tileSide {
+		for j, hi := b.seen(i, pairRowsOf, first, window, tileSide); j < hi; j += tileSide {
 			panel := keys[j*d/2:]
 			pairTile(shortPairs, d/2, q[i*d/2:], d/2, panel, panel, s[i*kTile+j:], kTile, alpha, false)
 		}
@@ -106,29 +100,31 @@ func (b *block) scorePairs(s, q, keys []float32, d, first int, alpha float32) {
 }
 
 // weighPairs computes o (qTile, HeadDim) += alpha·p·v with p (qTile, kTile) in words.
-func (b *block) weighPairs(o, p, v []float32, d, first int, alpha float32) {
+func (b *block) weighPairs(o, p, v []float32, d, first, window int, alpha float32) {
 	for i := 0; i < b.n; i += pairRowsOf {
-		steps := ceilDiv(b.groupEnd(i, first), 2)
+		lo, hi := b.seen(i, pairRowsOf, first, window, 2)
+		steps := ceilDiv(hi-lo, 2)
 		for c := 0; c < d && steps > 0; c += tileSide {
-			panel := v[c*kPairs:]
-			pairTile(shortPairs, steps, p[i*kPairs:], kPairs, panel, panel, o[i*d+c:], d, alpha, true)
+			panel := v[c*kPairs+lo/2*tileSide:]
+			pairTile(shortPairs, steps, p[i*kPairs+lo/2:], kPairs, panel, panel, o[i*d+c:], d, alpha, true)
 		}
 	}
 }
 
 // transposedPairs computes c (kTile, HeadDim) += alpha·pᵀ·x with pᵀ (kTile, qTile) in
-// words and x in panels of pairs of queries, from the first query that sees a key of the
-// group of rows on.
-func (b *block) transposedPairs(c, pt, x []float32, d, first int, alpha float32) {
+// words and x in panels of pairs of queries, over the queries that see a key of the group
+// of rows.
+func (b *block) transposedPairs(c, pt, x []float32, d, first, window int, alpha float32) {
 	for j := 0; j < min(kTile, b.keys()-first); j += pairRowsOf {
-		i := max(0, first+j-b.past-b.first) / 2
-		steps := ceilDiv(b.n, 2) - i
-		if steps <= 0 {
-			break
+		lo, hi := b.seeing(j, pairRowsOf, first, window)
+		if hi <= lo {
+			continue
 		}
+		lo /= 2
+		steps := ceilDiv(hi, 2) - lo
 		for col := 0; col < d; col += tileSide {
-			panel := x[col*qPairs+i*tileSide:]
-			pairTile(shortPairs, steps, pt[j*qPairs+i:], qPairs, panel, panel, c[j*d+col:], d, alpha, true)
+			panel := x[col*qPairs+lo*tileSide:]
+			pairTile(shortPairs, steps, pt[j*qPairs+lo:], qPairs, panel, panel, c[j*d+col:], d, alpha, true)
 		}
 	}
 }
@@ -158,14 +154,14 @@ func (t *forwardTask) attendPairs(sc *forwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		packed := ((b.keyTile+tile)*t.spec.KVHeads + group) * size
 		first := tile * kTile
-		b.scorePairs(sc.s, sc.q, t.keyT[packed:], d, first, t.spec.Scale)
+		b.scorePairs(sc.s, sc.q, t.keyT[packed:], d, first, t.spec.Window, t.spec.Scale)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi, pairReach)
 			t.softmaxRow(sc, i, lo, hi)
 		}
 		b.narrowRows(sc.p, sc.s)
-		b.weighPairs(sc.o, sc.p, t.valRow[packed:], d, first, 1)
+		b.weighPairs(sc.o, sc.p, t.valRow[packed:], d, first, t.spec.Window, 1)
 	}
 	t.finish(sc, b, head, at)
 }
@@ -191,28 +187,25 @@ func (t *backwardTask) attendPairs(sc *backwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		packed := ((b.keyTile+tile)*t.spec.KVHeads + group) * size
 		first := tile * kTile
-		b.scorePairs(sc.p, sc.q, t.keyT[packed:], d, first, t.spec.Scale)
-		b.scorePairs(sc.dp, sc.dout, t.valT[packed:], d, first, 1)
+		b.scorePairs(sc.p, sc.q, t.keyT[packed:], d, first, t.spec.Window, t.spec.Scale)
+		b.scorePairs(sc.dp, sc.dout, t.valT[packed:], d, first, t.spec.Window, 1)
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(row, lo, hi, pairReach)
-			if lo < hi {
-				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
-			}
+			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
 		b.turn(sc.turned, sc.room, sc.p, first)
-		b.transposedPairs(t.dvPart[part:], sc.turned, sc.doutKeys, d, first, 1)
+		b.transposedPairs(t.dvPart[part:], sc.turned, sc.doutKeys, d, first, t.spec.Window, 1)
 		for i := range b.n {
-			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
-				vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
-			}
+			lo, hi := b.visible(i, first, t.spec.Window)
+			t.slopes(sc, i, lo, hi)
 		}
 		b.turn(sc.turned, sc.room, sc.p, first)
-		b.transposedPairs(t.dkPart[part:], sc.turned, sc.qKeys, d, first, t.spec.Scale)
+		b.transposedPairs(t.dkPart[part:], sc.turned, sc.qKeys, d, first, t.spec.Window, t.spec.Scale)
 		b.narrowRows(sc.words, sc.p)
-		b.weighPairs(sc.dq, sc.words, t.keyRows[packed:], d, first, t.spec.Scale)
+		b.weighPairs(sc.dq, sc.words, t.keyRows[packed:], d, first, t.spec.Window, t.spec.Scale)
 	}
 	t.store(sc, b, at, 1)
 }

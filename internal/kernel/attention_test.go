@@ -56,7 +56,11 @@ func (r *attentionRef) probabilities(i, h, lo, hi int) (p []float64, lse float64
 		for x := range d {
 			s += r.q[(i*r.Heads+h)*d+x] * r.k[(j*r.KVHeads+g)*d+x]
 		}
-		p = append(p, s*float64(r.Scale))
+		s *= float64(r.Scale)
+		if c := float64(r.Softcap); c != 0 {
+			s = c * math.Tanh(s/c)
+		}
+		p = append(p, s)
 		m = max(m, p[len(p)-1])
 	}
 	sum := 0.0
@@ -88,7 +92,7 @@ func (r *attentionRef) backward(dout []float64) {
 	d := r.HeadDim
 	r.dq, r.dk, r.dv = make([]float64, len(r.q)), make([]float64, len(r.k)), make([]float64, len(r.v))
 	r.each(func(i, h, lo, hi int) {
-		p, _ := r.probabilities(i, h, lo, hi)
+		p, lse := r.probabilities(i, h, lo, hi)
 		at, g := (i*r.Heads+h)*d, h/(r.Heads/r.KVHeads)
 		dp, mean := make([]float64, len(p)), 0.0
 		for j := range p {
@@ -101,6 +105,10 @@ func (r *attentionRef) backward(dout []float64) {
 		}
 		for j := range p {
 			kv, ds := ((lo+j)*r.KVHeads+g)*d, p[j]*(dp[j]-mean)*float64(r.Scale)
+			if c := float64(r.Softcap); c != 0 {
+				t := (math.Log(p[j]) + lse) / c
+				ds *= 1 - t*t
+			}
 			for x := range d {
 				r.dq[at+x] += ds * r.k[kv+x]
 				r.dk[kv+x] += ds * r.q[at+x]
@@ -112,7 +120,12 @@ func (r *attentionRef) backward(dout []float64) {
 // TestAttentionReference: the reference's gradient is that of its own forward.
 func TestAttentionReference(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	spec := AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 3, Scale: 0.7, Window: 4}
+	for _, softcap := range []float32{0, 1.5} {
+		attentionReference(t, rng, AttentionSpec{Heads: 4, KVHeads: 2, HeadDim: 3, Scale: 0.7, Window: 4, Softcap: softcap})
+	}
+}
+
+func attentionReference(t *testing.T, rng *rand.Rand, spec AttentionSpec) {
 	r := attentionRef{AttentionSpec: spec, seq: []int32{0, 6, 6, 9}}
 	r.q, r.k, r.v = widen(randoms(rng, 9*12, 1)), widen(randoms(rng, 9*6, 1)), widen(randoms(rng, 9*6, 1))
 	dout := widen(randoms(rng, 9*12, 1))
@@ -148,14 +161,17 @@ func TestAttention(t *testing.T) {
 		spec    AttentionSpec
 		lengths []int
 	}{
-		{AttentionSpec{1, 1, 1, 1, 0}, []int{1, 2, 0, 3}},
-		{AttentionSpec{4, 2, 8, 0.5, 0}, []int{47, 48, 49}},
-		{AttentionSpec{3, 1, 64, 0.125, 0}, []int{97, 1, 150}},
-		{AttentionSpec{2, 2, 20, 0.3, 0}, []int{5, 193}},
-		{AttentionSpec{2, 1, 80, 0.1, 30}, []int{200, 29, 31}},
-		{AttentionSpec{2, 1, 16, 0.3, 1}, []int{120}},
-		{AttentionSpec{2, 1, 128, 0.1, 97}, []int{230}},
-		{AttentionSpec{6, 2, 7, 0.4, 0}, []int{6, 12, 95, 96}},
+		{AttentionSpec{1, 1, 1, 1, 0, 0}, []int{1, 2, 0, 3}},
+		{AttentionSpec{4, 2, 8, 0.5, 0, 0}, []int{47, 48, 49}},
+		{AttentionSpec{3, 1, 64, 0.125, 0, 0}, []int{97, 1, 150}},
+		{AttentionSpec{2, 2, 20, 0.3, 0, 0}, []int{5, 193}},
+		{AttentionSpec{2, 1, 80, 0.1, 30, 0}, []int{200, 29, 31}},
+		{AttentionSpec{2, 1, 16, 0.3, 1, 0}, []int{120}},
+		{AttentionSpec{2, 1, 128, 0.1, 97, 0}, []int{230}},
+		{AttentionSpec{6, 2, 7, 0.4, 0, 0}, []int{6, 12, 95, 96}},
+		{AttentionSpec{4, 2, 40, 0.2, 0, 2}, []int{97, 1, 150}},
+		{AttentionSpec{4, 1, 24, 0.3, 60, 1.5}, []int{200, 59, 60, 61}},
+		{AttentionSpec{2, 2, 16, 0.3, 10, 0}, []int{500}}, // most tiles lie before the window
 	}
 	for i, c := range cases {
 		rng := rand.New(rand.NewPCG(2, uint64(i)))
@@ -198,13 +214,16 @@ func TestAttentionHalf(t *testing.T) {
 		spec    AttentionSpec
 		lengths []int
 	}{
-		{AttentionSpec{1, 1, 32, 0.2, 0}, []int{1, 2, 0, 3}},
-		{AttentionSpec{4, 2, 32, 0.2, 0}, []int{47, 48, 49, 95, 96, 97}},
-		{AttentionSpec{3, 1, 64, 0.125, 0}, []int{97, 1, 150, 9}},
-		{AttentionSpec{2, 2, 96, 0.1, 30}, []int{200, 29, 31}},
-		{AttentionSpec{2, 1, 64, 0.125, 1}, []int{120, 7}},
-		{AttentionSpec{2, 1, 128, 0.09, 97}, []int{230}},
-		{AttentionSpec{2, 1, 80, 0.1, 0}, []int{150}}, // not in pairs
+		{AttentionSpec{1, 1, 32, 0.2, 0, 0}, []int{1, 2, 0, 3}},
+		{AttentionSpec{4, 2, 32, 0.2, 0, 0}, []int{47, 48, 49, 95, 96, 97}},
+		{AttentionSpec{3, 1, 64, 0.125, 0, 0}, []int{97, 1, 150, 9}},
+		{AttentionSpec{2, 2, 96, 0.1, 30, 0}, []int{200, 29, 31}},
+		{AttentionSpec{2, 1, 64, 0.125, 1, 0}, []int{120, 7}},
+		{AttentionSpec{2, 1, 128, 0.09, 97, 0}, []int{230}},
+		{AttentionSpec{2, 1, 80, 0.1, 0, 0}, []int{150}}, // not in pairs
+		{AttentionSpec{4, 2, 64, 0.125, 0, 2}, []int{97, 1, 150, 9}},
+		{AttentionSpec{2, 1, 32, 0.2, 40, 1.5}, []int{200, 39, 40, 41}},
+		{AttentionSpec{2, 2, 32, 0.2, 10, 0}, []int{400}},
 	}
 	for i, c := range cases {
 		rng := rand.New(rand.NewPCG(3, uint64(i)))
@@ -252,8 +271,8 @@ func TestAttentionGolden(t *testing.T) {
 		spec AttentionSpec
 		seq  []int32
 	}{
-		"packed": {AttentionSpec{4, 2, 8, 0.3, 0}, []int32{0, 5, 66, 67, 80}},
-		"window": {AttentionSpec{3, 1, 5, 0.3, 9}, []int32{0, 70}},
+		"packed": {AttentionSpec{4, 2, 8, 0.3, 0, 0}, []int32{0, 5, 66, 67, 80}},
+		"window": {AttentionSpec{3, 1, 5, 0.3, 9, 0}, []int32{0, 70}},
 	}
 	forEachImpl(t, func(t *testing.T) {
 		for name, c := range cases {
@@ -278,10 +297,10 @@ func TestAttentionGolden(t *testing.T) {
 // gives at once, for chunks of every path.
 func TestAttentionCached(t *testing.T) {
 	forEachImpl(t, func(t *testing.T) {
-		for _, window := range []int{0, 1, 33} {
+		for i, window := range []int{0, 1, 33} {
 			rng := rand.New(rand.NewPCG(3, 3))
 			const rows, capacity = 230, 250
-			spec := AttentionSpec{Heads: 6, KVHeads: 2, HeadDim: 24, Scale: 0.2, Window: window}
+			spec := AttentionSpec{Heads: 6, KVHeads: 2, HeadDim: 24, Scale: 0.2, Window: window, Softcap: float32(i) * 0.7}
 			q, k, v := randoms(rng, rows*144, 1), randoms(rng, rows*48, 1), randoms(rng, rows*48, 1)
 			want := make([]float32, len(q))
 			Attention(F32Vec(want), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, rows}, spec)
@@ -314,15 +333,17 @@ func TestAttentionCached(t *testing.T) {
 func TestAttentionNaN(t *testing.T) {
 	forEachImpl(t, func(t *testing.T) {
 		const rows, at = 130, 50
-		rng := rand.New(rand.NewPCG(4, 4))
-		spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 16, Scale: 0.25}
-		q, k, v, out := randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), make([]float32, rows*16)
-		k[at*16+3] = float32(math.NaN())
-		Attention(F32Vec(out), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, 120, rows}, spec)
-		for i := range rows {
-			bad := out[i*16] != out[i*16]
-			if want := i >= at && i < 120; bad != want {
-				t.Fatalf("row %d: NaN %v, want %v", i, bad, want)
+		for _, window := range []int{0, 30} {
+			rng := rand.New(rand.NewPCG(4, 4))
+			spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 16, Scale: 0.25, Window: window}
+			q, k, v, out := randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), randoms(rng, rows*16, 1), make([]float32, rows*16)
+			k[at*16+3] = float32(math.NaN())
+			Attention(F32Vec(out), nil, F32Vec(q), F32Vec(k), F32Vec(v), []int32{0, 120, rows}, spec)
+			for i := range rows {
+				bad := out[i*16] != out[i*16]
+				if want := i >= at && i < 120 && (window == 0 || i < at+window); bad != want {
+					t.Fatalf("window %d, row %d: NaN %v, want %v", window, i, bad, want)
+				}
 			}
 		}
 	})

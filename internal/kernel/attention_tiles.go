@@ -33,16 +33,10 @@ func lineOf(x []float32, i, terms int) []float32 {
 	return x[i/tileSide*terms/tileSide*square+i%tileSide*tileSide/2:]
 }
 
-// stripEnd is how many keys of a tile the strip sees at most.
-func (b *block) stripEnd(strip, first int) int {
-	_, hi := b.visible(min((strip+1)*tileSide, b.n)-1, first, 0)
-	return max(hi, 0)
-}
-
 // scoreTiles computes s (qRows, kTile) = q·kᵀ where any query of a strip sees a key.
-func (b *block) scoreTiles(s, q, keys []float32, d, first int) {
+func (b *block) scoreTiles(s, q, keys []float32, d, first, window int) {
 	for strip := range b.strips() {
-		for j := 0; j < b.stripEnd(strip, first); j += tileSide {
+		for j, hi := b.seen(strip*tileSide, tileSide, first, window, tileSide); j < hi; j += tileSide {
 			panel := keys[j*d/2:]
 			tileSquares(1, d/tileSide, q[strip*d/tileSide*square:], panel, s[strip*tileSide*kTile+j:], kTile, 0, panel, false)
 		}
@@ -51,29 +45,31 @@ func (b *block) scoreTiles(s, q, keys []float32, d, first int) {
 }
 
 // weighTiles computes o (qRows, HeadDim) += p·v with p (qTile, kTile) in lines.
-func (b *block) weighTiles(o, p, v []float32, d, first int) {
+func (b *block) weighTiles(o, p, v []float32, d, first, window int) {
 	for strip := range b.strips() {
-		steps := ceilDiv(b.stripEnd(strip, first), tileSide)
+		lo, hi := b.seen(strip*tileSide, tileSide, first, window, tileSide)
+		steps := ceilDiv(hi-lo, tileSide)
 		for c := 0; c < d && steps > 0; c += tileSide {
-			panel := v[c*kPairs:]
-			tileSquares(1, steps, p[strip*kStrips*square:], panel, o[strip*tileSide*d+c:], d, 0, panel, true)
+			panel := v[c*kPairs+lo/2*tileSide:]
+			tileSquares(1, steps, p[(strip*kStrips+lo/tileSide)*square:], panel, o[strip*tileSide*d+c:], d, 0, panel, true)
 		}
 	}
 }
 
 // transposedTiles computes c (kTile, HeadDim) += pᵀ·x with pᵀ (kTile, qRows) in lines and
-// x in panels of pairs of queries, from the first strip that sees a key of the strip of
-// keys on.
-func (b *block) transposedTiles(c, pt, x []float32, d, first int) {
+// x in panels of pairs of queries, over the strips that see a key of the strip of keys.
+func (b *block) transposedTiles(c, pt, x []float32, d, first, window int) {
 	for j := 0; j < min(kTile, b.keys()-first); j += tileSide {
-		strip := max(0, first+j-b.past-b.first) / tileSide
-		if strip >= b.strips() {
-			break
+		lo, hi := b.seeing(j, tileSide, first, window)
+		if hi <= lo {
+			continue
 		}
+		strip := lo / tileSide
+		steps := ceilDiv(hi, tileSide) - strip
 		for col := 0; col < d; col += tileSide {
 			panel := x[col*qRows/2+strip*square:]
 			a := pt[(j/tileSide*qStrips+strip)*square:]
-			tileSquares(1, b.strips()-strip, a, panel, c[j*d+col:], d, 0, panel, true)
+			tileSquares(1, steps, a, panel, c[j*d+col:], d, 0, panel, true)
 		}
 	}
 }
@@ -115,7 +111,7 @@ func (t *forwardTask) attendTiles(sc *forwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		packed := ((b.keyTile+tile)*t.spec.KVHeads + group) * size
 		first := tile * kTile
-		b.scoreTiles(sc.s, sc.q, t.keyT[packed:], d, first)
+		b.scoreTiles(sc.s, sc.q, t.keyT[packed:], d, first, t.spec.Window)
 		for i := range b.n {
 			lo, hi := b.visible(i, first, t.spec.Window)
 			row := sc.s[i*kTile : (i+1)*kTile]
@@ -124,7 +120,7 @@ func (t *forwardTask) attendTiles(sc *forwardScratch, b *block, head int) {
 			t.softmaxRow(sc, i, lo, hi)
 		}
 		b.roundTile(sc.p, sc.s)
-		b.weighTiles(sc.o, sc.p, t.valRow[packed:], d, first)
+		b.weighTiles(sc.o, sc.p, t.valRow[packed:], d, first, t.spec.Window)
 	}
 	t.finish(sc, b, head, at)
 }
@@ -151,31 +147,31 @@ func (t *backwardTask) attendTiles(sc *backwardScratch, b *block, head int) {
 	for tile := from; tile < to; tile++ {
 		packed := ((b.keyTile+tile)*t.spec.KVHeads + group) * size
 		first := tile * kTile
-		b.scoreTiles(sc.p, sc.q, t.keyT[packed:], d, first)
-		b.scoreTiles(sc.dp, sc.dout, t.valT[packed:], d, first)
+		b.scoreTiles(sc.p, sc.q, t.keyT[packed:], d, first, t.spec.Window)
+		b.scoreTiles(sc.dp, sc.dout, t.valT[packed:], d, first, t.spec.Window)
 		for i := range b.n {
 			row := sc.p[i*kTile : (i+1)*kTile]
 			lo, hi := b.visible(i, first, t.spec.Window)
 			hide(row, lo, hi, kTile)
 			if lo < hi {
 				vecScale(row[lo:hi], row[lo:hi], t.spec.Scale)
-				vecExpSum(row[lo:hi], row[lo:hi], t.lse[head*t.rows+b.row+b.first+i])
 			}
+			t.weights(sc, b, head, i, lo, hi)
 		}
 		part := t.part(b.span, tile, head)
 		b.turnTile(sc.turned, sc.room, sc.p, first)
-		b.transposedTiles(t.dvPart[part:], sc.turned, sc.doutKeys, d, first)
+		b.transposedTiles(t.dvPart[part:], sc.turned, sc.doutKeys, d, first, t.spec.Window)
 		for i := range b.n {
 			if lo, hi := b.visible(i, first, t.spec.Window); lo < hi {
 				row := sc.p[i*kTile+lo : i*kTile+hi]
-				vecSubMul(row, sc.dp[i*kTile+lo:i*kTile+hi], sc.delta[i])
+				t.slopes(sc, i, lo, hi)
 				vecScale(row, row, t.spec.Scale)
 			}
 		}
 		b.turnTile(sc.turned, sc.room, sc.p, first)
-		b.transposedTiles(t.dkPart[part:], sc.turned, sc.qKeys, d, first)
+		b.transposedTiles(t.dkPart[part:], sc.turned, sc.qKeys, d, first, t.spec.Window)
 		b.roundTile(sc.words, sc.p)
-		b.weighTiles(sc.dq, sc.words, t.keyRows[packed:], d, first)
+		b.weighTiles(sc.dq, sc.words, t.keyRows[packed:], d, first, t.spec.Window)
 	}
 	t.store(sc, b, at, 1)
 }

@@ -177,6 +177,40 @@ func BenchmarkAttention(b *testing.B) {
 	}
 }
 
+// BenchmarkWindow is a sliding layer of Gemma 3 1B on 4096 tokens, and one like it that caps its scores
+// as Gemma 2 does. Operations are those that queries need of the keys they see.
+func BenchmarkWindow(b *testing.B) {
+	const rows, window, d = 4096, 512, 256
+	q, k, v := many(rows*4*d), many(rows*d), many(rows*d)
+	out, lse := make([]float32, len(q)), make([]float32, rows*4)
+	dq, dk, dv := make([]float32, len(q)), make([]float32, len(k)), make([]float32, len(k))
+	hq, hk, hv, hout := halfVec(q), halfVec(k), halfVec(v), halfVec(out)
+	hdq, hdk, hdv := halfVec(dq), halfVec(dk), halfVec(dv)
+	seq := []int32{0, rows}
+	flops := 2 * (float64(window)*(window+1)/2 + (rows-window)*window) * 4 * d
+	for _, softcap := range []float32{0, 50} {
+		spec := AttentionSpec{Heads: 4, KVHeads: 1, HeadDim: d, Scale: 0.0625, Window: window, Softcap: softcap}
+		for _, f := range []struct {
+			name     string
+			products float64
+			peak     func() float64
+			run      func()
+		}{
+			{"forward", 2, flopPeak, func() { Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), seq, spec) }},
+			{"backward", 5, flopPeak, func() {
+				AttentionBackward(F32Vec(dq), F32Vec(dk), F32Vec(dv), F32Vec(q), F32Vec(q), F32Vec(k), F32Vec(v), F32Vec(out), lse, seq, spec)
+			}},
+			{"forward-bf16", 2, halfPeak, func() { Attention(hout, lse, hq, hk, hv, seq, spec) }},
+			{"backward-bf16", 5, halfPeak, func() { AttentionBackward(hdq, hdk, hdv, hq, hq, hk, hv, hout, lse, seq, spec) }},
+		} {
+			forThreads(b, fmt.Sprintf("%s/softcap%v", f.name, softcap), func() func(b *testing.B) {
+				Attention(F32Vec(out), lse, F32Vec(q), F32Vec(k), F32Vec(v), seq, spec)
+				return benchmarkFlops(f.products*flops, f.peak, f.run)
+			})
+		}
+	}
+}
+
 // BenchmarkAttentionCached is one token after 2047 in a layer of a 7B llama, whose keys and
 // values come from memory.
 func BenchmarkAttentionCached(b *testing.B) {
@@ -197,17 +231,17 @@ func BenchmarkCrossEntropy(b *testing.B) {
 	h, dh, dhead, loss, lse := normal(r, rows*c), make([]float32, rows*c), make([]float32, vocab*c), make([]float32, rows), make([]float32, rows)
 	Scale(h, h, 0.02)
 	targets := make([]int32, rows)
-	CrossEntropy(loss, lse, nil, F32Vec(h), head, targets)
+	CrossEntropy(loss, lse, nil, F32Vec(h), head, LogitSpec{}, targets)
 	for _, f := range []struct {
 		name     string
 		products float64
 		peak     func() float64
 		run      func()
 	}{
-		{"loss", 1, flopPeak, func() { CrossEntropy(loss, nil, nil, F32Vec(h), head, targets) }},
-		{"input", 2, flopPeak, func() { CrossEntropy(loss, nil, dh, F32Vec(h), head, targets) }},
-		{"input-bf16", 2, halfPeak, func() { CrossEntropy(loss, nil, dh, halfVec(h), half, targets) }},
-		{"head", 2, flopPeak, func() { HeadGradient(dhead, F32Vec(h), head, targets, lse, loss) }},
+		{"loss", 1, flopPeak, func() { CrossEntropy(loss, nil, nil, F32Vec(h), head, LogitSpec{}, targets) }},
+		{"input", 2, flopPeak, func() { CrossEntropy(loss, nil, dh, F32Vec(h), head, LogitSpec{}, targets) }},
+		{"input-bf16", 2, halfPeak, func() { CrossEntropy(loss, nil, dh, halfVec(h), half, LogitSpec{}, targets) }},
+		{"head", 2, flopPeak, func() { HeadGradient(dhead, F32Vec(h), head, LogitSpec{}, targets, lse, loss) }},
 	} {
 		forThreads(b, f.name, func() func(b *testing.B) { return benchmarkFlops(f.products*2*rows*c*vocab, f.peak, f.run) })
 	}

@@ -15,6 +15,20 @@ const (
 	lossValues = 1 << 21
 )
 
+// LogitSpec is what a head does to its products: times Scale, then, with a Softcap c,
+// c·tanh(x/c).
+type LogitSpec struct {
+	Scale   float32 // 0 is 1
+	Softcap float32 // 0: none
+}
+
+func (s LogitSpec) scale() float32 {
+	if s.Scale == 0 {
+		return 1
+	}
+	return s.Scale
+}
+
 // lossPiece is how much of the vocabulary the logits of so many rows cover at a time.
 func lossPiece(rows, vocab int) int {
 	return min(vocab, roundUp(max(lossValues/max(rows, 1), 1), 64))
@@ -27,19 +41,27 @@ type logits struct {
 	stride  int
 	v0, n   int
 	piece   Matrix // these words of the head
+	spec    LogitSpec
 	targets []int32
 }
 
-// make computes them from hidden states h (rows, C).
+// compute makes them, before a softcap, from hidden states h (rows, C).
 func (l *logits) compute(h Vec, rows int, head *Matrix, v0, n, stride int) {
 	l.v0, l.n, l.stride = v0, n, stride
 	l.x = grow(l.x, rows*stride)
-	l.piece = head.rowsOf(v0, v0+n)
-	forward("CrossEntropy", F32Vec(l.x), stride, h, head.K, rows, &l.piece, 1, false, nil)
+	l.piece = head.Rows(v0, v0+n)
+	forward("CrossEntropy", F32Vec(l.x), stride, h, head.K, rows, &l.piece, l.spec.scale(), false, nil)
 }
 
-// row is the logits of row i.
-func (l *logits) row(i int) []float32 { return l.x[i*l.stride:][:l.n] }
+// row is the logits of row i as compute left them, which the first call in each piece
+// caps.
+func (l *logits) row(i int) []float32 {
+	x := l.x[i*l.stride:][:l.n]
+	if c := l.spec.Softcap; c != 0 {
+		vecSoftcap(x, x, c)
+	}
+	return x
+}
 
 // target is where the target of row i is among its logits, if it is there.
 func (l *logits) target(i int) (at int, ok bool) {
@@ -93,14 +115,20 @@ func (t *lossTask) Run(lo, hi int) {
 		}
 		for j := 0; j < len(x); j += expBlock {
 			part := x[j:min(j+expBlock, len(x))]
+			to := block[:len(part)]
+			if t.grad && !t.half && t.spec.Softcap == 0 {
+				to = part
+			}
+			t.sum[i] += float64(vecExpSum(to, part, t.max[i]))
+			if c := t.spec.Softcap; c != 0 && t.grad {
+				vecSoftcapBack(to, part, c, 0)
+			}
 			switch {
 			case !t.grad:
-				t.sum[i] += float64(vecExpSum(block[:len(part)], part, t.max[i]))
 			case t.half:
-				t.sum[i] += float64(vecExpSum(block[:len(part)], part, t.max[i]))
-				F32ToBF16(asBytes(x)[2*j:2*(j+len(part))], block[:len(part)])
-			default:
-				t.sum[i] += float64(vecExpSum(part, part, t.max[i]))
+				F32ToBF16(asBytes(x)[2*j:2*(j+len(part))], to)
+			case t.spec.Softcap != 0:
+				copy(part, to)
 			}
 		}
 		switch {
@@ -130,16 +158,21 @@ func (t *lossTask) finish(i int) {
 	c := t.head.K
 	dh, target := t.dh[i*c:(i+1)*c], int(t.targets[i])
 	vecScale(dh, dh, float32(1/t.sum[i]))
-	vecAxpy(dh, t.head.rows(&ws.rowsBuf, target, target+1)[:c], float32(math.Exp(float64(t.score[i])-lse)-1))
+	slope := float32(math.Exp(float64(t.score[i])-lse)-1) * t.spec.scale()
+	if c := t.spec.Softcap; c != 0 {
+		s := t.score[i] / c
+		slope *= 1 - s*s
+	}
+	vecAxpy(dh, t.head.rows(&ws.rowsBuf, target, target+1)[:c], slope)
 }
 
 // CrossEntropy computes, for hidden rows h (P, C) and the output head (V, C),
 // the negative log-likelihood in nats of targets (P): loss (P) receives
-// log Σ eˣ − x[target] of the logits x = h·headᵀ of each row, lse (P), unless nil, the
+// log Σ eˣ − x[target] of the logits x = spec(h·headᵀ) of each row, lse (P), unless nil, the
 // logarithm alone, and dh (P, C), unless nil, the gradient of each loss in its row of
 // h. Every target must lie in [0, V). The result does not depend on how many rows one
 // call has, but for rounding.
-func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, targets []int32) {
+func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32) {
 	const op = "CrossEntropy"
 	p, c, vocab := len(targets), head.K, head.N
 	head.check(op)
@@ -153,7 +186,7 @@ func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, targets []int32)
 		checkLen(op, "dh", len(dh), p*c)
 	}
 	t := lossTasks.get()
-	t.head, t.half, t.grad = head, head.Half, dh != nil
+	t.head, t.spec, t.half, t.grad = head, spec, head.Half, dh != nil
 	for lo := 0; lo < p; lo += lossRows {
 		hi := min(lo+lossRows, p)
 		rows := hi - lo
@@ -175,7 +208,7 @@ func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, targets []int32)
 				if t.half {
 					e, stride = Vec{BF16: asBytes(t.x)}, 2*stride
 				}
-				backward(op, F32Vec(t.dh), c, e, stride, rows, &t.piece, 1, v0 > 0, nil)
+				backward(op, F32Vec(t.dh), c, e, stride, rows, &t.piece, spec.scale(), v0 > 0, nil)
 			}
 		}
 		t.last = true
@@ -196,17 +229,38 @@ var headTasks freeList[headTask]
 func (t *headTask) Run(lo, hi int) {
 	for i := lo; i < hi; i++ {
 		x := t.row(i)
+		target, here := t.target(i)
+		if t.spec.Softcap != 0 {
+			t.capped(x, i, target, here)
+			continue
+		}
 		vecExpSum(x, x, t.lse[i])
 		vecScale(x, x, t.coef[i])
-		if target, here := t.target(i); here {
+		if here {
 			x[target] -= t.coef[i]
 		}
 	}
 }
 
-// HeadGradient adds the gradient of Σ coefᵢ·lossᵢ in the head, (V, C), to dhead: h,
+// capped does so for logits that have been capped, a block at a time.
+func (t *headTask) capped(x []float32, i, target int, here bool) {
+	var block [expBlock]float32
+	for j := 0; j < len(x); j += expBlock {
+		part := x[j:min(j+expBlock, len(x))]
+		g := block[:len(part)]
+		vecExpSum(g, part, t.lse[i])
+		vecScale(g, g, t.coef[i])
+		if k := target - j; here && k >= 0 && k < len(part) {
+			g[k] -= t.coef[i]
+		}
+		vecSoftcapBack(g, part, t.spec.Softcap, 0)
+		copy(part, g)
+	}
+}
+
+// HeadGradient adds the gradient of Σ coefᵢ·lossᵢ in the head, (V, C), to dhead: h, spec,
 // targets and lse are those of CrossEntropy. The logits are computed again.
-func HeadGradient(dhead []float32, h Vec, head *Matrix, targets []int32, lse, coef []float32) {
+func HeadGradient(dhead []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32, lse, coef []float32) {
 	const op = "HeadGradient"
 	p, c, vocab := len(targets), head.K, head.N
 	head.check(op)
@@ -216,6 +270,7 @@ func HeadGradient(dhead []float32, h Vec, head *Matrix, targets []int32, lse, co
 	checkLen(op, "coef", len(coef), p)
 	checkIDs(op, targets, vocab)
 	t := headTasks.get()
+	t.spec = spec
 	for lo := 0; lo < p; lo += lossRows {
 		hi := min(lo+lossRows, p)
 		t.targets, t.lse, t.coef = targets[lo:hi], lse[lo:hi], coef[lo:hi]
@@ -224,9 +279,32 @@ func HeadGradient(dhead []float32, h Vec, head *Matrix, targets []int32, lse, co
 			n := min(piece, vocab-v0)
 			t.compute(rows, hi-lo, head, v0, n, piece)
 			Parallel(hi-lo, 1, t)
-			WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), piece, rows, c, hi-lo, n, c, 1, true)
+			WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), piece, rows, c, hi-lo, n, c, spec.scale(), true)
 		}
 	}
 	t.targets, t.lse, t.coef, t.piece = nil, nil, nil, Matrix{}
 	headTasks.put(t)
+}
+
+// capTask caps a range of values.
+type capTask struct {
+	x []float32
+	c float32
+}
+
+var capTasks freeList[capTask]
+
+func (t *capTask) Run(lo, hi int) { vecSoftcap(t.x[lo:hi], t.x[lo:hi], t.c) }
+
+// Logits sets dst (P, V) to the logits spec(h·headᵀ) of hidden rows h (P, C).
+func Logits(dst []float32, h Vec, rows int, head *Matrix, spec LogitSpec) {
+	forward("Logits", F32Vec(dst), head.N, h, head.K, rows, head, spec.scale(), false, nil)
+	if spec.Softcap == 0 {
+		return
+	}
+	t := capTasks.get()
+	*t = capTask{dst, spec.Softcap}
+	Parallel(len(dst), elemGrain/4, t)
+	*t = capTask{}
+	capTasks.put(t)
 }

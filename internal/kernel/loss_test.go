@@ -8,13 +8,19 @@ import (
 
 // lossRef is the loss of each row, its logits' gradient with coefficient coef,
 // and from it dh and dhead, in float64.
-func lossRef(h, head []float32, targets []int32, coef []float32, c, vocab int) (loss, dh, dhead []float64) {
+func lossRef(h, head []float32, spec LogitSpec, targets []int32, coef []float32, c, vocab int) (loss, dh, dhead []float64) {
 	dh, dhead = make([]float64, len(h)), make([]float64, len(head))
 	for i, target := range targets {
 		x, m := make([]float64, vocab), math.Inf(-1)
 		for v := range x {
 			for j := range c {
 				x[v] += float64(h[i*c+j]) * float64(head[v*c+j])
+			}
+			if spec.Scale != 0 {
+				x[v] *= float64(spec.Scale)
+			}
+			if limit := float64(spec.Softcap); limit != 0 {
+				x[v] = limit * math.Tanh(x[v]/limit)
 			}
 			m = max(m, x[v])
 		}
@@ -28,6 +34,12 @@ func lossRef(h, head []float32, targets []int32, coef []float32, c, vocab int) (
 			if v == int(target) {
 				g--
 			}
+			if spec.Scale != 0 {
+				g *= float64(spec.Scale)
+			}
+			if limit := float64(spec.Softcap); limit != 0 {
+				g *= 1 - x[v]/limit*x[v]/limit
+			}
 			for j := range c {
 				dh[i*c+j] += float64(coef[i]) * g * float64(head[v*c+j])
 				dhead[v*c+j] += float64(coef[i]) * g * float64(h[i*c+j])
@@ -40,16 +52,20 @@ func lossRef(h, head []float32, targets []int32, coef []float32, c, vocab int) (
 // TestCrossEntropy compares with float64 over row counts around the chunk, for
 // a dense and a decoded head, with and without weights and gradients.
 func TestCrossEntropy(t *testing.T) {
-	for _, p := range []int{0, 1, 3, 130, lossRows + 5} {
+	for i, x := range []struct {
+		p    int
+		spec LogitSpec
+	}{{p: 0}, {p: 1}, {p: 3}, {p: 130}, {p: lossRows + 5}, {130, LogitSpec{Scale: 0.3}}, {3, LogitSpec{Softcap: 2}}, {lossRows + 5, LogitSpec{1.7, 1.5}}} {
+		p, spec := x.p, x.spec
 		const c, vocab, scale = 10, 3100, 0.25 // two pieces of the vocabulary for the longest
-		rng := rand.New(rand.NewPCG(1, uint64(p)))
+		rng := rand.New(rand.NewPCG(1, uint64(i)))
 		h, w, weight := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), randoms(rng, p, 1)
 		targets, coef := make([]int32, p), make([]float32, p)
 		for i := range targets {
 			targets[i] = int32(rng.IntN(vocab))
 			coef[i] = weight[i] * scale
 		}
-		loss64, dh64, dhead64 := lossRef(h, w, targets, coef, c, vocab)
+		loss64, dh64, dhead64 := lossRef(h, w, spec, targets, coef, c, vocab)
 		wantLoss, wantDh, wantDhead := narrow(loss64), narrow(dh64), narrow(dhead64)
 		twice := make([]float32, len(wantDhead))
 		Scale(twice, wantDhead, 2)
@@ -60,18 +76,18 @@ func TestCrossEntropy(t *testing.T) {
 				loss, checkLoss := guarded(t, p, 1)
 				dh, checkDh := guarded(t, p*c, 2)
 				dhead := make([]float32, vocab*c)
-				CrossEntropy(loss, nil, nil, F32Vec(h), head, targets)
+				CrossEntropy(loss, nil, nil, F32Vec(h), head, spec, targets)
 				near(t, "loss alone", loss, wantLoss, 2e-6)
 				lse := make([]float32, p)
-				CrossEntropy(loss, lse, dh, F32Vec(h), head, targets)
+				CrossEntropy(loss, lse, dh, F32Vec(h), head, spec, targets)
 				near(t, "loss", loss, wantLoss, 2e-6)
 				for i := range coef {
 					Scale(dh[i*c:(i+1)*c], dh[i*c:(i+1)*c], coef[i])
 				}
 				near(t, "dh", dh, wantDh, 2e-6)
-				HeadGradient(dhead, F32Vec(h), head, targets, lse, coef)
+				HeadGradient(dhead, F32Vec(h), head, spec, targets, lse, coef)
 				near(t, "dhead", dhead, wantDhead, 5e-6)
-				HeadGradient(dhead, F32Vec(h), head, targets, lse, coef)
+				HeadGradient(dhead, F32Vec(h), head, spec, targets, lse, coef)
 				near(t, "dhead of both calls", dhead, twice, 5e-6) // it is added to
 				checkLoss()
 				checkDh()
@@ -80,20 +96,48 @@ func TestCrossEntropy(t *testing.T) {
 	}
 }
 
+// TestLogits: logits are those of the reference, whatever is done to the products.
+func TestLogits(t *testing.T) {
+	const p, c, vocab = 7, 12, 310
+	rng := rand.New(rand.NewPCG(5, 5))
+	h, w := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1)
+	for _, spec := range []LogitSpec{{}, {0.3, 0}, {1.7, 2}} {
+		want := make([]float32, p*vocab)
+		for i := range want {
+			x := 0.0
+			for j := range c {
+				x += float64(h[i/vocab*c+j]) * float64(w[i%vocab*c+j])
+			}
+			x *= float64(spec.scale())
+			if limit := float64(spec.Softcap); limit != 0 {
+				x = limit * math.Tanh(x/limit)
+			}
+			want[i] = float32(x)
+		}
+		forEachImpl(t, func(t *testing.T) {
+			got, check := guarded(t, p*vocab, 3)
+			Logits(got, F32Vec(h), p, &Matrix{N: vocab, K: c, F32: w}, spec)
+			check()
+			near(t, "logits", got, want, 2e-6)
+		})
+	}
+}
+
 // TestCrossEntropyDifference: dh is the slope of the float64 loss.
 func TestCrossEntropyDifference(t *testing.T) {
 	const p, c, vocab, step = 3, 5, 40, 1e-3
+	spec := LogitSpec{0.7, 1.2}
 	rng := rand.New(rand.NewPCG(2, 2))
 	h, w, ones := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), []float32{1, 1, 1}
 	targets := []int32{7, 0, 39}
 	dh, loss := make([]float32, p*c), make([]float32, p)
-	CrossEntropy(loss, nil, dh, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, targets)
+	CrossEntropy(loss, nil, dh, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, spec, targets)
 	for i := range h {
 		at := func(v float32) float64 {
 			old := h[i]
 			h[i] = v
 			defer func() { h[i] = old }()
-			l, _, _ := lossRef(h, w, targets, ones, c, vocab)
+			l, _, _ := lossRef(h, w, spec, targets, ones, c, vocab)
 			return l[i/c]
 		}
 		up, down := h[i]+step, h[i]-step
@@ -113,7 +157,7 @@ func TestCrossEntropyExtremes(t *testing.T) {
 			head.F32[i] = float32(i)
 		}
 		h, loss, dh := []float32{1e6, float32(math.NaN()), -1e30}, make([]float32, 3), make([]float32, 3)
-		CrossEntropy(loss, nil, dh, F32Vec(h), head, []int32{vocab - 1, 0, 0})
+		CrossEntropy(loss, nil, dh, F32Vec(h), head, LogitSpec{}, []int32{vocab - 1, 0, 0})
 		if loss[0] != 0 || dh[0] != 0 || loss[1] == loss[1] || dh[1] == dh[1] || loss[2] != 0 || dh[2] != 0 {
 			t.Fatalf("loss %v, dh %v", loss, dh)
 		}
@@ -130,12 +174,12 @@ func TestCrossEntropyGolden(t *testing.T) {
 		}
 		loss, lse, dh, dhead := make([]float32, 9), make([]float32, 9), make([]float32, 9*16), make([]float32, 310*16)
 		head := &Matrix{N: 310, K: 16, F32: w}
-		CrossEntropy(loss, lse, dh, F32Vec(h), head, targets)
+		CrossEntropy(loss, lse, dh, F32Vec(h), head, LogitSpec{}, targets)
 		Scale(weight, weight, 0.125)
 		for i := range weight {
 			Scale(dh[i*16:(i+1)*16], dh[i*16:(i+1)*16], weight[i])
 		}
-		HeadGradient(dhead, F32Vec(h), head, targets, lse, weight)
+		HeadGradient(dhead, F32Vec(h), head, LogitSpec{}, targets, lse, weight)
 		near(t, "nll", loss, golden(t, "loss/nll"), 1e-6)
 		near(t, "dh", dh, golden(t, "loss/dh"), 1e-6)
 		near(t, "dhead", dhead, golden(t, "loss/dhead"), 1e-6)

@@ -29,8 +29,8 @@ type Matrix struct {
 	base int // number of the first row, as Decode counts
 }
 
-// rowsOf is the matrix of rows [lo, hi).
-func (w *Matrix) rowsOf(lo, hi int) Matrix {
+// Rows is the matrix of rows [lo, hi), which lie where those of w do.
+func (w *Matrix) Rows(lo, hi int) Matrix {
 	part := *w
 	part.N = hi - lo
 	switch {

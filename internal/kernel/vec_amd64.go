@@ -218,6 +218,46 @@ func vecExpSum(dst, x []float32, s float32) float32 {
 }
 
 //go:noescape
+func vecSoftcapAVX2(dst, x *float32, n int, c float32)
+
+//go:noescape
+func vecSoftcapAVX512(dst, x *float32, n int, c float32)
+
+func vecSoftcap(dst, x []float32, c float32) {
+	n := len(dst)
+	if n == 0 || impl == generic {
+		vecSoftcapGeneric(dst, x, c)
+		return
+	}
+	_ = x[n-1]
+	if impl == avx2 {
+		vecSoftcapAVX2(&dst[0], &x[0], n, c)
+		return
+	}
+	vecSoftcapAVX512(&dst[0], &x[0], n, c)
+}
+
+//go:noescape
+func vecSoftcapBackAVX2(dst, x *float32, n int, c, s float32)
+
+//go:noescape
+func vecSoftcapBackAVX512(dst, x *float32, n int, c, s float32)
+
+func vecSoftcapBack(dst, x []float32, c, s float32) {
+	n := len(dst)
+	if n == 0 || impl == generic {
+		vecSoftcapBackGeneric(dst, x, c, s)
+		return
+	}
+	_ = x[n-1]
+	if impl == avx2 {
+		vecSoftcapBackAVX2(&dst[0], &x[0], n, c, s)
+		return
+	}
+	vecSoftcapBackAVX512(&dst[0], &x[0], n, c, s)
+}
+
+//go:noescape
 func vecNormAVX2(y, x, w *float32, n int, r, off float32)
 
 //go:noescape

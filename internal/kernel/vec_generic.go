@@ -92,6 +92,22 @@ func vecExpSumGeneric(dst, x []float32, s float32) float32 {
 	return float32(sum)
 }
 
+// vecSoftcapGeneric: dst = c·tanh(x/c).
+func vecSoftcapGeneric(dst, x []float32, c float32) {
+	for i, v := range x {
+		dst[i] = c * float32(math.Tanh(float64(v/c)))
+	}
+}
+
+// vecSoftcapBackGeneric: dst = (dst − s)∘(1 − (x/c)²), x being capped: the second factor
+// is the derivative there.
+func vecSoftcapBackGeneric(dst, x []float32, c, s float32) {
+	for i, v := range x {
+		t := v / c
+		dst[i] = (dst[i] - s) * (1 - t*t)
+	}
+}
+
 // vecNormGeneric: y = (x·r)∘(w + off).
 func vecNormGeneric(y, x, w []float32, r, off float32) {
 	for i := range y {

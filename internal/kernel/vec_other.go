@@ -26,6 +26,10 @@ func vecExp(dst, x []float32) { vecExpGeneric(dst, x) }
 
 func vecExpSum(dst, x []float32, s float32) float32 { return vecExpSumGeneric(dst, x, s) }
 
+func vecSoftcap(dst, x []float32, c float32) { vecSoftcapGeneric(dst, x, c) }
+
+func vecSoftcapBack(dst, x []float32, c, s float32) { vecSoftcapBackGeneric(dst, x, c, s) }
+
 func vecNorm(y, x, w []float32, r, off float32) { vecNormGeneric(y, x, w, r, off) }
 
 func vecNormDot(dy, x, w []float32, off float32) float32 { return vecNormDotGeneric(dy, x, w, off) }

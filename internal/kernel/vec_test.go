@@ -136,9 +136,14 @@ func TestVectors(t *testing.T) {
 		{"Exp", 1, func(d []float32, in [][]float32) { Exp(d, in[0]) }, func(_ float64, in []float64) float64 { return math.Exp(in[0]) }},
 		{"mulAxpy", 2, func(d []float32, in [][]float32) { vecMulAxpy(d, in[0], in[1], 0.37) }, func(d float64, in []float64) float64 { return d + 0.37*in[0]*in[1] }},
 		{"subMul", 1, func(d []float32, in [][]float32) { vecSubMul(d, in[0], 0.37) }, func(d float64, in []float64) float64 { return d * (in[0] - 0.37) }},
+		{"softcap", 1, func(d []float32, in [][]float32) { vecSoftcap(d, in[0], 1.5) }, func(_ float64, in []float64) float64 { return 1.5 * math.Tanh(in[0]/1.5) }},
+		{"softcapBack", 1, func(d []float32, in [][]float32) { vecSoftcapBack(d, in[0], 1.5, 0.37) }, func(d float64, in []float64) float64 { return (d - 0.37) * (1 - in[0]/1.5*in[0]/1.5) }},
 		{"norm", 2, func(d []float32, in [][]float32) { vecNorm(d, in[0], in[1], 0.7, 1) }, func(_ float64, in []float64) float64 { return in[0] * 0.7 * (in[1] + 1) }},
 		{"normBack", 3, func(d []float32, in [][]float32) { vecNormBack(d, in[0], in[1], in[2], 0.7, 0.3, 1) }, func(_ float64, in []float64) float64 { return norm(in) }},
 		{"normBackAdd", 3, func(d []float32, in [][]float32) { vecNormBackAdd(d, in[0], in[1], in[2], 0.7, 0.3, 1) }, func(d float64, in []float64) float64 { return d + norm(in) }},
+		{"GeGLU", 2, func(d []float32, in [][]float32) { GLU(GELUTanh, F32Vec(d), F32Vec(in[0]), F32Vec(in[1])) }, func(_ float64, in []float64) float64 {
+			return in[0] / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(in[0]+0.044715*in[0]*in[0]*in[0]))) * in[1]
+		}},
 		{"SwiGLU", 2, func(d []float32, in [][]float32) { GLU(SiLU, F32Vec(d), F32Vec(in[0]), F32Vec(in[1])) }, func(_ float64, in []float64) float64 { return in[0] * sigmoid(in[0]) * in[1] }},
 	}
 	forEachImpl(t, func(t *testing.T) {
@@ -146,7 +151,7 @@ func TestVectors(t *testing.T) {
 		for _, n := range lengths() {
 			for _, o := range ops {
 				for _, inPlace := range []bool{false, true} {
-					if inPlace && (o.name == "normBack" || o.name == "normBackAdd" || o.name == "AddScaled" || o.name == "mulAxpy" || o.name == "subMul") {
+					if inPlace && (o.name == "normBack" || o.name == "normBackAdd" || o.name == "AddScaled" || o.name == "mulAxpy" || o.name == "subMul" || o.name == "softcapBack") {
 						continue
 					}
 					dst, check := guarded(t, n, n%5)
@@ -254,6 +259,33 @@ func TestExp(t *testing.T) {
 	})
 }
 
+// TestSoftcap compares with float64 over the whole range, to 4 ulp, and at the special values.
+func TestSoftcap(t *testing.T) {
+	inf := float32(math.Inf(1))
+	const c = 50
+	var x []float32
+	for v := -12.0 * c; v < 12*c; v += 0.0037 {
+		x = append(x, float32(v))
+	}
+	for e := -120; e < 120; e++ {
+		x = append(x, float32(math.Ldexp(1.3, e)), float32(-math.Ldexp(1.7, e)))
+	}
+	x = append(x, 0, inf, -inf, math.MaxFloat32, -math.MaxFloat32, float32(math.NaN()))
+	forEachImpl(t, func(t *testing.T) {
+		y := make([]float32, len(x))
+		vecSoftcap(y, x, c)
+		worst := int64(0)
+		for i, v := range x {
+			want := float32(c * math.Tanh(float64(v)/c))
+			d := ulps(y[i], want)
+			if worst = max(worst, d); d > 4 {
+				t.Fatalf("softcap of %v = %v, want %v (%d ulp)", v, y[i], want, d)
+			}
+		}
+		t.Logf("worst error %d ulp", worst)
+	})
+}
+
 // TestNaN: whatever is not a number reaches the output, wherever it stands.
 func TestNaN(t *testing.T) {
 	nan := float32(math.NaN())
@@ -337,7 +369,7 @@ func steadyOps() []struct {
 	table := &Matrix{N: 40, K: c, F32: randoms(rng, 40*c, 1)}
 	dtable := make([]float32, 40*c)
 	cos, sin := randoms(rng, 40*16, 1), randoms(rng, 40*16, 1)
-	spec := AttentionSpec{Heads: 10, KVHeads: 5, HeadDim: 32, Scale: 0.2}
+	spec := AttentionSpec{Heads: 10, KVHeads: 5, HeadDim: 32, Scale: 0.2, Window: 70, Softcap: 3}
 	seq := []int32{0, 101, 150}
 	lse := make([]float32, rows*spec.Heads)
 	k, v := randoms(rng, rows*c/2, 1), randoms(rng, rows*c/2, 1)
@@ -396,8 +428,8 @@ func steadyOps() []struct {
 		}},
 		{"CrossEntropy", func() []float32 {
 			clear(dtable)
-			CrossEntropy(loss, lse[:rows], dh, F32Vec(x), table, ids)
-			HeadGradient(dtable, F32Vec(x), table, ids, lse[:rows], loss)
+			CrossEntropy(loss, lse[:rows], dh, F32Vec(x), table, LogitSpec{0.5, 4}, ids)
+			HeadGradient(dtable, F32Vec(x), table, LogitSpec{0.5, 4}, ids, lse[:rows], loss)
 			return join(loss, lse[:rows], dh, dtable)
 		}},
 		{"AdamW", func() []float32 {
@@ -463,7 +495,7 @@ func TestVecGenerated(t *testing.T) {
 	if out, err := exec.Command("go", "run", "./_asm/vec", dir).CombinedOutput(); err != nil {
 		t.Fatalf("go run ./_asm/vec: %v\n%s", err, out)
 	}
-	for _, name := range []string{"vec_amd64.s", "vec_amd64.go", "vec_other.go"} {
+	for _, name := range []string{"vec_amd64.s", "fit_amd64.s", "vec_amd64.go", "vec_other.go"} {
 		want, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

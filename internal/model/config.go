@@ -1,12 +1,9 @@
 package model
 
 import (
-	"bytes"
 	"fmt"
 	"math"
-	"slices"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -24,25 +21,30 @@ type Config struct {
 	RMSEps        float64
 	Act           Activation
 	Tied          bool // the head shares the embedding table
-	AttentionBias bool
+	AttentionBias bool // of all four products; a bias that a family always has is not said here
 	MLPBias       bool
 	RopeTheta     float64
 	RopeScaling   *RopeScaling // nil: none
+	RotaryDim     int          // features of a head that rotate, the first ones; 0: all
 	DType         string       // number type the weights were published in: "float32", "bfloat16", "float16"
 	BOS, PAD      int          // token ids, −1 where there is none
 	EOS           []int        // ids that end a sequence
 
-	table *RopeTable                // made once, see rope
-	keys  map[string]jsontext.Value // keys of a config.json this package does not interpret
-}
+	Window         int     // keys that a sliding layer sees, its own position included; 0: no layer slides
+	Sliding        []bool  // (Layers) which layers slide where Window is set; nil: all
+	LocalTheta     float64 // Gemma 3: RopeTheta of sliding layers, which no scaling touches
+	NoRope         []bool  // (Layers) layers without rotary positions; nil: none
+	QueryScalar    float64 // Gemma: scores are divided by its root; 0: by that of HeadDim
+	AttnSoftcap    float64 // scores s become c·tanh(s/c); 0: they stay
+	FinalSoftcap   float64 // the same for logits
+	EmbeddingScale float64 // Granite: factor of embeddings; 0: none. Likewise the next three.
+	AttentionScale float64 // factor of scores, in place of the root
+	ResidualScale  float64 // factor of what is added to the residual stream
+	LogitsDivisor  float64 // logits are divided by it
 
-// RopeScaling is a change to the rotary frequencies.
-type RopeScaling struct {
-	Type            string // "linear" or "llama3"
-	Factor          float64
-	LowFreqFactor   float64 // llama3
-	HighFreqFactor  float64 // llama3
-	OriginalContext int     // llama3
+	prefixed bool // stored inside a model of several parts, see FolderNames
+	tables   [2]*RopeTable
+	keys     map[string]jsontext.Value // keys of a config.json this package does not interpret
 }
 
 // Limits on what a configuration may claim, far above any model there is: they keep products of
@@ -82,30 +84,32 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("model: configuration: rms_norm_eps is %v, not a small positive number", c.RMSEps)
 	case !(c.RopeTheta > 1) || math.IsInf(c.RopeTheta, 0):
 		return fmt.Errorf("model: configuration: rope_theta is %v, not a number above 1", c.RopeTheta)
-	case c.Act != SiLU:
-		return fmt.Errorf("model: configuration: hidden_act %q: %w (this version knows silu)", c.Act, ErrUnsupported)
+	case c.Act != SiLU && c.Act != GELUTanh:
+		return fmt.Errorf("model: configuration: activation %q: %w (this version knows %s and %s)", c.Act, ErrUnsupported, SiLU, GELUTanh)
+	case c.RotaryDim != 0 && (c.RotaryDim < 2 || c.RotaryDim >= c.HeadDim || c.RotaryDim%2 != 0):
+		return fmt.Errorf("model: configuration: partial_rotary_factor makes %d of %d features rotate, not an even number of them", c.RotaryDim, c.HeadDim)
+	case c.Window < 0 || c.Window > 1<<30:
+		return fmt.Errorf("model: configuration: sliding_window is %d, not between 1 and %d", c.Window, 1<<30)
+	case c.Sliding != nil && len(c.Sliding) != c.Layers:
+		return fmt.Errorf("model: configuration: layer_types lists %d layers of %d", len(c.Sliding), c.Layers)
+	case c.NoRope != nil && len(c.NoRope) != c.Layers:
+		return fmt.Errorf("model: configuration: no_rope_layers lists %d layers of %d", len(c.NoRope), c.Layers)
+	case c.LocalTheta != 0 && (!(c.LocalTheta > 1) || math.IsInf(c.LocalTheta, 0)):
+		return fmt.Errorf("model: configuration: the rope_theta of sliding layers is %v, not a number above 1", c.LocalTheta)
 	}
-	return c.RopeScaling.validate()
-}
-
-func (s *RopeScaling) validate() error {
-	if s == nil {
-		return nil
-	}
-	switch s.Type {
-	case "linear":
-		if !(s.Factor > 0) || math.IsInf(s.Factor, 0) {
-			return fmt.Errorf("model: configuration: rope scaling factor %v is not a positive number", s.Factor)
+	for _, f := range []struct {
+		key string
+		v   float64
+	}{
+		{"query_pre_attn_scalar", c.QueryScalar}, {"attn_logit_softcapping", c.AttnSoftcap}, {"final_logit_softcapping", c.FinalSoftcap},
+		{"embedding_multiplier", c.EmbeddingScale}, {"attention_multiplier", c.AttentionScale}, {"residual_multiplier", c.ResidualScale},
+		{"logits_scaling", c.LogitsDivisor},
+	} {
+		if !(f.v >= 0) || f.v > 1e9 || f.v != 0 && f.v < 1e-9 {
+			return fmt.Errorf("model: configuration: %s is %v, not a positive number", f.key, f.v)
 		}
-	case "llama3":
-		if !(s.Factor > 0) || !(s.LowFreqFactor > 0) || !(s.HighFreqFactor > s.LowFreqFactor) || s.OriginalContext < 1 {
-			return fmt.Errorf("model: configuration: llama3 rope scaling: factor %v, low %v, high %v, original context %d do not make a scale",
-				s.Factor, s.LowFreqFactor, s.HighFreqFactor, s.OriginalContext)
-		}
-	default:
-		return fmt.Errorf("model: configuration: rope scaling type %q: %w (this version knows linear and llama3)", s.Type, ErrUnsupported)
 	}
-	return nil
+	return c.RopeScaling.validate(c.rotary())
 }
 
 // Parameters returns the number of values in the model's weights, a shared table counted once.
@@ -121,204 +125,68 @@ func (c *Config) Parameters() (int64, error) {
 	return n, nil
 }
 
-func (c *Config) embedding() Linear {
-	return Linear{Module: "model.embed_tokens", In: c.Vocab, Out: c.Hidden}
+// window returns the number of keys that layer i sees, 0 where it sees all.
+func (c *Config) window(i int) int {
+	if c.slides(i) {
+		return c.Window
+	}
+	return 0
 }
 
-func (c *Config) head() Linear {
-	p := Linear{Module: "lm_head", In: c.Hidden, Out: c.Vocab}
-	if c.Tied {
-		p.Tied = "model.embed_tokens"
-	}
-	return p
+func (c *Config) slides(i int) bool {
+	return c.Window > 0 && (c.Sliding == nil || c.Sliding[i])
 }
 
-func (c *Config) attentionScale() float64 { return 1 / math.Sqrt(float64(c.HeadDim)) }
-
-// hfRope is rope_scaling of transformers 4 and rope_parameters of transformers 5.
-type hfRope struct {
-	Theta           *float64 `json:"rope_theta,omitzero"`
-	Type            string   `json:"rope_type,omitzero"`
-	OldType         string   `json:"type,omitzero"`
-	Factor          float64  `json:"factor,omitzero"`
-	LowFreqFactor   float64  `json:"low_freq_factor,omitzero"`
-	HighFreqFactor  float64  `json:"high_freq_factor,omitzero"`
-	OriginalContext int      `json:"original_max_position_embeddings,omitzero"`
-}
-
-// hfConfig is config.json as far as it is interpreted.
-type hfConfig struct {
-	Architectures  []string       `json:"architectures,omitzero"`
-	ModelType      string         `json:"model_type"`
-	Hidden         int            `json:"hidden_size"`
-	Intermediate   int            `json:"intermediate_size"`
-	Layers         int            `json:"num_hidden_layers"`
-	Heads          int            `json:"num_attention_heads"`
-	KVHeads        *int           `json:"num_key_value_heads,omitzero"`
-	HeadDim        *int           `json:"head_dim,omitzero"`
-	Vocab          int            `json:"vocab_size"`
-	Context        int            `json:"max_position_embeddings"`
-	RMSEps         *float64       `json:"rms_norm_eps,omitzero"`
-	Act            string         `json:"hidden_act,omitzero"`
-	Tied           *bool          `json:"tie_word_embeddings,omitzero"`
-	AttentionBias  bool           `json:"attention_bias"`
-	MLPBias        bool           `json:"mlp_bias"`
-	RopeTheta      *float64       `json:"rope_theta,omitzero"`
-	RopeScaling    *hfRope        `json:"rope_scaling,omitzero"`
-	RopeParameters *hfRope        `json:"rope_parameters,omitzero"`
-	DType          string         `json:"dtype,omitzero"`
-	TorchDType     string         `json:"torch_dtype,omitzero"`
-	BOS            *int           `json:"bos_token_id,omitzero"`
-	PAD            *int           `json:"pad_token_id,omitzero"`
-	EOS            jsontext.Value `json:"eos_token_id,omitzero"`
-
-	Unknown jsontext.Value `json:",embed"`
-}
-
-// ParseConfig reads a Hugging Face config.json, in the form of transformers 4 (rope_theta,
-// rope_scaling, torch_dtype) or 5 (rope_parameters, dtype). Absent keys take the defaults of
-// transformers' LlamaConfig.
-func ParseConfig(data []byte) (*Config, error) {
-	var h hfConfig
-	if err := json.Unmarshal(data, &h); err != nil {
-		return nil, fmt.Errorf("model: reading configuration: %w", err)
+// setSliding says which layers slide, in the one way there is for each answer.
+func (c *Config) setSliding(window int, slides func(i int) bool) {
+	c.Window, c.Sliding = window, nil
+	if window == 0 || c.Layers < 1 || c.Layers > maxLayers {
+		return
 	}
-	if _, err := Lookup(h.ModelType); err != nil {
-		return nil, err
-	}
-	c := &Config{
-		Arch: h.ModelType, Hidden: h.Hidden, Intermediate: h.Intermediate, Layers: h.Layers, Heads: h.Heads,
-		KVHeads: or(h.KVHeads, h.Heads), Vocab: h.Vocab, Context: h.Context, RMSEps: or(h.RMSEps, 1e-6),
-		Act: Activation(h.Act), Tied: or(h.Tied, false), AttentionBias: h.AttentionBias, MLPBias: h.MLPBias,
-		RopeTheta: or(h.RopeTheta, 10000), DType: h.DType, BOS: or(h.BOS, -1), PAD: or(h.PAD, -1),
-	}
-	if c.Act == "" {
-		c.Act = SiLU
-	}
-	if c.DType == "" {
-		c.DType = h.TorchDType
-	}
-	if c.Context == 0 {
-		c.Context = 2048
-	}
-	if h.HeadDim != nil {
-		c.HeadDim = *h.HeadDim
-	} else if h.Heads > 0 {
-		c.HeadDim = h.Hidden / h.Heads
-	}
-	for _, r := range []*hfRope{h.RopeScaling, h.RopeParameters} {
-		if r == nil {
-			continue
-		}
-		c.RopeTheta = or(r.Theta, c.RopeTheta)
-		c.RopeScaling = r.scaling()
-	}
-	var err error
-	if c.EOS, err = parseIDs(h.EOS); err != nil {
-		return nil, err
-	}
-	if h.Unknown != nil {
-		if err := json.Unmarshal(h.Unknown, &c.keys); err != nil {
-			return nil, fmt.Errorf("model: reading configuration: %w", err)
+	list, n := make([]bool, c.Layers), 0
+	for i := range list {
+		if list[i] = slides(i); list[i] {
+			n++
 		}
 	}
-	return c, c.Validate()
-}
-
-func (r *hfRope) scaling() *RopeScaling {
-	t := r.Type
-	if t == "" {
-		t = r.OldType
-	}
-	if t == "" || t == "default" {
-		return nil
-	}
-	return &RopeScaling{t, r.Factor, r.LowFreqFactor, r.HighFreqFactor, r.OriginalContext}
-}
-
-// parseIDs reads eos_token_id: a number, a list of numbers, or null.
-func parseIDs(v jsontext.Value) ([]int, error) {
-	if v == nil || v.Kind() == 'n' {
-		return nil, nil
-	}
-	if v.Kind() != '[' {
-		v = slices.Concat(jsontext.Value("["), v, jsontext.Value("]"))
-	}
-	var ids []int
-	if err := json.Unmarshal(v, &ids); err != nil {
-		return nil, fmt.Errorf("model: reading configuration: eos_token_id: %w", err)
-	}
-	return ids, nil
-}
-
-func or[T any](p *T, otherwise T) T {
-	if p != nil {
-		return *p
-	}
-	return otherwise
-}
-
-// JSON writes a config.json that transformers 4 and 5 both read: the keys of either form stand
-// side by side. Keys that ParseConfig did not interpret are kept, except a quantization_config,
-// which describes bytes and not the model: whoever writes the bytes sets it in extra.
-func (c *Config) JSON(extra map[string]any) ([]byte, error) {
-	h := map[string]any{
-		"architectures": []string{c.architecture().Class}, "model_type": c.Arch,
-		"hidden_size": c.Hidden, "intermediate_size": c.Intermediate, "num_hidden_layers": c.Layers,
-		"num_attention_heads": c.Heads, "num_key_value_heads": c.KVHeads, "head_dim": c.HeadDim,
-		"vocab_size": c.Vocab, "max_position_embeddings": c.Context, "rms_norm_eps": c.RMSEps,
-		"hidden_act": string(c.Act), "tie_word_embeddings": c.Tied,
-		"attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias, "rope_theta": c.RopeTheta,
-		"rope_parameters": c.ropeParameters(), "rope_scaling": nil,
-	}
-	if c.RopeScaling != nil {
-		h["rope_scaling"] = c.ropeParameters()
-	}
-	if c.DType != "" {
-		h["dtype"], h["torch_dtype"] = c.DType, c.DType
-	}
-	for key, id := range map[string]int{"bos_token_id": c.BOS, "pad_token_id": c.PAD} {
-		if id >= 0 {
-			h[key] = id
-		} else {
-			h[key] = nil
-		}
-	}
-	switch len(c.EOS) {
+	switch n {
 	case 0:
-		h["eos_token_id"] = nil
-	case 1:
-		h["eos_token_id"] = c.EOS[0]
+		c.Window = 0
+	case c.Layers:
 	default:
-		h["eos_token_id"] = c.EOS
+		c.Sliding = list
 	}
-	for k, v := range c.keys {
-		if _, known := h[k]; !known && k != "quantization_config" {
-			h[k] = v
-		}
-	}
-	for k, v := range extra {
-		h[k] = v
-	}
-	var b bytes.Buffer
-	if err := json.MarshalWrite(&b, h, jsontext.WithIndent("  "), json.Deterministic(true)); err != nil {
-		return nil, fmt.Errorf("model: writing configuration: %w", err)
-	}
-	b.WriteByte('\n')
-	return b.Bytes(), nil
 }
 
-// Key returns a key of the config.json that this package does not interpret, as JSON, or nil.
-func (c *Config) Key(name string) []byte { return c.keys[name] }
-
-func (c *Config) ropeParameters() map[string]any {
-	m := map[string]any{"rope_theta": c.RopeTheta, "rope_type": "default"}
-	if s := c.RopeScaling; s != nil {
-		m["rope_type"], m["factor"] = s.Type, s.Factor
-		if s.Type == "llama3" {
-			m["low_freq_factor"], m["high_freq_factor"] = s.LowFreqFactor, s.HighFreqFactor
-			m["original_max_position_embeddings"] = s.OriginalContext
-		}
+// rotary returns the number of features of a head that rotate.
+func (c *Config) rotary() int {
+	if c.RotaryDim != 0 {
+		return c.RotaryDim
 	}
-	return m
+	return c.HeadDim
+}
+
+// rope returns the table of layer i.
+func (c *Config) rope(i int) *RopeTable {
+	if c.LocalTheta != 0 && c.slides(i) {
+		if c.tables[1] == nil {
+			c.tables[1] = newRopeTable(c.rotary(), c.LocalTheta, nil)
+		}
+		return c.tables[1]
+	}
+	if c.tables[0] == nil {
+		c.tables[0] = newRopeTable(c.rotary(), c.RopeTheta, c.RopeScaling)
+	}
+	return c.tables[0]
+}
+
+// attentionScale returns what multiplies q·k.
+func (c *Config) attentionScale() float64 {
+	switch {
+	case c.AttentionScale != 0:
+		return c.AttentionScale
+	case c.QueryScalar != 0:
+		return 1 / math.Sqrt(c.QueryScalar)
+	}
+	return 1 / math.Sqrt(float64(c.HeadDim))
 }

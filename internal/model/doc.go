@@ -11,8 +11,13 @@
 // names: it emits nodes). A new architecture is therefore loadable, trainable and exportable at once,
 // and training and export cannot drift apart.
 //
-// Parameters carry their Hugging Face names everywhere. The GGUF names and the row order that GGUF
-// wants are data of the architecture ([Arch.GGUFName], [Arch.RowHeads]).
+// Parameters carry their Hugging Face names everywhere. The GGUF names, the row order that GGUF wants
+// and what it adds to gains are data of the architecture ([Config.GGUFName], [Config.RowHeads],
+// [Config.Offset]); so are the defaults of a config.json's absent keys, those of transformers.
+//
+// A key that changes the computation is honoured or refused by name. Where llama.cpp would compute
+// something else from a GGUF file than transformers from a folder, the file is not written
+// ([Config.CheckGGUF]), but for a window that llama.cpp leaves out: up to its length both agree.
 //
 // # Caveats
 //

@@ -2,19 +2,30 @@ package model
 
 import (
 	"fmt"
-	"math"
+	"strings"
 )
 
-// Key is one GGUF metadata entry. Value is a uint32, float32, bool or string.
+// Key is one GGUF metadata entry. Value is a uint32, float32, bool, string or []bool.
 type Key struct {
 	Name  string
 	Value any
 }
 
+// Keys behind the name of the architecture that several families use.
+const (
+	slidingWindow  = ".attention.sliding_window"
+	slidingPattern = ".attention.sliding_window_pattern"
+	attnSoftcap    = ".attn_logit_softcapping"
+	finalSoftcap   = ".final_logit_softcapping"
+	localTheta     = ".rope.freq_base_swa"
+	ropeScaling    = ".rope.scaling."
+)
+
 // GGUFKeys returns the metadata that describes the shape, general.architecture first, with the
 // types llama.cpp insists on.
 func (c *Config) GGUFKeys() []Key {
-	a := c.architecture().GGUF
+	arch := c.architecture()
+	a := arch.GGUF
 	keys := []Key{
 		{"general.architecture", a},
 		{a + ".block_count", uint32(c.Layers)},
@@ -27,148 +38,115 @@ func (c *Config) GGUFKeys() []Key {
 		{a + ".attention.value_length", uint32(c.HeadDim)},
 		{a + ".attention.layer_norm_rms_epsilon", float32(c.RMSEps)},
 		{a + ".rope.freq_base", float32(c.RopeTheta)},
-		{a + ".rope.dimension_count", uint32(c.HeadDim)},
+		{a + ".rope.dimension_count", uint32(c.rotary())},
 		{a + ".vocab_size", uint32(c.Vocab)},
 	}
-	if s := c.RopeScaling; s != nil && s.Type == "linear" {
-		keys = append(keys, Key{a + ".rope.scaling.type", "linear"}, Key{a + ".rope.scaling.factor", float32(s.Factor)})
+	add := func(name string, v any) { keys = append(keys, Key{a + name, v}) }
+	for _, k := range c.scalingKeys() {
+		add(ropeScaling+k.Name, k.Value)
+	}
+	if c.LocalTheta != 0 {
+		add(localTheta, float32(c.LocalTheta))
+	}
+	if c.Window > 0 {
+		add(slidingWindow, uint32(c.Window))
+		if list, regular := c.pattern(arch.period); !regular {
+			add(slidingPattern, list)
+		}
+	}
+	if c.AttnSoftcap != 0 {
+		add(attnSoftcap, float32(c.AttnSoftcap))
+	}
+	if c.FinalSoftcap != 0 {
+		add(finalSoftcap, float32(c.FinalSoftcap))
+	}
+	if arch.writeGGUF != nil {
+		for _, k := range arch.writeGGUF(c) {
+			add(k.Name, k.Value)
+		}
 	}
 	return keys
 }
 
-// GGUFSource is what FromGGUF asks of a file.
-type GGUFSource interface {
-	// Uint32, Float32 and String return the value of a key, and false where the key is absent. A key
-	// of another type is an error.
-	Uint32(key string) (uint32, bool, error)
-	Float32(key string) (float32, bool, error)
-	String(key string) (string, bool, error)
-	// HasTensor reports whether the file holds a tensor.
-	HasTensor(name string) bool
+// pattern lists the layers that slide and reports whether they follow llama.cpp's rule.
+func (c *Config) pattern(period int) (list []bool, regular bool) {
+	list, regular = make([]bool, c.Layers), true
+	for i := range list {
+		list[i] = c.slides(i)
+		regular = regular && list[i] == slidesByRule(i, period)
+	}
+	return list, regular
 }
 
-// FromGGUF reads a configuration from GGUF metadata. The vocabulary's size is the caller's to give
-// (the rows of token_embd), and so are divisors, the rope_freqs.weight tensor or nil. Biases and a
-// tied head show in the tensors that are there.
-func FromGGUF(src GGUFSource, vocab int, divisors []float32) (*Config, error) {
-	r := ggufReader{src: src}
-	name := r.str("general.architecture", "")
-	if r.err != nil {
-		return nil, r.err
+func slidesByRule(i, period int) bool { return period == 0 || i%period < period-1 }
+
+func (c *Config) scalingKeys() []Key {
+	s := c.RopeScaling
+	if s == nil {
+		return nil
 	}
-	a, err := lookupGGUF(name)
-	if err != nil {
-		return nil, err
-	}
-	p := name + "."
-	c := &Config{
-		Arch: a.ModelType, Vocab: vocab, Act: SiLU, BOS: -1, PAD: -1,
-		Layers: r.count(p+"block_count", 0), Context: r.count(p+"context_length", 0),
-		Hidden: r.count(p+"embedding_length", 0), Intermediate: r.count(p+"feed_forward_length", 0),
-		Heads: r.count(p+"attention.head_count", 0), RMSEps: r.float(p+"attention.layer_norm_rms_epsilon", 0),
-		RopeTheta: r.float(p+"rope.freq_base", 10000), Tied: !src.HasTensor("output.weight"),
-		AttentionBias: src.HasTensor("blk.0.attn_q.bias"), MLPBias: src.HasTensor("blk.0.ffn_up.bias"),
-	}
-	c.KVHeads = r.count(p+"attention.head_count_kv", c.Heads)
-	head := 0
-	if c.Heads > 0 {
-		head = c.Hidden / c.Heads
-	}
-	c.HeadDim = r.count(p+"attention.key_length", head)
-	if v := r.count(p+"attention.value_length", c.HeadDim); r.err == nil && v != c.HeadDim {
-		return nil, fmt.Errorf("model: reading GGUF metadata: keys of %d and values of %d features a head: %w", c.HeadDim, v, ErrUnsupported)
-	}
-	if rot := r.count(p+"rope.dimension_count", c.HeadDim); r.err == nil && rot != c.HeadDim {
-		return nil, fmt.Errorf("model: reading GGUF metadata: %srope.dimension_count is %d where the head has %d features: %w", p, rot, c.HeadDim, ErrUnsupported)
-	}
-	switch kind := r.str(p+"rope.scaling.type", "none"); kind {
-	case "none":
+	switch s.Type {
 	case "linear":
-		if f := r.float(p+"rope.scaling.factor", 1); f != 1 {
-			c.RopeScaling = &RopeScaling{Type: "linear", Factor: f}
+		return []Key{{"type", "linear"}, {"factor", float32(s.Factor)}}
+	case "yarn":
+		keys := []Key{{"type", "yarn"}, {"factor", float32(s.Factor)}, {"original_context_length", uint32(s.OriginalContext)}}
+		if s.BetaFast != 32 || s.BetaSlow != 1 {
+			keys = append(keys, Key{"yarn_beta_fast", float32(s.BetaFast)}, Key{"yarn_beta_slow", float32(s.BetaSlow)})
 		}
-	default:
-		return nil, fmt.Errorf("model: reading GGUF metadata: %srope.scaling.type %q: %w", p, kind, ErrUnsupported)
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	if divisors != nil {
-		if c.RopeScaling, err = scalingFromDivisors(c, divisors); err != nil {
-			return nil, err
+		if own := yarnFactor(s.Factor, 1); s.AttentionFactor != own { // llama.cpp multiplies its own by the first
+			keys = append(keys, Key{"attn_factor", float32(s.AttentionFactor / own)}, Key{"yarn_attn_factor", float32(s.AttentionFactor)})
 		}
+		return keys
+	case "longrope":
+		return []Key{{"type", "longrope"}, {"original_context_length", uint32(s.OriginalContext)}, {"attn_factor", float32(s.AttentionFactor)}}
 	}
-	return c, c.Validate()
+	return nil // llama3 is a tensor
 }
 
-// ggufReader keeps the first error, so that a configuration reads as a list of keys.
-type ggufReader struct {
-	src GGUFSource
-	err error
+// CheckGGUF reports what of the model llama.cpp would not load, or compute otherwise, from a GGUF
+// file, naming the Hugging Face key. A window that it leaves out is not among it: see mistral.go.
+func (c *Config) CheckGGUF() error {
+	a := c.architecture()
+	reason := c.llamaCppLacks(a)
+	if reason == "" && a.ggufReason != nil {
+		reason = a.ggufReason(c)
+	}
+	if reason == "" {
+		return nil
+	}
+	return fmt.Errorf("model: writing GGUF metadata: %s: %w by llama.cpp for architecture %s; write a folder instead (-o a name without .gguf)", reason, ErrUnsupported, a.GGUF)
 }
 
-func (r *ggufReader) count(key string, otherwise int) int {
-	v, ok, err := r.src.Uint32(key)
-	if err != nil && r.err == nil {
-		r.err = err
+func (c *Config) llamaCppLacks(a *Arch) string {
+	own := SiLU
+	if a.has("hidden_activation") {
+		own = GELUTanh
 	}
-	if !ok {
-		return otherwise
+	l := a.llamaCpp
+	switch {
+	case c.Act != own:
+		return fmt.Sprintf("activation %s in place of %s", c.Act, own)
+	case c.AttentionBias && !l.outputBias:
+		return "attention_bias, which gives o_proj a bias"
+	case c.MLPBias && !l.outputBias:
+		return "mlp_bias"
+	case l.square && c.Heads*c.HeadDim != c.Hidden:
+		return fmt.Sprintf("%d heads of %d features where hidden_size is %d", c.Heads, c.HeadDim, c.Hidden)
+	case l.head == "own" && c.Tied:
+		return "tie_word_embeddings"
+	case l.head == "tied" && !c.Tied:
+		return "tie_word_embeddings of false"
 	}
-	return int(v)
-}
-
-func (r *ggufReader) float(key string, otherwise float64) float64 {
-	v, ok, err := r.src.Float32(key)
-	if err != nil && r.err == nil {
-		r.err = err
+	s := c.RopeScaling
+	if s == nil {
+		return ""
 	}
-	if !ok {
-		return otherwise
+	switch {
+	case s.Type == "yarn" && (s.BetaFast != 32 || s.BetaSlow != 1 || s.Untruncated):
+		return fmt.Sprintf("yarn rope scaling with beta_fast %v, beta_slow %v, truncate %t in place of 32, 1, true", s.BetaFast, s.BetaSlow, !s.Untruncated)
+	case s.Type == "yarn" && c.LocalTheta != 0,
+		s.Type != "yarn" && s.Type != "linear" && !strings.Contains(l.scalings, s.Type):
+		return s.Type + " rope scaling"
 	}
-	return shortest(v)
-}
-
-func (r *ggufReader) str(key, otherwise string) string {
-	v, ok, err := r.src.String(key)
-	if err != nil && r.err == nil {
-		r.err = err
-	}
-	if !ok {
-		return otherwise
-	}
-	return v
-}
-
-// scalingFromDivisors finds the llama3 parameters behind a rope_freqs.weight: a GGUF file keeps only
-// the result. Several sets of parameters make the same divisors; the one with the published bounds
-// (1 and 4) is preferred.
-func scalingFromDivisors(c *Config, divisors []float32) (*RopeScaling, error) {
-	if len(divisors) != c.HeadDim/2 {
-		return nil, fmt.Errorf("model: reading GGUF metadata: rope_freqs.weight has %d values where a head of %d features needs %d", len(divisors), c.HeadDim, c.HeadDim/2)
-	}
-	factor := float32(0)
-	for _, d := range divisors {
-		factor = max(factor, d)
-	}
-	for _, bounds := range [][2]float64{{1, 4}, {1, 2}, {1, 8}, {2, 4}, {2, 8}} {
-		for original := 32; original <= 1<<20; original *= 2 {
-			s := &RopeScaling{"llama3", shortest(factor), bounds[0], bounds[1], original}
-			probe := *c
-			probe.RopeScaling = s
-			if s.validate() == nil && near(probe.RopeDivisors(), divisors) {
-				return s, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("model: reading GGUF metadata: rope_freqs.weight is no llama3 scaling this version recognises: %w", ErrUnsupported)
-}
-
-func near(a, b []float32) bool {
-	for i := range a {
-		if d := math.Abs(float64(a[i]) - float64(b[i])); !(d <= 1e-5*math.Abs(float64(a[i]))) {
-			return false
-		}
-	}
-	return true
+	return ""
 }

@@ -83,7 +83,9 @@ func (v *inventory) RMSNorm(p Norm, x int) int {
 	return x
 }
 
-func (v *inventory) Head(p Linear, _ int) int               { return v.product(p, KindHead) }
+func (v *inventory) Split(_ int, widths ...int) []int       { return widths }
+func (v *inventory) Scale(_ float64, x int) int             { return x }
+func (v *inventory) Head(p Head, _ int) int                 { return v.product(p.Linear, KindHead) }
 func (v *inventory) Block(_ int, x int) int                 { return x }
 func (v *inventory) Rope(_ Rope, x int) int                 { return x }
 func (v *inventory) Attention(_ Attention, q, _, _ int) int { return q }

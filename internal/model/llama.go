@@ -2,51 +2,41 @@ package model
 
 import "fmt"
 
-// The llama family (Touvron et al. 2023): Llama 1–3, SmolLM, SmolLM2, TinyLlama and Mistral's
-// layout without a window. RMSNorm before each part, rotary positions, grouped-query attention and
-// a SiLU-gated unit.
+// The llama family (Touvron et al. 2023): Llama 1–3, SmolLM, SmolLM2, TinyLlama. RMSNorm before each
+// part, rotary positions, grouped-query attention and a SiLU-gated unit.
 func init() {
 	register(&Arch{
 		ModelType: "llama",
 		Class:     "LlamaForCausalLM",
 		GGUF:      "llama",
-		names:     map[string]string{"post_attention_layernorm": "ffn_norm"},
-		// ggml rotates neighbouring features for this family, Hugging Face halves: the rows of q and
-		// k stand in another order in a GGUF file.
-		rowHeads: func(c *Config, name string) int {
-			switch moduleOf(name) {
-			case "self_attn.q_proj":
-				return c.Heads
-			case "self_attn.k_proj":
-				return c.KVHeads
+		defaults: `{"vocab_size":32000,"hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":32,"num_attention_heads":32,
+"num_key_value_heads":null,"head_dim":null,"hidden_act":"silu","max_position_embeddings":2048,"rms_norm_eps":1e-6,"bos_token_id":1,
+"eos_token_id":2,"tie_word_embeddings":false,"rope_theta":10000,"attention_bias":false,"mlp_bias":false}`,
+		names:    preNorm,
+		pairs:    true,
+		llamaCpp: limits{outputBias: true, scalings: "llama3 longrope"},
+		// Mistral shares general.architecture with this family; a window shows which it is.
+		readGGUF: func(c *Config, r *ggufReader) {
+			if r.count("llama"+slidingWindow, 0) == 0 {
+				return
 			}
-			return 0
+			c.Arch = "mistral"
+			err := r.window(archs["mistral"], c, "llama")
+			if err == nil && (c.AttentionBias || c.MLPBias) {
+				err = fmt.Errorf("model: reading GGUF metadata: llama%s together with biases: %w", slidingWindow, ErrUnsupported)
+			}
+			if r.err == nil {
+				r.err = err
+			}
 		},
 	})
 }
 
 func llamaForward[V any](c *Config, o Ops[V], tokens V) V {
-	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	x := o.Embed(c.embedding(), tokens)
-	for i := range c.Layers {
-		at := fmt.Sprintf("model.layers.%d.", i)
-		linear := func(module string, in, out int, bias bool) Linear {
-			return Linear{Module: at + module, In: in, Out: out, Bias: bias}
-		}
-		norm := func(module string) Norm { return Norm{Module: at + module, Width: c.Hidden, Eps: c.RMSEps} }
-		x = o.Block(i, x)
-
-		h := o.RMSNorm(norm("input_layernorm"), x)
-		qs := o.Rope(Rope{i, c.Heads, c.HeadDim, c.rope()}, o.Linear(linear("self_attn.q_proj", c.Hidden, q, c.AttentionBias), h))
-		ks := o.Rope(Rope{i, c.KVHeads, c.HeadDim, c.rope()}, o.Linear(linear("self_attn.k_proj", c.Hidden, kv, c.AttentionBias), h))
-		vs := o.Linear(linear("self_attn.v_proj", c.Hidden, kv, c.AttentionBias), h)
-		h = o.Attention(Attention{Layer: i, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: c.attentionScale()}, qs, ks, vs)
-		x = o.Add(x, o.Linear(linear("self_attn.o_proj", q, c.Hidden, c.AttentionBias), h))
-
-		h = o.RMSNorm(norm("post_attention_layernorm"), x)
-		gate := o.Linear(linear("mlp.gate_proj", c.Hidden, c.Intermediate, c.MLPBias), h)
-		up := o.Linear(linear("mlp.up_proj", c.Hidden, c.Intermediate, c.MLPBias), h)
-		x = o.Add(x, o.Linear(linear("mlp.down_proj", c.Intermediate, c.Hidden, c.MLPBias), o.Gated(c.Act, gate, up)))
-	}
-	return o.Head(c.head(), o.RMSNorm(Norm{Module: "model.norm", Width: c.Hidden, Eps: c.RMSEps}, x))
+	bias := c.AttentionBias
+	return decode(c, o, tokens, func(l layer[V], x V) V {
+		h := l.norm("input_layernorm", c.Hidden, x)
+		x = o.Add(x, l.attend(bias, l.query(bias, h), l.key(bias, h), l.value(bias, h)))
+		return o.Add(x, l.mlp(l.norm("post_attention_layernorm", c.Hidden, x)))
+	})
 }

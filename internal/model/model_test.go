@@ -120,10 +120,21 @@ func at[T any](k keys, key string) (T, bool, error) {
 func (k keys) Uint32(key string) (uint32, bool, error)   { return at[uint32](k, key) }
 func (k keys) Float32(key string) (float32, bool, error) { return at[float32](k, key) }
 func (k keys) String(key string) (string, bool, error)   { return at[string](k, key) }
+func (k keys) Bool(key string) (bool, bool, error)       { return at[bool](k, key) }
 func (k keys) HasTensor(name string) bool                { return k["tensor "+name] == true }
 
+func (k keys) Bools(key string) ([]bool, error) {
+	v, _ := k[key].([]bool)
+	return v, nil
+}
+
+func (k keys) Vector(name string) ([]float32, error) {
+	v, _ := k["vector "+name].([]float32)
+	return v, nil
+}
+
 func TestGGUFKeysRoundTrip(t *testing.T) {
-	llama3 := &RopeScaling{"llama3", 32, 1, 4, 8192}
+	llama3 := &RopeScaling{Type: "llama3", Factor: 32, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 8192}
 	for _, scaling := range []*RopeScaling{nil, {Type: "linear", Factor: 4}, llama3} {
 		c, err := ParseConfig([]byte(smol4))
 		if err != nil {
@@ -134,7 +145,10 @@ func TestGGUFKeysRoundTrip(t *testing.T) {
 		for _, key := range c.GGUFKeys() {
 			k[key.Name] = key.Value
 		}
-		got, err := FromGGUF(k, c.Vocab, c.RopeDivisors())
+		for name, v := range c.RopeDivisors() {
+			k["vector "+name] = v
+		}
+		got, err := FromGGUF(k, c.Vocab)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +186,7 @@ func TestConfigRefused(t *testing.T) {
 // The frequencies of the published llama3 rule at its corners: short waves kept, long ones slowed.
 func TestLlama3Frequencies(t *testing.T) {
 	plain := newRopeTable(64, 500000, nil).InvFreq
-	scaled := newRopeTable(64, 500000, &RopeScaling{"llama3", 8, 1, 4, 8192}).InvFreq
+	scaled := newRopeTable(64, 500000, &RopeScaling{Type: "llama3", Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 8192}).InvFreq
 	if plain[0] != 1 || scaled[0] != 1 {
 		t.Errorf("fastest frequency %v, scaled %v, want 1", plain[0], scaled[0])
 	}
@@ -184,6 +198,10 @@ func TestLlama3Frequencies(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(smol4))
 	f.Add([]byte(smol5))
+	for _, g := range readPublished(f) {
+		f.Add([]byte(g.Given))
+		f.Add([]byte(g.Saved))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := ParseConfig(data)
 		if err != nil {

@@ -3,6 +3,7 @@ package testmodel
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -45,6 +46,8 @@ func (m *Model) WriteGGUF(path string, extra ...gguf.KV) error {
 			kvs = append(kvs, gguf.Entry(k.Name, v))
 		case bool:
 			kvs = append(kvs, gguf.Entry(k.Name, v))
+		case []bool:
+			kvs = append(kvs, gguf.Entry(k.Name, v))
 		}
 	}
 	kvs = append(kvs, extra...)
@@ -65,10 +68,17 @@ func (m *Model) WriteGGUF(path string, extra ...gguf.KV) error {
 		if heads := m.config.RowHeads(p.Name); heads > 0 {
 			v = pairRows(v, p.Shape[0], heads)
 		}
+		if by := m.config.Offset(p.Name); by != 0 {
+			v = slices.Clone(v)
+			for i := range v {
+				v[i] += by
+			}
+		}
 		add(name, p.Shape, v)
 	}
-	if d := m.config.RopeDivisors(); d != nil {
-		add("rope_freqs.weight", []int{len(d)}, d)
+	divisors := m.config.RopeDivisors()
+	for _, name := range slices.Sorted(maps.Keys(divisors)) {
+		add(name, []int{len(divisors[name])}, divisors[name])
 	}
 	return gguf.Write(path, kvs, tensors)
 }

@@ -54,7 +54,7 @@ func Tokens(name string, n, vocab int) []int32 {
 }
 
 // Weights returns the values of a parameter: gains of norms in [0.5, 1.5), all else, adapters
-// included, in [−0.25, 0.25).
+// included, in [−0.25, 0.25). A model that stores gains less one has them less one, which is exact.
 func Weights(name string, kind model.Kind, n int) []float32 {
 	w := Draw(name, n)
 	for i, v := range w {
@@ -65,41 +65,6 @@ func Weights(name string, kind model.Kind, n int) []float32 {
 		}
 	}
 	return w
-}
-
-// Names lists the models that Config knows: one for every architecture and every way in which
-// configurations of one differ.
-func Names() []string {
-	var names []string
-	for _, n := range configs {
-		names = append(names, n.name)
-	}
-	return names
-}
-
-// Config returns the configuration called name, or an error that lists the names.
-func Config(name string) (*model.Config, error) {
-	i := slices.IndexFunc(configs, func(n named) bool { return n.name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("testmodel: configuration %q: there are %v", name, Names())
-	}
-	return model.ParseConfig([]byte(configs[i].json))
-}
-
-type named struct{ name, json string }
-
-// llama is what the llamas share.
-const llama = `"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"intermediate_size":128,
-"num_hidden_layers":2,"num_attention_heads":4,"head_dim":16,"vocab_size":300,"max_position_embeddings":128,"rms_norm_eps":1e-05,
-"hidden_act":"silu","rope_theta":10000.0,"bos_token_id":1,"eos_token_id":2,"dtype":"float32"`
-
-var configs = []named{
-	{"llama", `{` + llama + `,"num_key_value_heads":2,"tie_word_embeddings":true}`},
-	{"llama-mha-untied", `{` + llama + `,"num_key_value_heads":4,"tie_word_embeddings":false}`},
-	{"llama-bias", `{` + llama + `,"num_key_value_heads":2,"tie_word_embeddings":true,"attention_bias":true,"mlp_bias":true}`},
-	{"llama-rope3", `{` + llama + `,"num_key_value_heads":1,"tie_word_embeddings":false,"rope_scaling":{"rope_type":"llama3","factor":8.0,
-"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":32}}`},
-	{"llama-linear-rope", `{` + llama + `,"num_key_value_heads":2,"tie_word_embeddings":true,"rope_scaling":{"rope_type":"linear","factor":4.0}}`},
 }
 
 // Model is a checkpoint in memory.
@@ -120,6 +85,9 @@ func New(c *model.Config) (*Model, error) {
 	m := &Model{config: c, params: params, tensors: map[string][]float32{}}
 	for _, p := range params {
 		m.tensors[p.Name] = Weights(p.Name, p.Kind, p.Elements())
+		for i := range m.tensors[p.Name] {
+			m.tensors[p.Name][i] -= c.Offset(p.Name)
+		}
 	}
 	return m, nil
 }

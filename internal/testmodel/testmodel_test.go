@@ -94,6 +94,10 @@ func TestFiles(t *testing.T) {
 					if got := floats(b)[cols : 2*cols]; !slices.Equal(got, values[d/2*cols:(d/2+1)*cols]) {
 						t.Errorf("row 1 of %s is not row %d", ggufName, d/2)
 					}
+				} else if by := m.Config().Offset(p.Name); by != 0 {
+					if got := floats(b); got[1]-by != values[1] || got[1] == values[1] {
+						t.Errorf("%s has %v where the folder has %v, want %v more", ggufName, got[1], values[1], by)
+					}
 				} else if !slices.Equal(floats(b), values) {
 					t.Errorf("%s differs", ggufName)
 				}

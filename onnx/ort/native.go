@@ -196,10 +196,15 @@ func (c *cache) reserve(sh *shape, used, n int) error {
 }
 
 // run appends tokens to a sequence of which past are in the cache, and returns the logits
-// (len(tokens), vocabulary).
-func (g *graph) run(c *cache, in *inputs, past int, tokens []int32) ([]float32, error) {
+// (len(tokens), vocabulary). The graph takes the sequence to have at least reach tokens.
+func (g *graph) run(c *cache, in *inputs, past int, tokens []int32, reach int) ([]float32, error) {
 	total := past + len(tokens)
-	if err := c.reserve(g.shape, past, total); err != nil {
+	ones := g.ones[:total]
+	if reach > total { // as if the rest were padding
+		ones = make([]int64, reach)
+		copy(ones, g.ones[:total])
+	}
+	if err := c.reserve(g.shape, past, len(ones)); err != nil {
 		return nil, err
 	}
 	ids := make([]int64, len(tokens))
@@ -211,7 +216,7 @@ func (g *graph) run(c *cache, in *inputs, past int, tokens []int32) ([]float32, 
 		return nil, err
 	}
 	defer idTensor.Destroy()
-	mask, err := runtime.NewTensor(runtime.NewShape(1, int64(total)), g.ones[:total])
+	mask, err := runtime.NewTensor(runtime.NewShape(1, int64(len(ones))), ones)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ type graph struct{}
 
 func openGraph(string, string, int, *shape, []onnx.Slot) (*graph, error) { return nil, errNoCgo }
 func (*graph) close() error                                              { return nil }
-func (*graph) run(*cache, *inputs, int, []int32) ([]float32, error)      { return nil, errNoCgo }
+func (*graph) run(*cache, *inputs, int, []int32, int) ([]float32, error) { return nil, errNoCgo }
 
 type inputs struct{}
 

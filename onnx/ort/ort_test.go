@@ -14,6 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
@@ -164,6 +167,62 @@ func TestLogits(t *testing.T) {
 					st.Truncate(5)
 					if d := maxDiff(logits(t, st, tokens[5:], piece), want[5*s.Vocab():]); d > 1e-4 {
 						t.Errorf("adapter %q, pieces of %d, after truncation: logits differ by %v", adapter, piece, d)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestFamilies compares every other architecture with transformers and PEFT, sequences whole and in
+// pieces. Where rotations depend on the length, pieces know of it at the end only: then the last logits
+// count.
+func TestFamilies(t *testing.T) {
+	files, err := filepath.Glob("../../testdata/golden/*/families/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimPrefix(strings.TrimSuffix(filepath.ToSlash(file), ".json"), "../../testdata/golden/")
+		t.Run(name, func(t *testing.T) {
+			var g struct {
+				Config    jsontext.Value `json:"config"`
+				Sequences [][]int32      `json:"sequences"`
+			}
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(data, &g); err != nil {
+				t.Fatal(err)
+			}
+			c, err := model.ParseConfig(g.Config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.HeadDim%16 != 0 { // refused; the models in the folder of onnx have wider heads
+				return
+			}
+			b := export(t, c)
+			if err := b.Add("drawn", drawn(b)); err != nil {
+				t.Fatal(err)
+			}
+			s := session(t, b)
+			for adapter, key := range map[string]string{"": "base", "drawn": "adapter"} {
+				want := golden(t, "../"+name, "logits."+key, math.Float32frombits)
+				st := state(t, s, adapter)
+				for _, piece := range []int{1 << 20, 1, 7} {
+					at := 0
+					for i, tokens := range g.Sequences {
+						st.Truncate(0)
+						got, want := logits(t, st, tokens, piece), want[at:at+len(tokens)*s.Vocab()]
+						at += len(want)
+						if n := b.LongAfter(); n > 0 && piece < len(tokens) && len(tokens) > n {
+							got, want = got[len(got)-s.Vocab():], want[len(want)-s.Vocab():]
+						}
+						if d := maxDiff(got, want); !(d < 1e-4) {
+							t.Errorf("adapter %q, sequence %d in pieces of %d: logits differ by %v", adapter, i, piece, d)
+						}
 					}
 				}
 			}

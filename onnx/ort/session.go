@@ -32,6 +32,7 @@ type Options struct {
 type shape struct {
 	layers, kvHeads, headDim, vocab, context int
 	eos                                      []int32
+	longAfter                                int // see onnx.Bundle.LongAfter
 }
 
 // readShape reads genai_config.json of a bundle.
@@ -55,7 +56,7 @@ func readShape(dir string) (*shape, error) {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return nil, fmt.Errorf("%w: genai_config.json: %w", onnx.ErrFormat, err)
 	}
-	s := &shape{c.Model.Decoder.Layers, c.Model.Decoder.KVHeads, c.Model.Decoder.HeadDim, c.Model.Vocab, c.Model.Context, nil}
+	s := &shape{c.Model.Decoder.Layers, c.Model.Decoder.KVHeads, c.Model.Decoder.HeadDim, c.Model.Vocab, c.Model.Context, nil, 0}
 	for _, v := range []int{s.layers, s.kvHeads, s.headDim, s.vocab, s.context} {
 		if v < 1 || v > 1<<24 {
 			return nil, fmt.Errorf("%w: genai_config.json: a size of %d", onnx.ErrFormat, v)
@@ -111,6 +112,7 @@ func open(dir string, o Options) (*Session, error) {
 	if s.shape, err = readShape(dir); err != nil {
 		return nil, err
 	}
+	s.shape.longAfter = bundle.LongAfter()
 	library, err := FindLibrary(o.Library)
 	if err != nil {
 		return nil, err
@@ -225,6 +227,7 @@ type State struct {
 	adapter string
 	tokens  []int32
 	cache   cache
+	long    bool // the cache is that of a sequence longer than longAfter
 }
 
 // Close frees the cache.
@@ -256,6 +259,9 @@ const prefill = 128
 // Eval appends tokens to the sequence and returns the logits (vocabulary) of what follows the last.
 // The slice is valid until the next call. The error wraps [ErrInput] on ids outside the vocabulary and
 // where the sequence would pass the model's context.
+//
+// A graph with frequencies of its own for long sequences sees every sequence as if it ran at once: the
+// call that takes it past the length where they begin, or back, runs all of it again.
 func (t *State) Eval(tokens []int32) ([]float32, error) {
 	var last []float32
 	err := t.eval(tokens, func(_ int, logits []float32) error {
@@ -296,9 +302,27 @@ func (t *State) eval(tokens []int32, after func(lo int, logits []float32) error)
 			return fmt.Errorf("ort: evaluating: %w: token %d is %d, outside the vocabulary of %d", ErrInput, i, id, sh.vocab)
 		}
 	}
+	if long := sh.longAfter > 0 && len(t.tokens)+len(tokens) > sh.longAfter; long != t.long {
+		t.long = long
+		if before := slices.Clone(t.tokens); len(before) > 0 {
+			t.tokens = t.tokens[:0]
+			if err := t.run(before, func(int, []float32) error { return nil }); err != nil {
+				return err
+			}
+		}
+	}
+	return t.run(tokens, after)
+}
+
+// run runs tokens behind those in the cache. On an error only what has been run is there.
+func (t *State) run(tokens []int32, after func(lo int, logits []float32) error) error {
+	reach := 0
+	if t.long {
+		reach = t.session.shape.longAfter + 1
+	}
 	for lo := 0; lo < len(tokens); lo += prefill {
 		piece := tokens[lo:min(lo+prefill, len(tokens))]
-		logits, err := t.session.graph.run(&t.cache, t.feed.inputs, len(t.tokens), piece)
+		logits, err := t.session.graph.run(&t.cache, t.feed.inputs, len(t.tokens), piece, reach)
 		if err != nil {
 			return fmt.Errorf("ort: evaluating: %w", err)
 		}

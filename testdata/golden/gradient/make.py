@@ -1,6 +1,6 @@
-"""Goldens of the gradient engine: what PEFT, bitsandbytes and TRL compute for tiny llamas.
+"""Goldens of the gradient engine: what PEFT, bitsandbytes and TRL compute for tiny models.
 
-usage: make.py OUT_FOLDER
+usage: make.py OUT_FOLDER [families]
 
 Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, trl 1.16.0, safetensors 0.8.0
 (CPU, one thread). Weights, adapters and token ids are not stored: both sides draw them from the generator
@@ -10,11 +10,16 @@ Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, t
   NAME.safetensors  logits (T, vocab) of the sequences one after the other, without and with the adapter,
                     and the gradient of the loss in every trained matrix under the name PEFT or transformers gives it
 
+families/NAME.* are the same of every other architecture and way in which its configurations differ: those of
+internal/testmodel/configs.json, with fewer words. Attention is the eager one, some sequences are longer than the window.
+full_NAME.* are full training of some of them. With the word families only these are made.
+
 steps.json and steps_untied.json are full training by transformers' Trainer: its arguments, the text, which byte by byte
 is the tokens, and the losses and norms of gradients step by step; beside each the parameters at the end.
 
 The loss is the mean negative log likelihood of all next tokens of all sequences.
 """
+import copy
 import json
 import sys
 import tempfile
@@ -27,7 +32,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
 MASK = (1 << 64) - 1
@@ -46,10 +51,10 @@ def draw(name, n):
     return ((z >> np.uint64(40)).astype(np.int64) - (1 << 23)).astype(np.float32) / np.float32(1 << 23)
 
 
-def fill(name, p):
-    """The weights of a test model: norms in [0.5, 1.5), everything else in [-0.25, 0.25)."""
+def fill(name, p, offset=0):
+    """The weights of a test model: norms in [0.5, 1.5), less one where they are stored so, everything else in [-0.25, 0.25)."""
     v = draw(name, p.numel()).reshape(p.shape)
-    v = 1 + v / 2 if name.endswith("norm.weight") else v / 4
+    v = 1 + v / 2 - np.float32(offset) if name.endswith("norm.weight") else v / 4
     with torch.no_grad():
         p.copy_(torch.from_numpy(v))
 
@@ -83,6 +88,14 @@ def build(cfg, quantize=False):
                     q.weight = bnb.nn.Params4bit(m.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
                     q.bias = m.bias
                     setattr(parent, child, q.to("cpu"))
+    return model
+
+
+def build_any(cfg):
+    """The model of a config.json, as transformers builds it."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**copy.deepcopy(cfg)), attn_implementation="eager").float()
+    for name, p in model.named_parameters():
+        fill(name, p, offset=int(cfg["model_type"].startswith("gemma")))
     return model
 
 
@@ -120,9 +133,9 @@ def save(out, name, info, tensors):
     save_file({k: v.detach().float().contiguous() for k, v in tensors.items()}, out / f"{name}.safetensors", metadata={"format": "pt"})
 
 
-def lora(out, name, cfg, quantize=False):
+def lora(out, name, cfg, quantize=False, build=build):
     sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((17, 5, 11))]
-    model = build(cfg, quantize)
+    model = build(cfg, quantize) if quantize else build(cfg)
     model.train()
     with torch.no_grad():
         base = logits_of(model, sequences)
@@ -138,7 +151,7 @@ def lora(out, name, cfg, quantize=False):
     save(out, name, dict(config=cfg, r=R, alpha=ALPHA, sequences=sequences, loss=loss.item(), quant="nf4" if quantize else ""), tensors)
 
 
-def full(out, name, cfg):
+def full(out, name, cfg, build=build):
     sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((9, 6))]
     model = build(cfg)
     logits = logits_of(model, sequences)
@@ -146,6 +159,19 @@ def full(out, name, cfg):
     loss.backward()
     tensors = {"logits.base": logits} | {n: p.grad for n, p in model.named_parameters()}
     save(out, name, dict(config=cfg, sequences=sequences, loss=loss.item()), tensors)
+
+
+def families(out):
+    out.mkdir(exist_ok=True)
+    here = Path(__file__).resolve().parent
+    configs = json.loads((here / "../../../internal/testmodel/configs.json").read_text())
+    for name, cfg in configs.items():
+        if cfg["model_type"] != "llama" or "yarn" in name:
+            lora(out, name, cfg | dict(vocab_size=53), build=build_any)
+    # Gradients of what adapters leave alone: gains less one and of heads, biases, tables that are multiplied.
+    for name in ("qwen2", "qwen3", "gemma3-pattern", "gemma2-softcap", "granite-bias", "olmo2-groups", "phi3-long"):
+        long = dict(original_max_position_embeddings=8) if name.startswith("phi3") else {}
+        full(out.parent, f"full_{name}", configs[name] | dict(vocab_size=41, intermediate_size=16) | long, build=build_any)
 
 
 class Grab(TrainerCallback):
@@ -247,6 +273,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
+    families(folder / "families")
+    if sys.argv[2:] == ["families"]:
+        sys.exit()
     lora(folder, "lora", BASE)
     lora(folder, "lora_nf4", BASE, quantize=True)
     llama3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)

@@ -1,4 +1,4 @@
-"""Goldens of exported graphs: logits of transformers and PEFT for tiny llamas.
+"""Goldens of exported graphs: logits of transformers and PEFT for tiny models.
 
 usage: make.py OUT_FOLDER
 
@@ -7,7 +7,11 @@ are not stored: both sides draw them from the generator `draw` (package internal
 
   NAME.safetensors  tokens (T) I32, and logits (T, vocab): "base" without and "adapter" with the adapter that
                     stands on every linear layer with rank 4 and alpha 8
+  families/NAME.*   the same of other architectures, with the configuration and the sequences beside it as in
+                    ../gradient/families: those configurations of internal/testmodel/configs.json whose heads are too
+                    narrow for ONNX Runtime, with wider ones
 """
+import json
 import sys
 from pathlib import Path
 
@@ -15,7 +19,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 MASK = (1 << 64) - 1
 
@@ -50,16 +54,48 @@ models = {
     "llama-bias": dict(num_key_value_heads=2, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rope_parameters=default),
     "llama-rope3": dict(num_key_value_heads=1, tie_word_embeddings=False, rope_parameters=llama3),
 }
-for name, config in models.items():
-    model = LlamaForCausalLM(LlamaConfig(**common, **config, attn_implementation="eager")).float().eval()
-    for key, p in model.named_parameters():
-        fill(key, p)
-    ids = torch.from_numpy(((draw("onnx tokens", 20).astype(np.float64) + 1) / 2 * 300).astype(np.int64))
+
+
+def tokens(name, n, vocab):
+    return ((draw(name, n).astype(np.float64) + 1) / 2 * vocab).astype(np.int64)
+
+
+def logits(model, sequences):
+    """Of the model without and with the adapter, sequences one after the other."""
+    run = lambda m: torch.cat([m(torch.from_numpy(s)[None]).logits[0] for s in sequences]).contiguous()
     with torch.no_grad():
-        base = model(ids[None]).logits[0]
+        base = run(model)
         peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
         for key, p in peft.named_parameters():
             if "lora_" in key:
                 fill(key.replace(".default", ""), p)
-        adapter = peft(ids[None]).logits[0]
-    save_file({"tokens": ids.int(), "base": base.contiguous(), "adapter": adapter.contiguous()}, Path(sys.argv[1]) / f"{name}.safetensors")
+        return base, run(peft)
+
+
+for name, config in models.items():
+    model = LlamaForCausalLM(LlamaConfig(**common, **config, attn_implementation="eager")).float().eval()
+    for key, p in model.named_parameters():
+        fill(key, p)
+    ids = tokens("onnx tokens", 20, 300)
+    base, adapter = logits(model, [ids])
+    save_file({"tokens": torch.from_numpy(ids).int(), "base": base, "adapter": adapter}, Path(sys.argv[1]) / f"{name}.safetensors")
+
+wider = dict(num_attention_heads=2, num_key_value_heads=1, vocab_size=53)
+families = {
+    "mistral": {}, "qwen2-window": {}, "smollm3": {}, "granite": {}, "granite-bias": dict(num_key_value_heads=2), "olmo2-groups": {},
+    "qwen3-yarn": dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16), "phi3": dict(sliding_window=8),
+    "phi3-long": dict(hidden_size=64, partial_rotary_factor=0.5, rope_scaling=dict(type="longrope",
+                      short_factor=[1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0], long_factor=[1.0, 1.5, 2.5, 4.0, 6.0, 8.0, 9.0, 12.0])),
+}
+configs = json.loads((Path(__file__).resolve().parent / "../../../internal/testmodel/configs.json").read_text())
+out = Path(sys.argv[1]) / "families"
+out.mkdir(exist_ok=True)
+for name, change in families.items():
+    config = configs[name] | wider | change
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation="eager").float().eval()
+    for key, p in model.named_parameters():
+        fill(key, p)
+    sequences = [tokens(f"{name}.{i}", n, 53) for i, n in enumerate((20, 5))]
+    base, adapter = logits(model, sequences)
+    save_file({"logits.base": base, "logits.adapter": adapter}, out / f"{name}.safetensors")
+    (out / f"{name}.json").write_text(json.dumps(dict(config=config, sequences=[s.tolist() for s in sequences])) + "\n")

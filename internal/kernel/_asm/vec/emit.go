@@ -102,6 +102,7 @@ var constantList = []struct {
 	{"one", math.Float32bits(1)},
 	{"-inf", math.Float32bits(float32(math.Inf(-1)))},
 	{"sign", 1 << 31},
+	{"tanhmax", math.Float32bits(20)},
 }
 
 const ln2hi = float32(math.Ln2)
@@ -226,28 +227,15 @@ func (e *emitter) dead(reg, tmp int, name string) {
 	}
 }
 
-// exp emits x = eˣ; t, t+1 and t+2 are used. x = k·ln 2 + r, a Taylor
-// polynomial in r to r⁷, and a scaling that rounds once.
+// exp emits x = eˣ; t, t+1 and t+2 are used: what expm1 takes apart, and a scaling that
+// rounds once.
 func (e *emitter) exp(x, t int) {
-	k, p, q := t, t+1, t+2
+	k, p := t, t+1
 	e.op("VMOVUPS", constant("expmax"), k)
 	e.op("VMINPS", x, k, x) // a NaN in x is the result: it is the last source
 	e.op("VMOVUPS", constant("expmin"), k)
 	e.op("VMAXPS", x, k, x)
-	e.op("VMULPS", constant("log2e"), x, k)
-	if e.letter == "Z" {
-		e.op("VRNDSCALEPS", "$8", k, k)
-	} else {
-		e.op("VROUNDPS", "$8", k, k)
-	}
-	e.op("VFNMADD231PS", constant("ln2hi"), k, x)
-	e.op("VFNMADD231PS", constant("ln2lo"), k, x)
-	e.op("VMOVUPS", constant("1/7!"), p)
-	for _, c := range []string{"1/6!", "1/5!", "1/4!", "1/3!", "half"} {
-		e.op("VFMADD213PS", constant(c), x, p)
-	}
-	e.op("VMULPS", x, x, q)
-	e.op("VFMADD231PS", q, p, x)
+	e.reduced(x, t)
 	e.op("VADDPS", constant("one"), x, x)
 	if e.letter == "Z" {
 		e.op("VSCALEFPS", k, x, x)
@@ -262,6 +250,37 @@ func (e *emitter) exp(x, t int) {
 		e.op("VPADDD", constant("one"), half, half)
 		e.op("VMULPS", half, x, x)
 	}
+}
+
+// expm1 emits x = eˣ − 1 for x in [0, 20]; t, t+1 and t+2 are used.
+func (e *emitter) expm1(x, t int) {
+	k, p := t, t+1
+	e.reduced(x, t)
+	e.op("VCVTPS2DQ", k, k)
+	e.op("VPSLLD", "$23", k, k)
+	e.op("VPADDD", constant("one"), k, k) // 2ᵏ
+	e.op("VSUBPS", constant("one"), k, p)
+	e.op("VFMADD213PS", p, k, x)
+}
+
+// reduced leaves k in t and eʳ − 1 in x, x being k·ln 2 + r, by a Taylor polynomial in r
+// to r⁷; t+1 and t+2 are used.
+func (e *emitter) reduced(x, t int) {
+	k, p, q := t, t+1, t+2
+	e.op("VMULPS", constant("log2e"), x, k)
+	if e.letter == "Z" {
+		e.op("VRNDSCALEPS", "$8", k, k)
+	} else {
+		e.op("VROUNDPS", "$8", k, k)
+	}
+	e.op("VFNMADD231PS", constant("ln2hi"), k, x)
+	e.op("VFNMADD231PS", constant("ln2lo"), k, x)
+	e.op("VMOVUPS", constant("1/7!"), p)
+	for _, c := range []string{"1/6!", "1/5!", "1/4!", "1/3!", "half"} {
+		e.op("VFMADD213PS", constant(c), x, p)
+	}
+	e.op("VMULPS", x, x, q)
+	e.op("VFMADD231PS", q, p, x)
 }
 
 // kernel emits one kernel for the current instruction set.

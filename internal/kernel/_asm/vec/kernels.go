@@ -70,6 +70,44 @@ var kernels = []*kernel{
 		e.dead(0, 1, "")
 		e.op("VADDPS", 0, sumReg+u, sumReg+u)
 	}},
+	{name: "vecSoftcap", slices: []string{"dst", "x"}, scalars: []string{"c"}, unroll: 1,
+		start: func(e *emitter) { // 2, and 2/c
+			e.op("VMOVUPS", constant("one"), scalarReg+1)
+			e.op("VADDPS", scalarReg+1, scalarReg+1, scalarReg+1)
+			e.op("VDIVPS", scalarReg, scalarReg+1, scalarReg+2)
+		},
+		// tanh z = (e²ᶻ − 1) / ((e²ᶻ − 1) + 2), with the sign apart.
+		body: func(e *emitter, _ int) {
+			const x, z, t = 0, 1, 2
+			e.ld(1, x)
+			e.op("VMULPS", scalarReg+2, x, z)
+			e.op("VMOVUPS", constant("sign"), t)
+			e.op("VANDNPS", z, t, z)
+			e.op("VANDPS", x, t, x)
+			e.op("VMOVUPS", constant("tanhmax"), t)
+			e.op("VMINPS", z, t, z) // a NaN in z is the result: it is the last source
+			e.expm1(z, t)
+			e.op("VADDPS", scalarReg+1, z, t)
+			e.op("VDIVPS", t, z, z)
+			e.op("VMULPS", scalarReg, z, z)
+			e.op("VORPS", x, z, x)
+			e.st(x, 0)
+		}},
+	{name: "vecSoftcapBack", slices: []string{"dst", "x"}, scalars: []string{"c", "s"}, unroll: 2,
+		start: func(e *emitter) { // 1, and 1/c
+			e.op("VMOVUPS", constant("one"), scalarReg+2)
+			e.op("VDIVPS", scalarReg, scalarReg+2, scalarReg+3)
+		},
+		body: func(e *emitter, u int) {
+			e.ld(0, u)
+			e.ld(1, 2+u)
+			e.op("VMULPS", scalarReg+3, 2+u, 2+u)
+			e.op("VMOVUPS", scalarReg+2, 4+u)
+			e.op("VFNMADD231PS", 2+u, 2+u, 4+u)
+			e.op("VSUBPS", scalarReg+1, u, u)
+			e.op("VMULPS", 4+u, u, u)
+			e.st(u, 0)
+		}},
 	{name: "vecNorm", slices: []string{"y", "x", "w"}, scalars: []string{"r", "off"}, unroll: 2, body: func(e *emitter, u int) {
 		e.ld(1, u)
 		e.ld(2, 2+u)
