@@ -27,7 +27,7 @@ func TypeNames() string {
 
 // noType refuses a type that cannot be written.
 func noType(name string) error {
-	return fmt.Errorf("type %q to write: %w; there are %s", name, quantize.ErrUnsupported, TypeNames())
+	return fmt.Errorf("there is no type %q to write (%w); there are %s", name, quantize.ErrUnsupported, TypeNames())
 }
 
 // chooseMix looks Options.Type up, and where it is a mix lets it choose for every tensor.
