@@ -6,7 +6,8 @@
 // choice between them and plain Go) and vec_other.go (plain Go only). One
 // description of a kernel's loop body serves both instruction sets and the
 // masked tail: emit.go holds the frame, kernels.go the bodies, tile.go the
-// product tile and the transposition. fit_amd64.s, of fit.go, are the searches of quantizers.
+// product tile and the transposition. fit_amd64.s holds the searches of quantizers (fit.go, symmetric.go,
+// lookup.go) and the encoders of blocks (blocks.go).
 package main
 
 import (
