@@ -407,7 +407,7 @@ func TestGGUFForeign(t *testing.T) {
 // TestUnknownArchitecture: what is missing is said of families that are near.
 func TestUnknownArchitecture(t *testing.T) {
 	for name, says := range map[string]string{"mixtral": "experts", "qwen2_moe": "experts", "gemma3n": "alternating", "llama4": "chunks",
-		"qwen3_5": "delta", "gemma4": "embeddings of each layer", "nobody": "olmo2, phi3"} {
+		"qwen3_5": "delta", "gemma4": "embeddings of each layer", "nobody": "olmo3, phi3"} {
 		_, err := ParseConfig(fmt.Appendf(nil, `{"model_type":%q}`, name))
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, want an error that says %q", name, err, says)

@@ -121,6 +121,14 @@ func (r *ggufReader) window(a *Arch, c *Config, p string) error {
 	return nil
 }
 
+// become makes a configuration one of the family that shares its general.architecture, with a window.
+func (r *ggufReader) become(c *Config, family string) {
+	c.Arch = family
+	if err := r.window(archs[family], c, archs[family].GGUF); err != nil && r.err == nil {
+		r.err = err
+	}
+}
+
 func (r *ggufReader) scaling(c *Config, p string) (*RopeScaling, error) {
 	p += ropeScaling
 	vectors := map[string][]float32{}

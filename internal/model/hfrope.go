@@ -45,7 +45,7 @@ func (c *Config) fillRope(a *Arch, h *hfConfig) error {
 		r = h.RopeParameters // transformers 5 looks here second
 	}
 	c.RopeTheta = or(h.RopeTheta, 0)
-	if a.has("rope_local_base_freq") {
+	if a.localRope {
 		var err error
 		if r, err = c.fillLocalRope(h); err != nil {
 			return err
