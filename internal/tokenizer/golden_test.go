@@ -283,6 +283,16 @@ func writePeer(t *testing.T, tok *Tokenizer, dir string) {
 	if err := os.WriteFile(filepath.Join(dir, "tokenizer.json"), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	roles := tok.Special() // as a tokenizer_config.json would name them
+	if len(tok.prefix) == 1 && roles.BOS < 0 {
+		roles.BOS = tok.prefix[0]
+	}
+	if len(tok.suffix) == 1 && roles.EOS < 0 {
+		roles.EOS = tok.suffix[0]
+	}
+	if tok, err = tok.WithSpecial(roles); err != nil {
+		t.Fatal(err)
+	}
 	v, err := tok.Vocab()
 	if err != nil {
 		t.Log(err)
@@ -308,4 +318,33 @@ func reparse(t *testing.T, tok *Tokenizer) *Tokenizer {
 		t.Fatal(err)
 	}
 	return again
+}
+
+// BenchmarkPeers encodes the lines of a text with real tokenizers.
+func BenchmarkPeers(b *testing.B) {
+	dir, file := os.Getenv("GRAFT_TOKENIZER_PEERS"), os.Getenv("GRAFT_TOKENIZER_TEXT")
+	if dir == "" || file == "" {
+		b.Skip("set GRAFT_TOKENIZER_PEERS as for TestPeers and GRAFT_TOKENIZER_TEXT to a text")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	families, err := filepath.Glob(filepath.Join(dir, "*", "lines.jsonl"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, family := range families {
+		b.Run(filepath.Base(filepath.Dir(family)), func(b *testing.B) {
+			tok := peerTokenizer(b, filepath.Dir(family))
+			b.SetBytes(int64(len(text)))
+			var ids []int32
+			for b.Loop() {
+				for _, line := range lines {
+					ids = tok.AppendEncode(ids[:0], line, Options{ParseSpecial: true})
+				}
+			}
+		})
+	}
 }

@@ -5,6 +5,7 @@ package tokenizer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -80,20 +81,97 @@ func form(f norm.Form) normalizer {
 	return func(s string) string {
 		c := charClasses()
 		start, separated := 0, false
+		marks, most := 0, 0 // in a row
 		var out []byte
 		for i, r := range s {
-			if r >= utf8.RuneSelf && c.props(r)&propSeparate != 0 {
+			if r < utf8.RuneSelf {
+				marks = 0
+				continue
+			}
+			p := c.props(r)
+			if k := p & propCategory; k < gcMn || k > gcMe {
+				marks = 0
+			} else if marks++; marks > most {
+				most = marks
+			}
+			if p&propSeparate != 0 {
 				separated = true
-				out = append(out, f.String(s[start:i])...)
+				out = append(out, formOf(f, s[start:i], most)...)
 				start = i + utf8.RuneLen(r)
 				out = append(out, s[i:start]...)
 			}
 		}
 		if !separated {
-			return f.String(s)
+			return formOf(f, s, most)
 		}
-		return string(append(out, f.String(s[start:])...))
+		return string(append(out, formOf(f, s[start:], most)...))
 	}
+}
+
+// formOf normalizes a text with so many marks in a row at most.
+func formOf(f norm.Form, s string, marks int) string {
+	if marks < 20 {
+		return f.String(s)
+	}
+	return longForm(f, s)
+}
+
+// longForm normalizes by the definition, since x/text interrupts long rows of marks by a
+// joiner (U+034F), to have them in bounded memory.
+func longForm(f norm.Form, s string) string {
+	decompose := norm.NFD
+	if f == norm.NFKC || f == norm.NFKD {
+		decompose = norm.NFKD
+	}
+	type char struct {
+		r     rune
+		class uint8
+	}
+	var chars []char
+	row := 0 // start of the marks that are to be ordered
+	order := func() {
+		slices.SortStableFunc(chars[row:], func(a, b char) int { return int(a.class) - int(b.class) })
+	}
+	for _, r := range s {
+		for _, d := range decompose.String(string(r)) {
+			class := norm.NFD.PropertiesString(string(d)).CCC()
+			if class == 0 {
+				order()
+				row = len(chars) + 1
+			}
+			chars = append(chars, char{d, class})
+		}
+	}
+	order()
+	if f == norm.NFC || f == norm.NFKC {
+		out := chars[:0]
+		starter := -1
+		for _, c := range chars {
+			if starter >= 0 && (len(out)-1 == starter || out[len(out)-1].class < c.class) {
+				if pair, ok := compose(out[starter].r, c.r); ok {
+					out[starter].r = pair
+					continue
+				}
+			}
+			if c.class == 0 {
+				starter = len(out)
+			}
+			out = append(out, c)
+		}
+		chars = out
+	}
+	var b strings.Builder
+	for _, c := range chars {
+		b.WriteRune(c.r)
+	}
+	return b.String()
+}
+
+// compose returns the character that two become.
+func compose(a, b rune) (rune, bool) {
+	pair := norm.NFC.String(string([]rune{a, b}))
+	r, n := utf8.DecodeRuneInString(pair)
+	return r, n == len(pair)
 }
 
 // lowercase maps character by character, without regard to the neighbours.

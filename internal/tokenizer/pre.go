@@ -214,6 +214,7 @@ func structure(steps []component) []string {
 // plainSpelling undoes differences of spelling between patterns that match the same text.
 func plainSpelling(pattern string) string {
 	for _, r := range [][2]string{
+		{`\"`, `"`},
 		{"\r", `\r`},
 		{"\n", `\n`},
 		{`'(?i:[sdmt]|ll|ve|re)`, contractions},

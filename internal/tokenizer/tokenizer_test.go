@@ -351,18 +351,28 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLongWord encodes one pre-token of a megabyte, which takes forever unless
-// merging is near linear.
-func TestLongWord(t *testing.T) {
-	tok := goldenTokenizer(t, "gpt2")
-	text := strings.Repeat("abcdefgh", 1<<17)
-	start := time.Now()
-	ids := tok.Encode(text, Options{})
-	if d := time.Since(start); d > 30*time.Second {
-		t.Errorf("took %v", d)
-	}
-	if tok.Decode(ids, false) != text {
-		t.Error("does not decode to itself")
+// TestLongRuns encodes long texts without a place to cut, which take forever unless every
+// model, pattern and normalizer is near linear.
+func TestLongRuns(t *testing.T) {
+	for _, name := range []string{"gpt2", "o200k", "deepseek", "llama2", "llama2-always", "gemma", "t5", "albert", "unigram-bytes", "model-llama2"} {
+		tok := goldenTokenizer(t, name)
+		if name == "gemma" {
+			v, err := tok.Vocab()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tok, err = FromVocab(v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, unit := range []string{"a", "abcdefgh", " ", "é", "\u0301", "\u2581", "7", "👍", "e\u0301"} {
+			text := strings.Repeat(unit, 1<<18/len(unit))
+			start := time.Now()
+			tok.Decode(tok.Encode(text, Options{}), false)
+			if d := time.Since(start); d > 20*time.Second {
+				t.Errorf("%s took %v for %q", name, d, unit)
+			}
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ NASTY = [
     "def f(x):\n    return x ** 2  # ok\n\n\nif __name__ == '__main__':\n\tprint(f(3))\n", "http://a.b/c?d=e&f=%20#g", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>",
     "x<|end|>  <|end|><|endof<|end|>text|>", "[W] a[W]b [W] [L]  [L] [R]   x [N]N [LR]  \t[LR] [W]é [W]_ [W]\u200d [W]²", "ÉE\u0301 \u00c9x É",
     "\ufeffBOM \u200b zero\u200dwidth \u00ad", "\x00\x01\x7f\x80\x9f", "ﷺ ａｂｃ Ａ１", "ǅ ʰ ª º ⅷ Ⓐ ⓐ 〇 ㊀", "\U00010ffff\ue000\ufffe"[:3], "__init__ --- === ;;; \r\r\n x\r\n\r\n y",
-    "\u0898a\u0316\u0301\u0334 a\u08ca\u0301 \U00011935\U00011930 \U000105d2\u0307 \U00016d63\U00016d67 a\u1dfa\u0301",
+    "a" + "\u0301\u0316" * 30 + "e" + "\u0334\u0301" * 25 + "\u1100" + "\u1161" * 40, "\u0898a\u0316\u0301\u0334 a\u08ca\u0301 \U00011935\U00011930 \U000105d2\u0307 \U00016d63\U00016d67 a\u1dfa\u0301",
 ]
 BYTES = [b"a\xffb", b"\xe4\xb8", b"\xe4\xb8x\xad", b"\xf0\x9f\x98", b"\xc0\xaf\xed\xa0\x80", b"\xf4\x90\x80\x80 ok", b"caf\xc3", b"\x80\x80\x80", b"\xf0\x82\x82\xac\xe0\x9f\xbf"]
 
