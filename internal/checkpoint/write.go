@@ -291,7 +291,7 @@ func (w *writing) prepare4(t *target) error {
 			o.NestedBlockSize = q.NestedBlockSize
 		}
 	}
-	unchanged, err := packed4(w.c.Source, t.Name)
+	unchanged, err := scales4(w.c.Source, t.Name)
 	t.copied = unchanged != nil && q.BlockSize == cmp.Or(o.BlockSize, 64) && q.Double() == o.Double
 	return err
 }
