@@ -39,7 +39,7 @@ func manifestPath(out string) string {
 	if info, err := os.Stat(out); err == nil && info.IsDir() {
 		return filepath.Join(out, manifestName)
 	}
-	return out + "." + manifestName
+	return gguf.FirstPart(out) + "." + manifestName
 }
 
 // proveWritten runs a written model against what it was made from, and leaves a manifest.
