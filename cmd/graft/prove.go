@@ -73,7 +73,7 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 
 // sameTokens is how many tokens are run where both models hold the same numbers: then only what is
 // around the weights can differ, and a few tokens show it as well as many.
-const sameTokens = 64
+const sameTokens = 32
 
 // verify compares a written model with what it was made from and keeps the figures.
 func (m *manifest) verify(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, limit float64) error {
