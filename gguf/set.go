@@ -40,6 +40,16 @@ func parsePartName(name string) (stem string, part, parts int, ok bool) {
 	return m[1], part - 1, parts, true
 }
 
+// FirstPart returns the path of the first part where path has the name of a part,
+// and else path itself. Whether there are such files is not looked at.
+func FirstPart(path string) string {
+	dir, name := filepath.Split(path)
+	if stem, part, parts, ok := parsePartName(name); ok && 0 <= part && part < parts {
+		return dir + PartName(stem, 0, parts)
+	}
+	return path
+}
+
 // Set is a model's metadata and tensors, in one file or in several parts. Its
 // methods may be called from several goroutines at once, except Close.
 type Set struct {

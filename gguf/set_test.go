@@ -2,8 +2,10 @@ package gguf_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +106,15 @@ func TestParts(t *testing.T) {
 			if _, ok := s.Tensor("absent"); ok {
 				t.Error("a tensor that is not there")
 			}
+		}
+	}
+}
+
+func TestFirstPart(t *testing.T) {
+	for path, want := range map[string]string{"d/m-00002-of-00003.gguf": "d/m-00001-of-00003.gguf", "m-00001-of-00001.gguf": "m-00001-of-00001.gguf",
+		"m.gguf": "m.gguf", "m-00004-of-00003.gguf": "m-00004-of-00003.gguf", "m-00000-of-00003.gguf": "m-00000-of-00003.gguf"} {
+		if got := gguf.FirstPart(path); got != want {
+			t.Errorf("first part of %s: %s, want %s", path, got, want)
 		}
 	}
 }
@@ -246,4 +257,47 @@ func FuzzPart(f *testing.F) {
 			t.Errorf("%d entries and %d tensors, then %d and %d", len(s.KVs()), len(s.Tensors()), len(again.KVs()), len(again.Tensors()))
 		}
 	})
+}
+
+// TestPartsOfGGUFPy reads parts that gguf-py wrote, and plans the same division.
+func TestPartsOfGGUFPy(t *testing.T) {
+	const dir = "../testdata/golden/gguf/split"
+	s, err := gguf.OpenSet(filepath.Join(dir, gguf.PartName("parts", 1, 3)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if name, _, err := gguf.Value[string](s, "general.name"); err != nil || name != "In parts" {
+		t.Errorf("name %q, %v", name, err)
+	}
+	var specs []gguf.Spec
+	for i, x := range s.Tensors() {
+		data := make([]byte, x.Size)
+		if err := s.ReadAt(x, data, 0); err != nil {
+			t.Fatal(err)
+		}
+		for j := range len(data) / 4 {
+			if v := math.Float32frombits(binary.LittleEndian.Uint32(data[4*j:])); v != float32(i)+0.5 {
+				t.Fatalf("tensor %q, element %d: %v", x.Name, j, v)
+			}
+		}
+		if want := string(rune('a' + i)); x.Name != want || x.Elements() != int64(8*(i+1)) {
+			t.Errorf("tensor %d is %q with %d elements, want %q", i, x.Name, x.Elements(), want)
+		}
+		specs = append(specs, gguf.Spec{Name: x.Name, Dims: x.Dims, Type: x.Type})
+	}
+	parts, err := gguf.PlanParts(s.KVs(), specs, 200, "parts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range s.Paths() {
+		f, err := gguf.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if i >= len(parts) || parts[i].Name != filepath.Base(path) || !cmp.Equal(parts[i].Layout.Tensors, f.Tensors()) {
+			t.Errorf("part %d is planned otherwise than %s", i, path)
+		}
+	}
 }

@@ -115,6 +115,11 @@ func convert(ctx context.Context, c *cli.Command, typ string) error {
 	}
 	defer m.Close()
 	if form == "onnx" {
+		for _, name := range []string{"tensor-type", "dry-run", "shard-size", "forget-blocks"} {
+			if c.IsSet(name) {
+				return usagef("--%s is for a GGUF file or a folder, not for an ONNX bundle", name)
+			}
+		}
 		return exportONNX(ctx, c, m, typ)
 	}
 	if len(c.StringSlice("adapter")) > 0 {

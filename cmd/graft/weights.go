@@ -147,7 +147,7 @@ type storage struct {
 
 func storageOf(m *checkpoint.Checkpoint, t checkpoint.Tensor) (storage, error) {
 	s := storage{codec: t.Codec}
-	q, err := m.Packed4(t.Name)
+	q, err := m.Scales4(t.Name)
 	if q != nil {
 		s.block, s.double = q.BlockSize, q.Double()
 	}

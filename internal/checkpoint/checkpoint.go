@@ -119,6 +119,14 @@ func (c *Checkpoint) RawRows(name string, lo, hi int, dst []byte) (bool, error) 
 // Packed4 returns a tensor as it is stored in 4 bits; see RawRows.
 func (c *Checkpoint) Packed4(name string) (*quantize.Tensor4, error) { return packed4(c.Source, name) }
 
+// Scales4 returns a 4-bit tensor without its codes, and Codes4 reads them; see RawRows.
+func (c *Checkpoint) Scales4(name string) (*quantize.Tensor4, error) { return scales4(c.Source, name) }
+
+// Codes4 reads the packed codes of a 4-bit tensor.
+func (c *Checkpoint) Codes4(name string, dst []byte, off int64) error {
+	return c.Source.(Scales4).Codes4(name, dst, off)
+}
+
 // With returns the checkpoint with its tensors replaced by src, a wrapper around them.
 func (c *Checkpoint) With(src Source) *Checkpoint {
 	out := *c

@@ -60,6 +60,7 @@ func write(t *testing.T, c *checkpoint.Checkpoint, out string, o checkpoint.Opti
 	if strings.HasSuffix(out, ".gguf") {
 		o.Form = checkpoint.GGUF
 	}
+	o.Unsynced = true // a test's files need not outlive the machine
 	if _, err := checkpoint.Write(context.Background(), c, out, o); err != nil {
 		t.Fatal(err)
 	}

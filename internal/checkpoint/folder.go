@@ -150,8 +150,8 @@ type folderSource struct {
 	scratch sync.Pool
 }
 
-// recent keeps the 4-bit tensors read last, so that reading one in pieces loads it once, and so
-// that a model read from end to end does not stay in memory.
+// recent keeps the scales of the 4-bit tensors read last, so that reading one in pieces loads them once,
+// and so that those of a model read from end to end do not stay in memory.
 type recent struct {
 	sync.Mutex
 	names   [4]string
@@ -264,23 +264,22 @@ func fourBit(set *safetensors.Set, name string) (kind string, ok bool) {
 	return "", false
 }
 
-// load4 reads a 4-bit tensor and its tables.
-func (s *folderSource) load4(p model.Param) (*quantize.Tensor4, error) {
-	q, err := quantize.Load4(s.stored[p.Name], func(name string) (string, []int, []byte, bool, error) {
-		t, ok := s.set.Tensor(name)
-		if !ok {
-			return "", nil, nil, false, nil
-		}
-		data := make([]byte, t.Size())
-		return string(t.DType), t.Shape, data, true, s.set.ReadAt(name, data, 0)
-	})
-	if err != nil {
-		return nil, err
+// saved reads one of the tensors that bitsandbytes saves.
+func (s *folderSource) saved(name string) (string, []int, []byte, bool, error) {
+	t, ok := s.set.Tensor(name)
+	if !ok {
+		return "", nil, nil, false, nil
 	}
-	if !slices.Equal(q.Shape, p.Shape) {
+	data := make([]byte, t.Size())
+	return string(t.DType), t.Shape, data, true, s.set.ReadAt(name, data, 0)
+}
+
+// checked refuses a 4-bit tensor of another shape than the configuration says.
+func checked(q *quantize.Tensor4, err error, p model.Param) (*quantize.Tensor4, error) {
+	if err == nil && !slices.Equal(q.Shape, p.Shape) {
 		return nil, fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, q.Shape, p.Shape)
 	}
-	return q, nil
+	return q, err
 }
 
 func (s *folderSource) Config() *model.Config { return s.config }
@@ -291,16 +290,39 @@ func (s *folderSource) Packed4(name string) (*quantize.Tensor4, error) {
 	if !ok {
 		return nil, nil
 	}
-	return s.recent.get(name, func() (*quantize.Tensor4, error) { return s.load4(p) })
+	q, err := quantize.Load4(s.stored[name], s.saved)
+	return checked(q, err, p)
+}
+
+func (s *folderSource) Scales4(name string) (*quantize.Tensor4, error) {
+	p, ok := s.params[name]
+	if !ok {
+		return nil, nil
+	}
+	return s.recent.get(name, func() (*quantize.Tensor4, error) {
+		t, _ := s.set.Tensor(s.stored[name])
+		q, err := quantize.Load4Scales(t.Name, t.Size(), s.saved)
+		return checked(q, err, p)
+	})
+}
+
+func (s *folderSource) Codes4(name string, dst []byte, off int64) error {
+	return s.set.ReadAt(s.stored[name], dst, off)
 }
 
 func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
-	q, err := s.Packed4(name)
+	q, err := s.Scales4(name)
 	if err != nil {
 		return err
 	}
 	if q != nil {
-		q.DecodeRowsRounded(dst, lo, hi)
+		off, n := q.CodesOf(lo, hi)
+		buf := getScratch(&s.scratch, n)
+		defer s.scratch.Put(buf)
+		if err := s.Codes4(name, *buf, off); err != nil {
+			return err
+		}
+		q.DecodeRowsFrom(dst, *buf, lo, hi)
 		return nil
 	}
 	codec := s.codecs[name]

@@ -143,16 +143,7 @@ func (s *stage) planned(t *target) error {
 func (w *writing) quantize(s *stage, t *target) (*task, error) {
 	if t.copied {
 		return &task{t: t, unit: t.Shape[0], chunk: func(*buffers, int, int) error {
-			q, err := packed4(w.c.Source, t.Name)
-			if err != nil {
-				return err
-			}
-			t.packedBytes = int64(q.Bytes())
-			off := s.reserve(int64(len(q.Packed)))
-			if err := s.writeAt(q.Packed, off); err != nil {
-				return err
-			}
-			return s.add(t.Name, q.Saved(t.Name), off, int64(len(q.Packed)))
+			return w.copy4(s, t)
 		}}, nil
 	}
 	// The scales of a tensor are as long as it is, a sixteenth of a float16: they exist from its first
@@ -203,13 +194,30 @@ func (w *writing) quantize(s *stage, t *target) (*task, error) {
 	return k, nil
 }
 
+// copy4 stages a 4-bit tensor that keeps its blocks.
+func (w *writing) copy4(s *stage, t *target) error {
+	q, err := scales4(w.c.Source, t.Name)
+	if err != nil {
+		return err
+	}
+	size := (int64(q.Elems()) + 1) / 2
+	t.packedBytes = int64(q.Bytes()) + size
+	off := s.reserve(size)
+	buf := make([]byte, min(size, 1<<20))
+	for at := int64(0); at < size && s.file != nil; at += int64(len(buf)) {
+		part := buf[:min(int64(len(buf)), size-at)]
+		if err := w.c.Source.(Scales4).Codes4(t.Name, part, at); err != nil {
+			return err
+		}
+		if err := s.writeAt(part, off+at); err != nil {
+			return err
+		}
+	}
+	return s.add(t.Name, q.Saved(t.Name), off, size)
+}
+
 // measure compares a 4-bit tensor with its source, row by row.
 func (w *writing) measure(s *stage, t *target, q *quantize.Tensor4, off int64) error {
-	q.Packed = make([]byte, (t.Shape[0]*t.cols+1)/2)
-	defer func() { q.Packed = nil }()
-	if _, err := s.file.ReadAt(q.Packed, off); err != nil {
-		return fmt.Errorf("reading scratch file: %w", err)
-	}
 	var b buffers
 	step := max(1, chunkValues/t.cols)
 	for lo := 0; lo < t.Shape[0]; lo += step {
@@ -219,7 +227,12 @@ func (w *writing) measure(s *stage, t *target, q *quantize.Tensor4, off int64) e
 			return err
 		}
 		back := grown(&b.back, len(values))
-		q.DecodeRowsRounded(back, lo, hi)
+		from, n := q.CodesOf(lo, hi)
+		codes := grown(&b.bytes, n)
+		if _, err := s.file.ReadAt(codes, off+from); err != nil {
+			return fmt.Errorf("reading scratch file: %w", err)
+		}
+		q.DecodeRowsFrom(back, codes, lo, hi)
 		t.addError(lo, values, back)
 	}
 	return nil

@@ -312,7 +312,7 @@ func (w *writing) prepare4(t *target) error {
 			o.NestedBlockSize = q.NestedBlockSize
 		}
 	}
-	unchanged, err := packed4(w.c.Source, t.Name)
+	unchanged, err := scales4(w.c.Source, t.Name)
 	t.copied = unchanged != nil && q.BlockSize == cmp.Or(o.BlockSize, 64) && q.Double() == o.Double
 	return err
 }
@@ -440,10 +440,12 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 		if _, err := w.c.Source.(Raw).RawRows(t.Name, lo, hi, raw); err != nil {
 			return nil, err
 		}
-		values := grown(&b.values, (hi-lo)*t.cols)
-		t.codec.Decode(values, raw)
-		if err := finite(values, lo, t.cols); err != nil {
-			return nil, err
+		if ok, _ := quantize.FiniteBytes(t.codec, raw); !ok {
+			values := grown(&b.values, (hi-lo)*t.cols)
+			t.codec.Decode(values, raw)
+			if err := finite(values, lo, t.cols); err != nil {
+				return nil, err
+			}
 		}
 	} else {
 		values, err := w.values(b, t, lo, hi)
@@ -482,11 +484,7 @@ func (w *writing) progress(values int64) {
 
 // finite refuses values no model has, which every later computation would spread.
 func finite(values []float32, row, cols int) error {
-	bad := uint32(0) // the sign bit, once an exponent is all ones: a loop without branches over what is well
-	for _, v := range values {
-		bad |= math.Float32bits(v)&0x7f800000 + 0x00800000
-	}
-	if bad>>31 == 0 {
+	if quantize.Finite(values) {
 		return nil
 	}
 	for i, v := range values {
