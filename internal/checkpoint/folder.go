@@ -145,6 +145,7 @@ type folderSource struct {
 	codecs  map[string]quantize.Codec // of the tensors stored as numbers
 	params  map[string]model.Param    // of the tensors stored in 4 bits
 	scales  map[string]*scales        // of the tensors stored in 8 bits
+	packed  map[string]*packed        // the tensors stored in words
 	stored  map[string]string         // names in the files, where they are others
 	recent  recent
 	scratch sync.Pool
@@ -181,12 +182,24 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, stored: map[string]string{}}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, packed: map[string]*packed{}, stored: map[string]string{}}
 	quantization := parseQuantization(c)
 	known := map[string]bool{}
 	for _, p := range params {
 		t, ok := s.find(p.Name)
 		if !ok {
+			words, beside, err := s.packedOf(p, quantization)
+			if err != nil {
+				return nil, err
+			}
+			if words != nil {
+				s.packed[p.Name] = words
+				s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, words.codec()})
+				for _, name := range beside {
+					known[name] = true
+				}
+				continue
+			}
 			if err := s.packedBy(p.Name, quantization); err != nil {
 				return nil, err
 			}
@@ -324,6 +337,9 @@ func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
 		}
 		q.DecodeRowsFrom(dst, *buf, lo, hi)
 		return nil
+	}
+	if p := s.packed[name]; p != nil {
+		return s.packedRows(p, lo, hi, dst)
 	}
 	codec := s.codecs[name]
 	if codec == nil {

@@ -145,12 +145,15 @@ func (s *folderSource) mustBeZero(t safetensors.Tensor) error {
 	return nil
 }
 
-// quantizationConfig is what is read of config.json's quantization_config for 8-bit weights.
+// quantizationConfig is what is read of config.json's quantization_config for weights in 8 bits and in words.
 type quantizationConfig struct {
-	Method    string `json:"quant_method"`
-	Format    string `json:"format"`
-	BlockSize []int  `json:"weight_block_size"`
-	Groups    map[string]struct {
+	Method           string `json:"quant_method"`
+	Format           string `json:"format"`
+	BlockSize        []int  `json:"weight_block_size"`
+	GroupSize        int    `json:"group_size"`
+	Version          string `json:"version"`           // of AWQ's layout
+	CheckpointFormat string `json:"checkpoint_format"` // of GPTQ's
+	Groups           map[string]struct {
 		Weights struct {
 			Block []int `json:"block_structure"`
 		} `json:"weights"`
@@ -174,7 +177,7 @@ func (q *quantizationConfig) tileSides() [2]int {
 func parseQuantization(c *model.Config) quantizationConfig {
 	var q quantizationConfig
 	if raw := c.Key("quantization_config"); raw != nil {
-		_ = json.Unmarshal(raw, &q) // what the tensors say decides; this only names the sides of blocks
+		_ = json.Unmarshal(raw, &q) // what the tensors say decides; this names the sides of blocks and the layout of words
 	}
 	return q
 }
@@ -192,7 +195,7 @@ func (s *folderSource) packedBy(name string, q quantizationConfig) error {
 				if method == "" {
 					method = "another tool"
 				}
-				return fmt.Errorf("module %q is stored as %q, quantized by %s: %w (4-bit weights are read in bitsandbytes' form and in GGUF; start from the model's 16-bit checkpoint, or save it dequantized: model.dequantize() in transformers)",
+				return fmt.Errorf("module %q is stored as %q, quantized by %s: %w (weights in words are read as GPTQ, AWQ's gemm and compressed-tensors' pack-quantized store them; start from the model's 16-bit checkpoint, or save it dequantized: model.dequantize() in transformers)",
 					module, suffix, method, quantize.ErrUnsupported)
 			}
 		}

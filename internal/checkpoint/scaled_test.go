@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/quantize"
 	"github.com/graftml/graft/safetensors"
@@ -25,6 +26,23 @@ const eights = "../../testdata/golden/eight"
 
 // eightFolder is a tiny llama whose first block has the modules of a golden file.
 func eightFolder(t *testing.T, stored []safetensors.TensorData, quantization map[string]any) string {
+	t.Helper()
+	dir := newTinyLlama(t).folder(t, stored, quantization)
+	for name, data := range testmodel.TokenizerFiles() {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// tinyLlama is a model in memory, of which some tensors are to be others.
+type tinyLlama struct {
+	config  *model.Config
+	tensors map[string]safetensors.TensorData
+}
+
+func newTinyLlama(t testing.TB) *tinyLlama {
 	t.Helper()
 	c, err := testmodel.Config("llama")
 	if err != nil {
@@ -38,41 +56,54 @@ func eightFolder(t *testing.T, stored []safetensors.TensorData, quantization map
 	if err := m.WriteFolder(dir); err != nil {
 		t.Fatal(err)
 	}
-	config, err := c.JSON(map[string]any{"quantization_config": quantization})
-	if err != nil {
-		t.Fatal(err)
+	l := &tinyLlama{c, map[string]safetensors.TensorData{}}
+	for _, s := range readAll(t, filepath.Join(dir, "model.safetensors")) {
+		l.tensors[s.Name] = s
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range testmodel.TokenizerFiles() {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return l
+}
+
+// folder writes the model with the modules of its first block as they are stored.
+func (l *tinyLlama) folder(t *testing.T, stored []safetensors.TensorData, quantization map[string]any) string {
+	t.Helper()
+	all := maps.Clone(l.tensors)
 	places := map[string]string{"q_proj": "self_attn.q_proj", "down_proj": "mlp.down_proj"}
-	path := filepath.Join(dir, "model.safetensors")
-	all := map[string]safetensors.TensorData{}
-	for _, s := range readAll(t, path) {
-		all[s.Name] = s
-	}
 	for _, s := range stored {
 		module, rest, _ := strings.Cut(s.Name, ".")
 		if _, ok := places[module]; ok {
 			s.Name = "model.layers.0." + places[module] + "." + rest
+			if rest == "qweight" || rest == "weight_packed" {
+				delete(all, "model.layers.0."+places[module]+".weight")
+			}
 		}
 		all[s.Name] = s
 	}
-	if err := os.Remove(path); err != nil {
+	var specs []safetensors.Spec
+	for _, s := range all {
+		specs = append(specs, s.Spec)
+	}
+	layout, err := safetensors.Plan(specs, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := safetensors.Write(path, slices.Collect(maps.Values(all)), nil); err != nil {
+	file := slices.Clone(layout.Header)
+	for _, s := range layout.Tensors {
+		file = append(file, all[s.Name].Data...)
+	}
+	config, err := l.config.JSON(map[string]any{"quantization_config": quantization})
+	if err != nil {
 		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"config.json": config, "model.safetensors": file} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
 
-func readAll(t *testing.T, path string) []safetensors.TensorData {
+func readAll(t testing.TB, path string) []safetensors.TensorData {
 	t.Helper()
 	f, err := safetensors.Open(path)
 	if err != nil {
@@ -96,8 +127,12 @@ type eightCase struct {
 }
 
 func eightCases(t *testing.T) map[string]eightCase {
+	return storedCases(t, filepath.Join(eights, "eight.json"))
+}
+
+func storedCases(t *testing.T, path string) map[string]eightCase {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(eights, "eight.json"))
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +144,15 @@ func eightCases(t *testing.T) map[string]eightCase {
 }
 
 // TestEightBits: weights in 8 bits with scales are the values that transformers and bitsandbytes
-// make of them, whatever rows are asked for, and are written as such.
-func TestEightBits(t *testing.T) {
-	for name, golden := range eightCases(t) {
+// make of them.
+func TestEightBits(t *testing.T) { checkStored(t, eights, eightCases(t)) }
+
+// checkStored opens tiny models with the modules of golden files: their values are the reference's, whatever
+// rows are asked for, and are written as such.
+func checkStored(t *testing.T, folder string, cases map[string]eightCase) {
+	for name, golden := range cases {
 		t.Run(name, func(t *testing.T) {
-			dir := eightFolder(t, readAll(t, filepath.Join(eights, name+".safetensors")), golden.Config)
+			dir := eightFolder(t, readAll(t, filepath.Join(folder, name+".safetensors")), golden.Config)
 			c, err := checkpoint.Open(dir)
 			if err != nil {
 				t.Fatal(err)
@@ -146,7 +185,7 @@ func TestEightBits(t *testing.T) {
 				}
 				if o.Form == checkpoint.Safetensors {
 					config, err := os.ReadFile(filepath.Join(out, "config.json"))
-					if err != nil || bytes.Contains(config, []byte("weight_block_size")) || bytes.Contains(config, []byte("compressed-tensors")) {
+					if err != nil || bytes.Contains(config, []byte("quant_method")) != (o.Type == "nf4") {
 						t.Errorf("config.json: %v, of stored 8 bits:\n%s", err, config)
 					}
 				}
@@ -190,7 +229,7 @@ func TestEightBitsRefused(t *testing.T) {
 		}
 	}
 	// Weights that other tools packed are refused by the tool's name.
-	dir := eightFolder(t, nil, map[string]any{"quant_method": "gptq"})
+	dir := eightFolder(t, nil, map[string]any{"quant_method": "quip"})
 	path := filepath.Join(dir, "model.safetensors")
 	all := readAll(t, path)
 	for i := range all {
@@ -201,7 +240,7 @@ func TestEightBitsRefused(t *testing.T) {
 	if err := errors.Join(os.Remove(path), safetensors.Write(path, all, nil)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := checkpoint.Open(dir); !errors.Is(err, quantize.ErrUnsupported) || !strings.Contains(err.Error(), "gptq") {
-		t.Errorf("GPTQ: %v", err)
+	if _, err := checkpoint.Open(dir); !errors.Is(err, quantize.ErrUnsupported) || !strings.Contains(err.Error(), "quip") {
+		t.Errorf("packed by another tool: %v", err)
 	}
 }
