@@ -31,6 +31,8 @@ type Tape struct {
 	half     bool // values are held in bfloat16 where the graph lets them be
 	remat    int  // blocks that are computed again
 
+	keepLogits bool // of the targets, where the head is trained
+
 	plan  *plan
 	arena []float32
 	at    []int // buffer → first column now
@@ -71,6 +73,14 @@ func NewTape(g *Graph, use Use) *Tape {
 // but reads, and adds to their gradients.
 func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
 	t.adapters[place] = adapters
+	t.plan = nil
+}
+
+// KeepLogits makes the tape keep the logits of all targets for the gradient of the head, where that is
+// trained, rather than make them twice: a product less, for as many values as there are targets times
+// words. The bits are the same.
+func (t *Tape) KeepLogits(keep bool) {
+	t.keepLogits = keep
 	t.plan = nil
 }
 
