@@ -27,14 +27,17 @@ var layers = map[string][]string{
 	"internal/model":     {},
 	"internal/tokenizer": {},
 	"internal/chat":      {},
+	"internal/hub":       {"internal/wholefile"},
 
 	"quantize":            {"internal/kernel"},
 	"adapters":            {"safetensors", "gguf", "internal/kernel", "internal/wholefile"},
 	"internal/autograd":   {"internal/kernel"},
-	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/model", "internal/tokenizer", "internal/wholefile"},
+	"internal/imatrix":    {"gguf", "internal/wholefile"},
+	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/imatrix", "internal/model", "internal/tokenizer", "internal/wholefile"},
 	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
-		"internal/checkpoint", "adapters"},
+		"internal/checkpoint", "internal/imatrix", "adapters"},
 	"internal/testfile":  {},
+	"internal/testhub":   {},
 	"internal/testspeed": {},
 	"internal/testmodel": {"safetensors", "gguf", "quantize", "internal/model", "internal/checkpoint", "internal/tokenizer"},
 
@@ -43,14 +46,17 @@ var layers = map[string][]string{
 	"onnx":     {"internal/model", "internal/checkpoint", "adapters", "quantize", "internal/wholefile"},
 	"onnx/ort": {"onnx", "adapters", "internal/model", "internal/kernel"},
 
+	"internal/inspect": {"safetensors", "gguf", "quantize", "adapters", "onnx", "internal/model", "internal/checkpoint", "internal/tokenizer",
+		"internal/chat", "internal/kernel", "internal/wholefile", "train/dataset"},
+
 	"train/dataset":  {"internal/tokenizer", "internal/chat"},
-	"train/evaluate": {"internal/engine", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
+	"train/evaluate": {"internal/engine", "internal/kernel", "internal/tokenizer", "internal/chat", "internal/checkpoint"},
 	"train": {"train/dataset", "train/evaluate", "internal/engine", "internal/autograd", "internal/checkpoint",
 		"internal/chat", "internal/tokenizer", "internal/model", "internal/kernel", "internal/wholefile", "adapters", "quantize", "safetensors"},
 }
 
 // tests may also use what makes test models and reads test files.
-var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "internal/testspeed": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
+var testsMayUse = map[string]bool{"internal/testfile": true, "internal/testmodel": true, "internal/testspeed": true, "internal/testhub": true, "safetensors": true, "gguf": true, "internal/checkpoint": true}
 
 func TestLayers(t *testing.T) {
 	seen := map[string]bool{}

@@ -243,6 +243,10 @@ func (d *decoder) strings(n int64) []string {
 	var text []byte
 	var ends []int
 	for int64(len(ends)) < n && d.err == nil {
+		text, ends = d.buffered(text, ends, n)
+		if int64(len(ends)) == n {
+			break
+		}
 		text = d.appendBytes(text, d.stringLen())
 		ends = append(ends, len(text))
 	}
@@ -257,4 +261,23 @@ func (d *decoder) strings(n int64) []string {
 		start = end
 	}
 	return all
+}
+
+// buffered takes the strings that lie whole in the buffer, as strings does: most of them, without
+// two reads for each.
+func (d *decoder) buffered(text []byte, ends []int, n int64) ([]byte, []int) {
+	b, _ := d.r.Peek(d.r.Buffered())
+	at := 0
+	for int64(len(ends)) < n && len(b)-at >= 8 {
+		size := binary.LittleEndian.Uint64(b[at:])
+		if size > uint64(len(b)-at-8) {
+			break
+		}
+		text = append(text, b[at+8:at+8+int(size)]...)
+		at += 8 + int(size)
+		ends = append(ends, len(text))
+	}
+	d.r.Discard(at)
+	d.left -= int64(at)
+	return text, ends
 }

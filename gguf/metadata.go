@@ -133,11 +133,17 @@ func typeOf(v any) (t, elem ValueType, ok bool) {
 	return 0, 0, false
 }
 
-// Value returns the metadata entry of the given key as a T, and whether the file
+// Metadata is what [Value] reads: a [File] or a [Set].
+type Metadata interface {
+	Get(key string) (KV, bool)
+	String() string // names it in messages
+}
+
+// Value returns the metadata entry of the given key as a T, and whether f
 // has it. As in llama.cpp the type must be exactly T's: an int32 entry is not
 // returned as a uint32; the error then wraps [ErrType]. A slice is the file's own
 // and must not be changed.
-func Value[T Metadatum](f *File, key string) (value T, ok bool, err error) {
+func Value[T Metadatum](f Metadata, key string) (value T, ok bool, err error) {
 	kv, ok := f.Get(key)
 	if !ok {
 		return value, false, nil

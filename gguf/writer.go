@@ -48,6 +48,15 @@ func (w *Writer) Commit() error {
 	return nil
 }
 
+// CommitUnsynced is Commit for a caller that makes the file durable itself: a
+// program that is killed leaves it whole, a machine that loses its power may not.
+func (w *Writer) CommitUnsynced() error {
+	if err := w.file.CommitUnsynced(); err != nil {
+		return fmt.Errorf("gguf: finishing %q: %w", w.path, err)
+	}
+	return nil
+}
+
 // Close discards the file unless it was committed.
 func (w *Writer) Close() error {
 	if err := w.file.Close(); err != nil {

@@ -55,15 +55,18 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	src := repeated(1 << 22)
-	for _, name := range []string{"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"} {
+	src, importance := repeated(1<<20), goldenValues(1, 1<<11, "positive", nil)
+	for _, name := range Names() {
 		c, err := LookupEncoder(name)
 		if err != nil {
-			b.Fatal(err)
+			continue
 		}
 		elems, size := c.Block()
 		dst := make([]byte, len(src)/elems*size)
 		benchmarkValues(b, name, len(src), len(dst), 1, func() { c.Encode(dst, src) })
+		if elems > 1 {
+			benchmarkValues(b, name+"/importance", len(src), len(dst), 1, func() { c.EncodeWeighted(dst, src, importance) })
+		}
 	}
 }
 

@@ -80,8 +80,8 @@ func exp2(e int) float32 {
 	return math.Float32frombits(uint32(e+127) << 23)
 }
 
-// The encoders below quantize with the scale before it is rounded to half
-// precision, as ggml's reference does.
+// magnitude is |v|.
+func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
 // reciprocal is 1/d, or 0 for 0.
 func reciprocal(d float32) float32 {
@@ -89,54 +89,6 @@ func reciprocal(d float32) float32 {
 		return 0
 	}
 	return 1 / d
-}
-
-// truncate is v without its fraction, clamped to [0, top]: a C conversion
-// without its undefined cases.
-func truncate(v float32, top int) byte {
-	switch {
-	case !(v > 0):
-		return 0
-	case v >= float32(top):
-		return byte(top)
-	}
-	return byte(v)
-}
-
-// round is v to the nearest whole number, halves away from zero, clamped to
-// an int8.
-func round(v float32) int8 {
-	switch {
-	case v >= 127:
-		return 127
-	case v <= -128:
-		return -128
-	case v != v:
-		return 0
-	}
-	// In float64 the sum is exact, so that cutting off its fraction rounds.
-	return int8(int32(float64(v) + math.Copysign(0.5, float64(v))))
-}
-
-// magnitude is |v|.
-func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
-
-func encodeQ8_0(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[34:], src[32:] {
-		x, q := src[:32], dst[2:34]
-		var top float32
-		for _, v := range x {
-			if a := magnitude(v); a > top {
-				top = a
-			}
-		}
-		d := top / 127
-		id := reciprocal(d)
-		putHalf(dst, d)
-		for i, v := range x {
-			q[i] = byte(round(v * id))
-		}
-	}
 }
 
 // peak is the value of largest magnitude in x, the first of several.
@@ -150,73 +102,6 @@ func peak(x []float32) float32 {
 	return m
 }
 
-func encodeQ4_0(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[18:], src[32:] {
-		x, q := src[:32], dst[2:18]
-		d := peak(x) / -8
-		id := reciprocal(d)
-		putHalf(dst, d)
-		for i := range q {
-			lo := truncate(float32(x[i]*id)+8.5, 15)
-			hi := truncate(float32(x[i+16]*id)+8.5, 15)
-			q[i] = lo | hi<<4
-		}
-	}
-}
-
-// extent is the smallest and largest of x, the first of equal ones: that
-// decides the sign of a zero.
-func extent(x []float32) (low, high float32) {
-	low, high = x[0], x[0]
-	for _, v := range x {
-		if v < low {
-			low = v
-		}
-		if v > high {
-			high = v
-		}
-	}
-	return low, high
-}
-
-func encodeQ4_1(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[20:], src[32:] {
-		x, q := src[:32], dst[4:20]
-		low, high := extent(x)
-		d := (high - low) / 15
-		id := reciprocal(d)
-		putHalf(dst, d)
-		putHalf(dst[2:], low)
-		for i := range q {
-			lo := truncate(float32((x[i]-low)*id)+0.5, 15)
-			hi := truncate(float32((x[i+16]-low)*id)+0.5, 15)
-			q[i] = lo | hi<<4
-		}
-	}
-}
-
-func encodeQ5_0(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[22:], src[32:] {
-		x := src[:32]
-		d := peak(x) / -16
-		id := reciprocal(d)
-		putHalf(dst, d)
-		putFive(dst[2:22], func(i int) byte { return truncate(float32(x[i]*id)+16.5, 31) })
-	}
-}
-
-func encodeQ5_1(dst []byte, src []float32) {
-	for ; len(src) > 0; dst, src = dst[24:], src[32:] {
-		x := src[:32]
-		low, high := extent(x)
-		d := (high - low) / 31
-		id := reciprocal(d)
-		putHalf(dst, d)
-		putHalf(dst[2:], low)
-		putFive(dst[4:24], func(i int) byte { return truncate(float32((x[i]-low)*id)+0.5, 31) })
-	}
-}
-
 // putFive stores 32 codes of 5 bits: the word of fifth bits, then the nibbles.
 func putFive(dst []byte, code func(i int) byte) {
 	var high uint32
@@ -226,4 +111,38 @@ func putFive(dst []byte, code func(i int) byte) {
 		high |= uint32(lo>>4)<<i | uint32(hi>>4)<<(i+16)
 	}
 	binary.LittleEndian.PutUint32(dst, high)
+}
+
+// mxfp4Edges lie half way between the magnitudes of mxfp4Values; one that is hit belongs to the smaller.
+var mxfp4Edges = [7]float32{0.5, 1.5, 2.5, 3.5, 5, 7, 10}
+
+// encodeMXFP4: a power of two below a quarter of the largest magnitude's, and the nearest of the table's
+// multiples of it.
+func encodeMXFP4(dst []byte, src []float32) {
+	for ; len(src) > 0; dst, src = dst[17:], src[32:] {
+		x := src[:32]
+		var e byte
+		if top := magnitude(peak(x)); top > 0 {
+			// A float32's logarithm: just below a power of two it is the power's.
+			e = byte(int(math.Floor(float64(float32(math.Log2(float64(top)))))) - 2 + 127)
+		}
+		d := exp2(int(e) - 128)
+		edges := mxfp4Edges
+		for i := range edges {
+			edges[i] *= d
+		}
+		dst[0] = e
+		putFour(dst[1:17], func(i int) byte {
+			var code byte
+			for _, edge := range edges {
+				if magnitude(x[i]) > edge {
+					code++
+				}
+			}
+			if x[i] < 0 && code > 0 {
+				code |= 8
+			}
+			return code
+		})
+	}
 }

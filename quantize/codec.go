@@ -34,18 +34,27 @@ type Codec interface {
 	Decode(dst []float32, src []byte)
 }
 
-// An Encoder is a Codec that can also write its format.
+// An Encoder is a Codec that can also write its format. Its bytes are those of
+// ggml's quantizer.
 type Encoder interface {
 	Codec
 	// Encode writes src, whole blocks, to dst. It panics unless len(src) is a
-	// multiple of elems and len(dst) its size. The bytes are those of ggml's
-	// reference quantizer without an importance matrix.
+	// multiple of elems and len(dst) its size.
 	Encode(dst []byte, src []float32)
+	// EncodeWeighted is Encode for whole rows of a tensor, whose errors are to
+	// be least where it matters: importance holds a weight for each column,
+	// none of them negative, such as an importance matrix has; nil makes it
+	// Encode. It panics also unless a row is whole blocks and src whole rows.
+	// Formats whose codes leave nothing to choose (Q8_0, MXFP4 and those
+	// without blocks) do as Encode does.
+	EncodeWeighted(dst []byte, src, importance []float32)
 }
 
 // Lookup returns the codec of a format by its name, as ggml writes it: F64 F32
 // F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS
-// MXFP4. Another name gives ErrUnsupported.
+// MXFP4, and, to be read alone, IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S
+// TQ1_0 TQ2_0 NVFP4 Q1_0 Q2_0; or as safetensors does: I8 F8_E4M3 F8_E5M2.
+// Another name gives ErrUnsupported.
 func Lookup(name string) (Codec, error) {
 	if c, ok := codecs[name]; ok {
 		return c, nil
@@ -100,28 +109,59 @@ func Size(c Codec, n int) (int, error) {
 var codecs = func() map[string]Codec {
 	m := map[string]Codec{}
 	for _, c := range []Codec{
-		encoder{codec{"F64", 1, 8, decodeF64}, encodeF64},
-		encoder{codec{"F32", 1, 4, decodeF32}, encodeF32},
-		encoder{codec{"F16", 1, 2, kernel.F16ToF32}, kernel.F32ToF16},
-		encoder{codec{"BF16", 1, 2, kernel.BF16ToF32}, kernel.F32ToBF16},
-		encoder{codec{"Q8_0", 32, 34, kernel.DecodeQ8_0}, encodeQ8_0},
-		encoder{codec{"Q4_0", 32, 18, kernel.DecodeQ4_0}, encodeQ4_0},
-		encoder{codec{"Q4_1", 32, 20, kernel.DecodeQ4_1}, encodeQ4_1},
-		encoder{codec{"Q5_0", 32, 22, decodeQ5_0}, encodeQ5_0},
-		encoder{codec{"Q5_1", 32, 24, decodeQ5_1}, encodeQ5_1},
-		codec{"IQ4_NL", 32, 18, decodeIQ4NL},
-		codec{"MXFP4", 32, 17, decodeMXFP4},
-		codec{"Q2_K", 256, 84, decodeQ2K},
-		codec{"Q3_K", 256, 110, decodeQ3K},
-		codec{"Q4_K", 256, 144, decodeQ4K},
-		codec{"Q5_K", 256, 176, decodeQ5K},
-		codec{"Q6_K", 256, 210, decodeQ6K},
-		codec{"IQ4_XS", 256, 136, decodeIQ4XS},
+		plain("F64", 1, 8, decodeF64, encodeF64),
+		plain("F32", 1, 4, decodeF32, encodeF32),
+		plain("F16", 1, 2, kernel.F16ToF32, kernel.F32ToF16),
+		plain("BF16", 1, 2, kernel.BF16ToF32, kernel.F32ToBF16),
+		plain("Q8_0", 32, 34, kernel.DecodeQ8_0, kernel.EncodeQ8_0),
+		blocks("Q4_0", 18, kernel.DecodeQ4_0, kernel.EncodeQ4_0, weightedQ4_0),
+		blocks("Q4_1", 20, kernel.DecodeQ4_1, kernel.EncodeQ4_1, weightedQ4_1),
+		blocks("Q5_0", 22, decodeQ5_0, kernel.EncodeQ5_0, weightedQ5_0),
+		blocks("Q5_1", 24, decodeQ5_1, kernel.EncodeQ5_1, weightedQ5_1),
+		encoder{codec{"IQ4_NL", 32, 18, decodeIQ4NL}, encodeIQ4NL},
+		plain("MXFP4", 32, 17, decodeMXFP4, encodeMXFP4),
+		encoder{codec{"Q2_K", 256, 84, decodeQ2K}, q2k.encode},
+		encoder{codec{"Q3_K", 256, 110, decodeQ3K}, encodeQ3K},
+		encoder{codec{"Q4_K", 256, 144, decodeQ4K}, q4k.encode},
+		encoder{codec{"Q5_K", 256, 176, decodeQ5K}, q5k.encode},
+		encoder{codec{"Q6_K", 256, 210, decodeQ6K}, encodeQ6K},
+		encoder{codec{"IQ4_XS", 256, 136, decodeIQ4XS}, encodeIQ4XS},
+		codec{"IQ1_S", 256, 50, decodeIQ1S},
+		codec{"IQ1_M", 256, 56, decodeIQ1M},
+		codec{"IQ2_XXS", 256, 66, decodeIQ2XXS},
+		codec{"IQ2_XS", 256, 74, decodeIQ2XS},
+		codec{"IQ2_S", 256, 82, decodeIQ2S},
+		codec{"IQ3_XXS", 256, 98, decodeIQ3XXS},
+		codec{"IQ3_S", 256, 110, decodeIQ3S},
+		codec{"TQ1_0", 256, 54, decodeTQ1},
+		codec{"TQ2_0", 256, 66, decodeTQ2},
+		codec{"NVFP4", 64, 36, decodeNVFP4},
+		codec{"Q1_0", 128, 18, decodeQ1_0},
+		codec{"Q2_0", 64, 18, decodeQ2_0},
+		codec{"I8", 1, 1, decodeI8},
+		codec{"F8_E4M3", 1, 1, decode8(e4m3Values)},
+		codec{"F8_E5M2", 1, 1, decode8(e5m2Values)},
 	} {
 		m[c.Name()] = c
 	}
 	return m
 }()
+
+// plain is a format whose codes leave nothing to choose.
+func plain(name string, elems, bytes int, decode func([]float32, []byte), encode func([]byte, []float32)) encoder {
+	return encoder{codec{name, elems, bytes, decode}, func(dst []byte, src, _ []float32) { encode(dst, src) }}
+}
+
+// blocks is a format of 32 values that has one way without importance and another with it.
+func blocks(name string, bytes int, decode func([]float32, []byte), encode func([]byte, []float32), weighted func(dst []byte, src, importance []float32)) encoder {
+	return encoder{codec{name, 32, bytes, decode}, func(dst []byte, src, importance []float32) {
+		if importance == nil {
+			encode(dst, src)
+		} else {
+			weighted(dst, src, importance)
+		}
+	}}
+}
 
 // codec implements Codec; decode takes slices whose lengths fit.
 type codec struct {
@@ -144,14 +184,22 @@ func (c codec) check(doing string, values, bytes int) {
 	}
 }
 
+// encoder implements Encoder; importance is nil or of a length that fits.
 type encoder struct {
 	codec
-	encode func(dst []byte, src []float32)
+	encode func(dst []byte, src, importance []float32)
 }
 
-func (e encoder) Encode(dst []byte, src []float32) {
+func (e encoder) Encode(dst []byte, src []float32) { e.EncodeWeighted(dst, src, nil) }
+
+func (e encoder) EncodeWeighted(dst []byte, src, importance []float32) {
 	e.check("encoding", len(src), len(dst))
-	e.encode(dst, src)
+	if n := len(importance); importance != nil && (n == 0 || n%e.elems != 0 || len(src)%n != 0) {
+		panic(fmt.Sprintf("quantize: encoding %s: %d values are not whole rows of %d columns in blocks of %d", e.name, len(src), n, e.elems))
+	}
+	if len(src) > 0 {
+		e.encode(dst, src, importance)
+	}
 }
 
 func decodeF64(dst []float32, src []byte) {

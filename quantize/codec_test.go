@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"github.com/graftml/graft/internal/kernel"
 )
 
 func TestLookup(t *testing.T) {
@@ -95,28 +97,6 @@ func TestF32Order(t *testing.T) {
 	}
 }
 
-// TestRound: halves go away from zero, as C's roundf has them.
-func TestRound(t *testing.T) {
-	for bits := uint32(0); bits < 1<<31; bits += 4093 {
-		v := math.Float32frombits(bits)
-		want := int8(max(-128, min(127, math.Round(float64(v)))))
-		if v != v {
-			want = 0
-		}
-		if got := round(v); got != want {
-			t.Fatalf("round(%g) = %d, want %d", v, got, want)
-		}
-		if got := round(-v); v < 128 && got != -int8(math.Round(float64(v))) {
-			t.Fatalf("round(%g) = %d", -v, got)
-		}
-	}
-	for v, want := range map[float32]int8{0.5: 1, -0.5: -1, 2.5: 3, -2.5: -3, 0.49999997: 0, 126.5: 127, -127.5: -128, 1e30: 127, -1e30: -128} {
-		if got := round(v); got != want {
-			t.Errorf("round(%g) = %d, want %d", v, got, want)
-		}
-	}
-}
-
 // TestEncodeExtremes: encoders take any float32 without a panic.
 func TestEncodeExtremes(t *testing.T) {
 	extremes := []float32{
@@ -130,7 +110,9 @@ func TestEncodeExtremes(t *testing.T) {
 		}
 		elems, size := e.Block()
 		for i, v := range extremes {
-			src, dst := make([]float32, 32), make([]byte, 32/elems*size)
+			src := make([]float32, max(32, elems))
+			dst := make([]byte, len(src)/elems*size)
+			importance := make([]float32, len(src))
 			for j := range src {
 				src[j] = v
 				if j%2 == 1 {
@@ -138,6 +120,11 @@ func TestEncodeExtremes(t *testing.T) {
 				}
 			}
 			e.Encode(dst, src)
+			e.Decode(make([]float32, len(src)), dst)
+			for j := range importance {
+				importance[j] = float32(j % 3)
+			}
+			e.EncodeWeighted(dst, src, importance)
 			e.Decode(src, dst)
 		}
 	}
@@ -223,4 +210,59 @@ func checkNear(t *testing.T, name string, x []float32) {
 			}
 		}
 	}
+}
+
+// FuzzEncode encodes arbitrary finite values in every format, without importance and with it. All implementations
+// must make the same bytes, and what they stand for is finite and not much larger than the largest value.
+func FuzzEncode(f *testing.F) {
+	for i, kind := range []string{"plain", "bell", "outliers", "flat", "zeros"} {
+		f.Add(uint8(3*i), i%2 == 1, floatBytes(goldenValues(uint64(i), 300, kind, nil)))
+	}
+	f.Fuzz(func(t *testing.T, which uint8, weighted bool, b []byte) {
+		names := Names()
+		e, err := LookupEncoder(names[int(which)%len(names)])
+		if err != nil {
+			t.Skip()
+		}
+		elems, size := e.Block()
+		x := make([]float32, min(len(b)/4, 2048))
+		decodeF32(x, b[:4*len(x)])
+		var top float64
+		for i, v := range x {
+			if v-v != 0 {
+				x[i] = 0
+			}
+			top = max(top, math.Abs(float64(x[i])))
+		}
+		for len(x) == 0 || len(x)%elems != 0 {
+			x = append(x, 0)
+		}
+		var importance []float32
+		if weighted {
+			for i := range x {
+				importance = append(importance, magnitude(x[(7*i+3)%len(x)]))
+			}
+			if top > 1e18 { // no mean of squares is
+				t.Skip()
+			}
+		}
+		want := make([]byte, len(x)/elems*size)
+		e.EncodeWeighted(want, x, importance)
+		restore, err := kernel.SetImpl("generic")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		e.EncodeWeighted(got, x, importance)
+		restore()
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%s: %s makes %x of %v, plain Go %x", e.Name(), kernel.Impl(), want, x, got)
+		}
+		e.Decode(x, got)
+		for i, v := range x {
+			if top < 60000 && !(math.Abs(float64(v)) <= 2.1*top+1e-4) {
+				t.Fatalf("%s: value %d decodes to %v, though all are within %v", e.Name(), i, v, top)
+			}
+		}
+	})
 }

@@ -5,12 +5,22 @@
 //
 // [Lookup] gives a [Codec] by ggml's name for a format: F32, F16, BF16, the
 // 32-value blocks (Q8_0, Q4_0, …) and the 256-value super-blocks (Q4_K, Q6_K,
-// …). A codec reads whole blocks; those that can also write are an [Encoder].
-// Decoding agrees with gguf-py bit for bit and encoding byte for byte.
+// …). A codec reads whole blocks; those that can also write are an [Encoder],
+// which can be told how much each column of a tensor matters. Decoding agrees
+// with gguf-py bit for bit, and encoding byte for byte with libggml 0.25.3.
 //
 //	c, err := quantize.Lookup("Q4_K")
 //	elems, bytes := c.Block()                   // 256 values in 144 bytes
 //	c.Decode(dst, src)                          // len(dst) = len(src)/bytes*elems
+//
+// # Formats of whole models
+//
+// A [Mix] is a file type of llama-quantize, such as Q4_K_M: the rule by which
+// it gives each tensor of a model its format. [Mix.Types] applies it to a
+// model's list of tensors.
+//
+//	mix, err := quantize.LookupMix("Q4_K_M")
+//	formats := mix.Types(quantize.MixModel{Arch: "llama", Layers: 30, Heads: 9, KVHeads: 3}, tensors)
 //
 // # NF4 and FP4
 //
@@ -27,6 +37,11 @@
 //	t.DecodeRows(row, i, i+1)
 //
 // # Exactness
+//
+// The libggml that blocks are compared with was built for x86-64 without fused
+// multiply-add; one that was built with it, as for an Apple processor, parts
+// from it in a code here and there, and so does the sum of a compiler that was
+// allowed to reorder. Infinities and NaN have no meaning in blocks.
 //
 // Codes, scales, tables and JSON text equal those that bitsandbytes 0.50.2
 // writes on an x86-64 CPU, byte for byte. Its CUDA code differs from its CPU

@@ -115,7 +115,7 @@ func (e *Encoder4) Finish() (*Tensor4, error) {
 func encode8(codes []byte, y []float32, r Rounding) float32 {
 	var top float32
 	for _, v := range y {
-		top = max(top, magnitude(v))
+		top = max(top, v, -v)
 	}
 	if top == 0 {
 		clear(codes)

@@ -70,3 +70,39 @@ func ExampleLookup() {
 	fmt.Printf("%d bytes, %.2f\n", size, src[5])
 	// Output: 34 bytes, 12.70
 }
+
+func ExampleMix_Types() {
+	mix, err := quantize.LookupMix("Q4_K_M")
+	if err != nil {
+		panic(err)
+	}
+	tensors := []quantize.MixTensor{
+		{Name: "token_embd.weight", Shape: []int{32000, 2048}}, // also the head, for there is no output.weight
+		{Name: "blk.0.attn_norm.weight", Shape: []int{2048}},
+		{Name: "blk.0.attn_q.weight", Shape: []int{2048, 2048}},
+		{Name: "blk.0.attn_v.weight", Shape: []int{256, 2048}},
+	}
+	types := mix.Types(quantize.MixModel{Arch: "llama", Layers: 1, Heads: 16, KVHeads: 2}, tensors)
+	fmt.Printf("%d %q\n", mix.FileType(), types)
+	// Output: 15 ["Q6_K" "" "Q4_K" "Q6_K"]
+}
+
+func ExampleEncoder() {
+	e, err := quantize.LookupEncoder("Q4_K")
+	if err != nil {
+		panic(err)
+	}
+	row := make([]float32, 256)
+	importance := make([]float32, 256) // of each column, as an importance matrix has it
+	for i := range row {
+		row[i] = float32(i%17) / 16
+		importance[i] = 1
+	}
+	elems, size := e.Block()
+	data := make([]byte, len(row)/elems*size)
+	e.EncodeWeighted(data, row, importance)
+	back := make([]float32, len(row))
+	e.Decode(back, data)
+	fmt.Printf("%d bytes; %.2f became %.2f\n", len(data), row[5], back[5])
+	// Output: 144 bytes; 0.31 became 0.31
+}

@@ -35,6 +35,22 @@ func goldenBits(seed uint64, n int) []uint32 {
 // goldenValues are n float32 values of a kind that make.py describes.
 func goldenValues(seed uint64, n int, kind string, thresholds []uint32) []float32 {
 	x := make([]float32, n)
+	switch kind {
+	case "bell", "outliers", "positive", "flat":
+		w := goldenBits(seed, 3*n)
+		for i := range x {
+			x[i] = float32(math.Ldexp(float64(int(w[3*i]&0xffffff+w[3*i+1]&0xffffff+w[3*i+2]&0xffffff)-3<<23), -24))
+			switch {
+			case kind == "outliers" && i%97 == 0:
+				x[i] *= 64
+			case kind == "positive":
+				x[i] = magnitude(x[i])
+			case kind == "flat":
+				x[i] = x[i/48*48]
+			}
+		}
+		return x
+	}
 	for i, w := range goldenBits(seed, n) {
 		if kind == "half" {
 			x[i] = float32(math.Ldexp(float64(int(w&255)-128), -7-int(w>>8&7)))
@@ -275,19 +291,95 @@ func TestTorchMean(t *testing.T) {
 	}
 }
 
+// decodeCase is random blocks of a type and what they decode to.
+type decodeCase struct {
+	digest
+	Type   string
+	Seed   uint64
+	Blocks int
+	Block  [2]int // values and bytes
+	Halves []int  // where a block has half-precision numbers: one exponent bit is cleared, so that they are finite
+	First  []float32
+}
+
+func (g *decodeCase) run(t *testing.T) {
+	t.Helper()
+	c, err := Lookup(g.Type)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elems, size := c.Block()
+	if elems != g.Block[0] || size != g.Block[1] {
+		t.Fatalf("%s: block of %d values in %d bytes, want %v", g.Type, elems, size, g.Block)
+	}
+	src := make([]byte, g.Blocks*size)
+	for i, w := range goldenBits(g.Seed, len(src)) {
+		src[i] = byte(w)
+	}
+	for b := range g.Blocks {
+		for _, h := range g.Halves {
+			src[b*size+h+1] &= 0xbf
+		}
+		if g.Type == "MXFP4" {
+			e := &src[b*size]
+			*e = min(*e, 254)
+			if b < 2 {
+				*e = byte(b)
+			}
+		}
+	}
+	dst := make([]float32, g.Blocks*elems)
+	c.Decode(dst, src)
+	if !slices.Equal(dst[:len(g.First)], g.First) {
+		t.Errorf("%s starts with %g, want %g", g.Type, dst[:len(g.First)], g.First)
+	}
+	g.check(t, g.Type, floatBytes(dst))
+}
+
+// TestReadAlone compares the types that can only be read with libggml, and 8-bit floats with torch.
+func TestReadAlone(t *testing.T) {
+	var golden struct {
+		Decode []decodeCase
+		Eights map[string][]any
+	}
+	readGolden(t, "alone.json", &golden)
+	if len(golden.Decode) < 12 || len(golden.Eights) < 2 {
+		t.Fatalf("only %d and %d cases", len(golden.Decode), len(golden.Eights))
+	}
+	forEachImpl(t, func(t *testing.T) {
+		for _, g := range golden.Decode {
+			g.run(t)
+		}
+	})
+	for name, values := range golden.Eights {
+		c, err := Lookup(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range values {
+			var got [1]float32
+			c.Decode(got[:], []byte{byte(i)})
+			var w float64
+			switch v := want.(type) {
+			case nil:
+				w = math.NaN()
+			case string:
+				w = math.Inf(map[string]int{"inf": 1, "-inf": -1}[v])
+			case float64:
+				w = v
+			}
+			if g := float64(got[0]); g != w && (g == g || w == w) || math.Signbit(g) != (i > 127) && g == g {
+				t.Errorf("%s: %#02x is %v, want %v", name, i, g, w)
+			}
+		}
+	}
+}
+
 // TestGGML compares with gguf-py: decoding of random blocks bit for bit,
 // encoding byte for byte.
 func TestGGML(t *testing.T) {
 	var golden struct {
-		Decode []struct {
-			digest
-			Type   string
-			Seed   uint64
-			Blocks int
-			Block  [2]int
-			Halves []int
-			First  []float32
-		}
+		Decode []decodeCase
 		Encode []struct {
 			digest
 			Type, Kind string
@@ -301,36 +393,7 @@ func TestGGML(t *testing.T) {
 	}
 	forEachImpl(t, func(t *testing.T) {
 		for _, g := range golden.Decode {
-			c, err := Lookup(g.Type)
-			if err != nil {
-				t.Fatal(err)
-			}
-			elems, size := c.Block()
-			if elems != g.Block[0] || size != g.Block[1] {
-				t.Fatalf("%s: block of %d values in %d bytes, want %v", g.Type, elems, size, g.Block)
-			}
-			src := make([]byte, g.Blocks*size)
-			for i, w := range goldenBits(g.Seed, len(src)) {
-				src[i] = byte(w)
-			}
-			for b := range g.Blocks {
-				for _, h := range g.Halves {
-					src[b*size+h+1] &= 0xbf
-				}
-				if g.Type == "MXFP4" {
-					e := &src[b*size]
-					*e = min(*e, 254)
-					if b < 2 {
-						*e = byte(b)
-					}
-				}
-			}
-			dst := make([]float32, g.Blocks*elems)
-			c.Decode(dst, src)
-			if !slices.Equal(dst[:len(g.First)], g.First) {
-				t.Errorf("%s starts with %g, want %g", g.Type, dst[:len(g.First)], g.First)
-			}
-			g.check(t, g.Type, floatBytes(dst))
+			g.run(t)
 		}
 		for _, g := range golden.Encode {
 			c, err := LookupEncoder(g.Type)
@@ -424,4 +487,45 @@ func readSafetensors(t *testing.T, path string) map[string]Saved {
 		m[name] = Saved{name, e.DType, e.Shape, b[n+e.Offsets[0] : n+e.Offsets[1]]}
 	}
 	return m
+}
+
+// blockCase is one of blocks.json: rows of a kind that libggml encoded.
+type blockCase struct {
+	digest
+	Type, Kind, Importance string
+	Seed                   uint64
+	Rows, Cols             int
+}
+
+// TestBlocks compares with libggml's own blocks, without and with importance.
+func TestBlocks(t *testing.T) {
+	var golden []blockCase
+	readGolden(t, "blocks.json", &golden)
+	if len(golden) < 300 {
+		t.Fatalf("only %d cases", len(golden))
+	}
+	forEachImpl(t, func(t *testing.T) { checkBlocks(t, golden) })
+}
+
+func checkBlocks(t *testing.T, golden []blockCase) {
+	for _, g := range golden {
+		e, err := LookupEncoder(g.Type)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := Size(e, g.Rows*g.Cols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var importance []float32
+		if g.Importance != "" {
+			importance = goldenValues(g.Seed+1000, g.Cols, g.Importance, nil)
+			for i, v := range importance {
+				importance[i] = magnitude(v)
+			}
+		}
+		got := make([]byte, n)
+		e.EncodeWeighted(got, goldenValues(g.Seed, g.Rows*g.Cols, g.Kind, nil), importance)
+		g.check(t, g.Type+" of "+g.Kind+" values with importance "+g.Importance, got)
+	}
 }

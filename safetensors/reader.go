@@ -303,6 +303,10 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 	return f.tensors[i], true
 }
 
+// DataOffset returns where the tensors' bytes begin in the file; Begin and End of a
+// tensor count from there.
+func (f *File) DataOffset() int64 { return f.data }
+
 // Metadata returns a copy of the file's __metadata__, nil when it has none.
 func (f *File) Metadata() map[string]string { return maps.Clone(f.metadata) }
 

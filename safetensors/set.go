@@ -185,6 +185,17 @@ func (s *Set) Tensor(name string) (Tensor, bool) {
 	return s.files[i].Tensor(name)
 }
 
+// Place returns the name of the file that holds the named tensor, and where in that
+// file its bytes begin; ok is false where there is no such tensor.
+func (s *Set) Place(name string) (file string, offset int64, ok bool) {
+	i, ok := s.owner[name]
+	if !ok {
+		return "", 0, false
+	}
+	t, ok := s.files[i].Tensor(name)
+	return s.names[i], s.files[i].data + t.Begin, ok
+}
+
 // Files returns the names of the set's files in the folder, ascending.
 func (s *Set) Files() []string { return slices.Clone(s.names) }
 

@@ -163,8 +163,11 @@ func formOf(c *cli.Command, out string) (string, error) {
 	return "safetensors", nil
 }
 
-// parseSize reads "5GB", "500MB" or a number of bytes.
+// parseSize reads "5GB", "500MB" or a number of bytes, and "5G" and "500M" as gguf-split has them.
 func parseSize(s string) (int64, error) {
+	if strings.HasSuffix(s, "M") || strings.HasSuffix(s, "G") {
+		s += "B"
+	}
 	n, err := train.ParseSize(s)
 	if err != nil {
 		return 0, usagef("%v", err)

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -17,7 +19,10 @@ func writeFlags() []cli.Flag {
 		outFlag("the model: a name ending in .gguf, or a folder"),
 		forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "`FORM`: gguf, safetensors or onnx; by default what the name looks like"},
-		&cli.StringFlag{Name: "shard-size", Usage: "largest safetensors file, such as 5GB (`SIZE`); by default one file"},
+		&cli.StringSliceFlag{Name: "tensor-type", Usage: "`PATTERN=TYPE` for matrices whose name has the regular expression in it; repeatable, the first that fits counts"},
+		&cli.StringFlag{Name: "shard-size", Aliases: []string{"split-max-size"}, Usage: "largest safetensors file, or part of a GGUF model, such as 5GB (`SIZE`); by default one file"},
+		&cli.BoolFlag{Name: "forget-blocks", Usage: "neither keep beside a folder's tensors what it takes to write the same quantized blocks again, nor use it"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "print what would be written and its size; write nothing"},
 		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor", HideDefault: true, Validator: atLeast(0)},
 		&cli.BoolFlag{Name: "report", Usage: "print the error of each tensor"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not run the output against the input"},
@@ -45,9 +50,10 @@ takes its place; where they part further than the number type explains, nothing 
 
   graft convert model.gguf -o model-hf
   graft convert model-hf -o model.gguf --type f16
+  graft convert model-hf -o model.gguf --type f16 --shard-size 2GB --dry-run
   graft convert model.gguf -o bundle --to onnx --adapter pirate=out/pirate --adapter haiku=out/haiku`,
 		Flags: append(append(writeFlags(), fourBitFlags()...),
-			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, nf4, fp4; by default each tensor's own"},
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights, by default each tensor's own: " + checkpoint.TypeNames()},
 			&cli.StringSliceFlag{Name: "adapter", Usage: "`NAME=PATH[:scale]` of an adapter to put into an ONNX bundle; repeatable"}),
 		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
 	}
@@ -59,12 +65,20 @@ func quantizeCommand() *cli.Command {
 		Usage:     "write a model with fewer bits a weight",
 		ArgsUsage: "IN",
 		Description: `nf4 and fp4 make a folder in bitsandbytes' form, byte for byte what bitsandbytes writes, which
-transformers loads; ggml's types make a GGUF file.
+transformers loads. ggml's types make a GGUF file: each tensor gets the type that llama-quantize gives
+it in a file of that name, and byte for byte what it writes. With an importance matrix, made by
+llama.cpp or here from a text like those the model is for, fewer bits lose less.
 
   graft quantize model.gguf -o model-nf4 --type nf4
-  graft quantize model-hf -o model-q8.gguf --type q8_0 --report`,
-		Flags: append(append(writeFlags(), fourBitFlags()...),
-			&cli.StringFlag{Name: "type", Usage: "number `TYPE`: nf4, fp4, q8_0, q4_0, q4_1, q5_0, q5_1, f16, bf16", Required: true}),
+  graft quantize model-hf -o model-q4.gguf --type q4_k_m
+  graft quantize model-hf -o model.gguf --type q4_0 --tensor-type attn_v=q8_0 --tensor-type 'layers\.[01]\.mlp=q8_0'
+  graft quantize model-hf -o model-q3.gguf --type q3_k_m --imatrix notes.txt --report
+
+--tensor-type looks for a regular expression in a matrix's Hugging Face name and its GGUF name.
+A GGUF model larger than --shard-size becomes NAME-00001-of-0000N.gguf and so on, which llama.cpp
+loads by the first; as an input any of the parts will do.`,
+		Flags: append(append(append(writeFlags(), fourBitFlags()...), imatrixFlags()...),
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE`: " + checkpoint.TypeNames(), Required: true}),
 		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
 	}
 }
@@ -101,6 +115,11 @@ func convert(ctx context.Context, c *cli.Command, typ string) error {
 	}
 	defer m.Close()
 	if form == "onnx" {
+		for _, name := range []string{"tensor-type", "dry-run", "shard-size", "forget-blocks"} {
+			if c.IsSet(name) {
+				return usagef("--%s is for a GGUF file or a folder, not for an ONNX bundle", name)
+			}
+		}
 		return exportONNX(ctx, c, m, typ)
 	}
 	if len(c.StringSlice("adapter")) > 0 {
@@ -143,27 +162,45 @@ func merge(ctx context.Context, c *cli.Command) error {
 
 // writeModel writes a model and proves the output against the input with its adapters.
 func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, form checkpoint.Form, typ, base string, adapterArgs []string) error {
-	shard, err := parseSize(c.String("shard-size"))
+	o, err := writeOptions(c, form, typ)
 	if err != nil {
 		return err
 	}
-	out, err := newOutput(c, append([]string{base}, paths(adapterArgs)...)...)
+	if o.Importance, err = importance(ctx, c, m, form); err != nil {
+		return err
+	}
+	o.ImportanceFile = filepath.Base(c.String("imatrix"))
+	if c.Bool("dry-run") {
+		return dryRun(ctx, c, m, o)
+	}
+	var parts []string
+	if form == checkpoint.GGUF && o.ShardSize > 0 {
+		plan, err := checkpoint.Plan(ctx, m, c.String("out"), o)
+		if err != nil {
+			return err
+		}
+		for _, f := range plan.Files {
+			parts = append(parts, f.Name)
+		}
+	}
+	out, err := newOutputParts(c, parts, slices.Concat([]string{base}, m.Parts, paths(adapterArgs)))
 	if err != nil {
 		return err
 	}
 	defer out.discard()
 	bar := newProgress("writing " + out.name)
-	report, err := checkpoint.Write(ctx, m, out.path(), checkpoint.Options{
-		Form: form, Type: strings.ToLower(typ), ShardSize: shard, Workers: c.Int("workers"),
-		FourBit:  quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
-		Progress: bar.update, Errors: c.Bool("report"),
-	})
+	o.Progress, o.Unsynced = bar.update, true
+	report, err := checkpoint.Write(ctx, m, filepath.Join(out.temp, filepath.Base(filepath.Clean(c.String("out")))), o)
 	bar.finish()
 	if err != nil {
 		return out.explain(err)
 	}
+	synced := out.sync() // while the output is proved
 	if err := proveWritten(ctx, c, base, adapterArgs, out, report); err != nil {
 		return out.explain(err)
+	}
+	if err := <-synced; err != nil {
+		return out.explain(fmt.Errorf("writing %q: %w", out.name, err))
 	}
 	if err := out.finish(); err != nil {
 		return err
@@ -176,6 +213,48 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 		printReport(report)
 	}
 	say("wrote %s: %d tensors, %s", out.name, len(report), size(bytes))
+	return nil
+}
+
+// writeOptions takes the options of a command that writes a model from its flags.
+func writeOptions(c *cli.Command, form checkpoint.Form, typ string) (o checkpoint.Options, err error) {
+	o = checkpoint.Options{
+		Form: form, Type: strings.ToLower(typ), Workers: c.Int("workers"), Errors: c.Bool("report"), ForgetBlocks: c.Bool("forget-blocks"),
+		FourBit: quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
+	}
+	for _, arg := range c.StringSlice("tensor-type") {
+		rule, err := checkpoint.ParseTensorType(arg)
+		if err != nil {
+			return o, usagef("%v", err)
+		}
+		o.TensorTypes = append(o.TensorTypes, rule)
+	}
+	o.ShardSize, err = parseSize(c.String("shard-size"))
+	return o, err
+}
+
+// dryRun prints what would be written.
+func dryRun(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, o checkpoint.Options) error {
+	plan, err := checkpoint.Plan(ctx, m, c.String("out"), o)
+	if err != nil {
+		return err
+	}
+	t := newTable()
+	t.row("tensor", "shape", "from", "to", "bytes")
+	for _, w := range plan.Tensors {
+		t.row(w.Name, shape(w.Shape), w.From, w.Codec, w.Bytes)
+	}
+	t.flush()
+	fmt.Fprintln(stdout)
+	t = newTable()
+	t.row("file", "tensors", "bytes")
+	var total int64
+	for _, f := range plan.Files {
+		t.row(f.Name, f.Tensors, f.Bytes)
+		total += f.Bytes
+	}
+	t.row("in all", len(plan.Tensors), total)
+	t.flush()
 	return nil
 }
 

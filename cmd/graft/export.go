@@ -110,7 +110,8 @@ func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters 
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	r, err := comparePaths(ctx, c, base, baseAdapters, b.Dir(), []string{use}, verifyText, 512, limit)
+	p := pair{a: base, aAdapters: baseAdapters, b: b.Dir(), bAdapters: []string{use}, text: verifyText, most: 512, limit: limit}
+	r, err := p.compare(ctx, c)
 	if err != nil {
 		return fmt.Errorf("verifying %q: %w", name, err)
 	}
@@ -119,5 +120,5 @@ func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters 
 	}
 	say("verified %s with adapter %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g",
 		name, use, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff)
-	return b.Record(record, r.Figures)
+	return b.Record(record, r.figures())
 }

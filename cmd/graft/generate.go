@@ -67,13 +67,15 @@ func generateCommand() *cli.Command {
 		Usage:     "answer prompts",
 		ArgsUsage: "MODEL",
 		Description: `A prompt is a user's message in the model's chat template; with --raw it is text to continue. Several
--p are answered one by one, each as a conversation of its own.
+-p are answered one by one, each as a conversation of its own. --prefill puts the first words of the
+answer into the model's mouth.
 
   graft generate model.gguf -p "What is a graft?" --adapter out/pirate
   graft generate bundle -p "What is a graft?" --adapter pirate
   graft generate model-hf -p "Once upon a time" --raw --temperature 0.8 --seed 7`,
 		Flags: append(samplingFlags(),
 			&cli.StringSliceFlag{Name: "prompt", Aliases: []string{"p"}, Usage: "`TEXT` of a prompt, - for standard input; repeatable", Required: true},
+			&cli.StringFlag{Name: "prefill", Usage: "`TEXT` that the answer begins with"},
 			&cli.BoolFlag{Name: "raw", Usage: "continue the prompt without the chat template"},
 			jsonFlag()),
 		Action: generate,
@@ -90,6 +92,10 @@ type answer struct {
 }
 
 func generate(ctx context.Context, c *cli.Command) error {
+	prefill := c.String("prefill")
+	if prefill != "" && c.Bool("raw") {
+		return usagef("--prefill needs the chat template: with --raw, write it at the end of the prompt")
+	}
 	r, s, err := openSampled(c)
 	if err != nil {
 		return err
@@ -108,6 +114,10 @@ func generate(ctx context.Context, c *cli.Command) error {
 		}
 		r.Truncate(0)
 		var text strings.Builder
+		text.WriteString(prefill)
+		if !c.Bool("json") {
+			fmt.Fprint(stdout, prefill)
+		}
 		start := time.Now()
 		n, err := r.generate(ctx, ids, s, c.Int("max-tokens"), func(piece string) {
 			text.WriteString(piece)
@@ -137,7 +147,7 @@ func promptTokens(c *cli.Command, r *runner, prompt string) ([]int32, error) {
 	if system := c.String("system"); system != "" {
 		messages = append(messages, chat.Message{Role: "system", Content: system})
 	}
-	return r.render(append(messages, chat.Message{Role: "user", Content: prompt}))
+	return r.render(append(messages, chat.Message{Role: "user", Content: prompt}), c.String("prefill"))
 }
 
 func chatCommand() *cli.Command {
@@ -268,7 +278,7 @@ func (t *conversation) order(line string) error {
 // renders earlier turns in another way than before.
 func (t *conversation) reply(ctx context.Context, line string, s *engine.Sampler, most int) error {
 	t.messages = append(t.messages, chat.Message{Role: "user", Content: line})
-	ids, err := t.render(t.messages)
+	ids, err := t.render(t.messages, "")
 	if err != nil {
 		return err
 	}

@@ -2,283 +2,258 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/graftml/graft/adapters"
-	"github.com/graftml/graft/internal/checkpoint"
-	"github.com/graftml/graft/internal/model"
-	"github.com/graftml/graft/onnx"
+	"github.com/graftml/graft/internal/inspect"
 )
 
 func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "inspect",
-		Usage:     "say what a model, adapter or bundle is",
+		Usage:     "say what a model, adapter, bundle or data file is, measure it and find what is wrong",
 		ArgsUsage: "PATH",
-		Description: `Reads headers only; --check reads everything and reports what a reader could trip over.
+		Description: `PATH is a model (a GGUF file, whole or the first part of a split one, or a folder of safetensors), one
+safetensors file, an adapter (a PEFT folder, an .onnx_adapter file, a GGUF file of LoRA matrices), an
+ONNX bundle, or training data (.jsonl, .json, .txt, also .gz and .zst). Only headers and small files
+are read; --stats, --against and --check read every value, on all processors, in little memory.
 
   graft inspect model.gguf --tensors
+  graft inspect model.gguf --tensors --stats
+  graft inspect model-q4.gguf --against model-hf --tensors
+  graft inspect model-hf --check
+  graft inspect rows.jsonl --model model-hf --check
   graft inspect out/pirate --json
-  graft inspect model-hf --check`,
+
+--stats gives range, mean, standard deviation, and counts of zeros, NaN and infinities. --against
+gives the error of each tensor, PATH's values less OTHER's: RMSE, relative error ‖b−a‖/‖a‖, largest
+error, signal to noise in dB, cosine, and the rows furthest off.
+
+--check lists errors, warnings and notes, each with what to do, and exits 1 where there is an error:
+values that are not finite, tensors that are missing, left over or of a wrong shape, GGUF keys of a
+wrong type, special ids that are no tokens or differ between config.json, generation_config.json and
+the tokenizer, a chat template that fails or writes what is no token, an answer's last token that does
+not end generation, files that are not those of their manifest, and more. A model that cannot be
+opened is described from its headers.
+
+Keys of --json: kind, path, form, files, architecture, name, license, parameters, bytes,
+bits_per_weight, layers, hidden_size, intermediate_size, heads, kv_heads, head_dim, context, rope,
+vocabulary, tokenizer, tokens, bos_token_id, eos_token_ids, tied_embeddings, chat_template, types; r,
+lora_alpha, target_modules, modules, base_model; adapters, default_adapter; data; stats, error,
+not_compared; tensors (name, shape, type, bytes, file, offset, stored_as, stats, error); checked,
+findings (severity, code, place, message, fix). A key without a value is left out.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "tensors", Usage: "list the tensors"},
-			&cli.BoolFlag{Name: "check", Usage: "read every value; exit 1 where something is wrong"},
+			&cli.BoolFlag{Name: "stats", Usage: "read every value and measure the tensors"},
+			&cli.StringFlag{Name: "against", Usage: "compare each tensor with that of `OTHER`, a model"},
+			&cli.BoolFlag{Name: "check", Usage: "read everything; exit 1 where something is wrong"},
+			&cli.StringFlag{Name: "model", Usage: "count the tokens of data as `MODEL` reads it"},
 			jsonFlag(),
 		},
-		Action: func(ctx context.Context, c *cli.Command) error {
-			args, err := arguments(c, 1, 1)
-			if err != nil {
-				return err
-			}
-			d, err := describe(ctx, args[0], c.Bool("check"))
-			if err != nil {
-				return err
-			}
-			if !c.Bool("tensors") {
-				d.Tensors = nil
-			}
-			if c.Bool("json") {
-				return printJSON(d)
-			}
-			d.print()
-			return nil
-		},
+		Action: inspectPath,
 	}
 }
 
-// description is what inspect knows; its JSON form is for scripts.
-type description struct {
-	Kind       string              `json:"kind"` // model, adapter or bundle
-	Path       string              `json:"path"`
-	Form       string              `json:"form"`
-	Arch       string              `json:"architecture,omitempty"`
-	Name       string              `json:"name,omitempty"`
-	License    string              `json:"license,omitempty"`
-	Parameters int64               `json:"parameters,omitempty"`
-	Bytes      int64               `json:"bytes,omitempty"`
-	Layers     int                 `json:"layers,omitempty"`
-	Hidden     int                 `json:"hidden_size,omitempty"`
-	Heads      int                 `json:"heads,omitempty"`
-	KVHeads    int                 `json:"kv_heads,omitempty"`
-	Context    int                 `json:"context,omitempty"`
-	Vocab      int                 `json:"vocabulary,omitempty"`
-	Tied       bool                `json:"tied_embeddings,omitempty"`
-	Template   bool                `json:"chat_template,omitempty"`
-	Types      map[string]int      `json:"types,omitempty"` // tensors by type
-	Rank       int                 `json:"r,omitempty"`
-	Alpha      float64             `json:"lora_alpha,omitempty"`
-	Targets    []string            `json:"target_modules,omitempty"`
-	BaseModel  string              `json:"base_model,omitempty"`
-	Adapters   []string            `json:"adapters,omitempty"`
-	Default    string              `json:"default_adapter,omitempty"`
-	Checked    bool                `json:"checked,omitempty"`
-	Tensors    []tensorDescription `json:"tensors,omitempty"`
-}
-
-type tensorDescription struct {
-	Name  string `json:"name"`
-	Shape []int  `json:"shape"`
-	Type  string `json:"type"`
-}
-
-func describe(ctx context.Context, path string, check bool) (*description, error) {
-	if isBundle(path) {
-		return describeBundle(path, check)
-	}
-	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors"} {
-		if _, err := os.Stat(filepath.Join(path, name)); err == nil {
-			return describeAdapter(path, check)
-		}
-	}
-	m, err := checkpoint.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer m.Close()
-	return describeModel(ctx, m, check)
-}
-
-func describeModel(ctx context.Context, m *checkpoint.Checkpoint, check bool) (*description, error) {
-	c := m.Config()
-	n, err := c.Parameters()
-	if err != nil {
-		return nil, err
-	}
-	d := &description{Kind: "model", Path: m.Path, Form: string(m.Form), Arch: c.Arch, Name: m.Meta.Name, License: m.Meta.License, Parameters: n,
-		Layers: c.Layers, Hidden: c.Hidden, Heads: c.Heads, KVHeads: c.KVHeads, Context: c.Context, Vocab: c.Vocab, Tied: c.Tied,
-		Template: m.Meta.ChatTemplate != "", Types: map[string]int{}}
-	for _, t := range m.Tensors() {
-		d.Types[t.Codec]++
-		d.Tensors = append(d.Tensors, tensorDescription{t.Name, t.Shape, t.Codec})
-	}
-	if !check {
-		return d, nil
-	}
-	d.Checked = true
-	return d, checkModel(ctx, m)
-}
-
-// checkModel reads every value, the tokenizer and the chat template, and joins all that is wrong.
-func checkModel(ctx context.Context, m *checkpoint.Checkpoint) error {
-	var errs []error
-	tok, err := m.Tokenizer()
-	switch {
-	case errors.Is(err, checkpoint.ErrNoTokenizer):
-		say("warning: %v", err)
-	case err != nil:
-		errs = append(errs, err)
-	case tok.Size() > m.Config().Vocab:
-		errs = append(errs, fmt.Errorf("the tokenizer has %d tokens, the embedding table %d rows", tok.Size(), m.Config().Vocab))
-	}
-	if _, err := parseTemplate(m.Meta.ChatTemplate); err != nil {
-		errs = append(errs, err)
-	}
-	bar := newProgress("checking " + m.Path)
-	defer bar.finish()
-	params, err := model.Inventory(m.Config())
+func inspectPath(ctx context.Context, c *cli.Command) error {
+	args, err := arguments(c, 1, 1)
 	if err != nil {
 		return err
 	}
-	const step = 1 << 20
-	buf := []float32{}
-	for i, p := range params {
-		cols := p.Elements() / p.Shape[0]
-		rows := max(1, step/cols)
-	tensor:
-		for lo := 0; lo < p.Shape[0]; lo += rows {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			hi := min(lo+rows, p.Shape[0])
-			buf = slices.Grow(buf[:0], (hi-lo)*cols)[:(hi-lo)*cols]
-			if err := m.Rows(p.Name, lo, hi, buf); err != nil {
-				errs = append(errs, err)
-				break
-			}
-			for j, v := range buf {
-				if v-v != 0 {
-					errs = append(errs, fmt.Errorf("tensor %q: row %d, column %d is %v", p.Name, lo+j/cols, j%cols, v))
-					break tensor
-				}
-			}
+	bar := newProgress("reading " + args[0])
+	r, err := inspect.Path(ctx, args[0], inspect.Options{Tensors: c.Bool("tensors"), Stats: c.Bool("stats"), Check: c.Bool("check"),
+		Against: c.String("against"), Model: c.String("model"), Progress: bar.update})
+	bar.finish()
+	if err != nil {
+		return err
+	}
+	if c.Bool("check") {
+		if err := checkManifest(args[0]); err != nil {
+			r.Findings = append(r.Findings, inspect.Finding{Severity: inspect.Error, Code: "manifest", Place: manifestPath(args[0]), Message: err.Error(), Fix: "write the model again"})
 		}
-		bar.update(int64(i+1), int64(len(params)))
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("checking %q: %w", m.Path, errors.Join(errs...))
+	if !c.Bool("tensors") {
+		r.Tensors = nil
 	}
-	return nil
+	if c.Bool("json") {
+		if err := printJSON(r); err != nil {
+			return err
+		}
+	} else {
+		printInspection(r)
+	}
+	return failOn(r)
 }
 
-func describeAdapter(path string, check bool) (*description, error) {
-	a, err := adapters.Open(path)
-	if err != nil {
-		return nil, err
+// failOn is the command's verdict: an error that names the first of what is wrong.
+func failOn(r *inspect.Report) error {
+	errs := r.Errors()
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("inspecting %q: %s", r.Path, errs[0])
 	}
-	d := &description{Kind: "adapter", Path: path, Form: "peft", Parameters: int64(a.Parameters()), Rank: a.Config.R, Alpha: a.Config.Alpha,
-		Targets: a.Config.TargetModules, BaseModel: a.Config.BaseModel, Checked: check} // opening reads every value
-	for i := range a.Pairs {
-		p := &a.Pairs[i]
-		d.Tensors = append(d.Tensors, tensorDescription{p.Module + " A", []int{p.R, p.In}, "F32"}, tensorDescription{p.Module + " B", []int{p.Out, p.R}, "F32"})
-	}
-	return d, nil
+	return fmt.Errorf("inspecting %q: %d errors, the first: %s", r.Path, len(errs), errs[0])
 }
 
-func describeBundle(path string, check bool) (*description, error) {
-	b, err := onnx.OpenBundle(path)
-	if err != nil {
-		return nil, err
-	}
-	d := &description{Kind: "bundle", Path: path, Form: "onnx", Default: b.Default(), Checked: check}
-	for _, e := range b.Adapters() {
-		d.Adapters = append(d.Adapters, e.Name)
-	}
-	if check {
-		err = checkBundle(b)
-	}
-	return d, err
-}
-
-// checkBundle compares the files of a bundle with its manifest and reads its adapters, tokenizer and
-// chat template.
-func checkBundle(b *onnx.Bundle) error {
-	errs := []error{checkManifest(b.Dir())}
-	for _, e := range b.Adapters() {
-		_, err := b.Adapter(e.Name)
-		errs = append(errs, err)
-	}
-	_, err := openTokenizer(b.Dir())
-	errs = append(errs, err)
-	_, err = bundleTemplate(b.Dir())
-	if err = errors.Join(append(errs, err)...); err != nil {
-		return fmt.Errorf("checking %q: %w", b.Dir(), err)
-	}
-	return nil
-}
-
-func (d *description) print() {
+func printInspection(r *inspect.Report) {
 	t := newTable()
-	t.row(d.Kind, d.Path)
-	t.row("form", d.Form)
-	if d.Kind == "model" {
-		t.row("architecture", d.Arch)
-		if d.Name != "" {
-			t.row("name", d.Name)
-		}
-		if d.License != "" {
-			t.row("license", d.License)
-		}
-		t.row("parameters", fmt.Sprintf("%s (%d)", count(d.Parameters), d.Parameters))
-		t.row("layers", d.Layers)
-		t.row("hidden size", d.Hidden)
-		t.row("heads", fmt.Sprintf("%d, %d for keys and values", d.Heads, d.KVHeads))
-		t.row("context", d.Context)
-		t.row("vocabulary", d.Vocab)
-		t.row("tied embeddings", yesNo(d.Tied))
-		t.row("chat template", yesNo(d.Template))
-		types := ""
-		for _, name := range sortedNames(d.Types) {
-			types += fmt.Sprintf("%s × %d  ", name, d.Types[name])
-		}
-		t.row("tensors", types)
-	}
-	if d.Kind == "adapter" {
-		t.row("rank", d.Rank)
-		t.row("alpha", d.Alpha)
-		t.row("parameters", fmt.Sprintf("%s (%d)", count(d.Parameters), d.Parameters))
-		t.row("modules", fmt.Sprintf("%d named in target_modules", len(d.Targets)))
-		if d.BaseModel != "" {
-			t.row("base model", d.BaseModel)
+	t.row(r.Kind, r.Path)
+	row := func(name string, value any, show bool) {
+		if show {
+			t.row(name, value)
 		}
 	}
-	if d.Kind == "bundle" {
-		for _, name := range d.Adapters {
-			mark := ""
-			if name == d.Default {
-				mark = "default"
-			}
-			t.row("adapter", name, mark)
-		}
+	text := func(name, value string) { row(name, printable(value), value != "") }
+	text("form", r.Form)
+	text("architecture", r.Arch)
+	text("name", r.Name)
+	text("license", r.License)
+	row("rank", r.Rank, r.Rank > 0)
+	row("alpha", r.Alpha, r.Alpha != 0)
+	row("parameters", fmt.Sprintf("%s (%d)", count(r.Parameters), r.Parameters), r.Parameters > 0)
+	row("size", fmt.Sprintf("%s in %d files", size(r.Bytes), max(1, len(r.Files))), r.Bytes > 0)
+	row("bits a weight", fmt.Sprintf("%.2f", r.BitsPerWeight), r.BitsPerWeight > 0)
+	row("layers", r.Layers, r.Layers > 0)
+	row("hidden size", fmt.Sprintf("%d, %d in the gated unit", r.Hidden, r.Intermediate), r.Hidden > 0)
+	row("heads", fmt.Sprintf("%d of %d, %d for keys and values", r.Heads, r.HeadDim, r.KVHeads), r.Heads > 0)
+	row("context", r.Context, r.Context > 0)
+	text("rope", r.Rope)
+	row("vocabulary", r.Vocab, r.Vocab > 0)
+	text("tokenizer", r.Tokenizer)
+	row("tokens", r.Tokens, r.Tokens > 0)
+	row("end of text", strings.Trim(fmt.Sprint(r.EOS), "[]"), len(r.EOS) > 0)
+	if r.Kind == "model" {
+		t.row("tied embeddings", yesNo(r.Tied))
+		t.row("chat template", yesNo(r.Template))
 	}
-	if d.Checked {
-		t.row("check", "every value read, nothing wrong")
+	row("tensors", counts(r.Types), len(r.Types) > 0)
+	row("modules", counts(r.Modules), len(r.Modules) > 0)
+	text("base model", r.BaseModel)
+	for _, name := range r.Adapters {
+		mark := ""
+		if name == r.Default {
+			mark = "default"
+		}
+		t.row("adapter", name, mark)
+	}
+	if r.Data != nil {
+		dataRows(t, r.Data)
+	}
+	if s := r.Total; s != nil {
+		t.row("values", fmt.Sprintf("%.4g to %.4g, mean %.4g, deviation %.4g, %d zeros, %d NaN, %d infinite", s.Min, s.Max, s.Mean, s.Std, s.Zeros, s.NaN, s.Inf))
+	}
+	if e := r.TotalError; e != nil {
+		t.row("error", fmt.Sprintf("RMSE %.4g, relative %.4g, largest %.4g, SNR %s, cosine %.6f", e.RMSE, e.Relative, e.Max, decibels(e), e.Cosine))
+		row("not compared", fmt.Sprintf("%d tensors that one of the two lacks", len(r.NotCompared)), len(r.NotCompared) > 0)
+	}
+	if r.Checked && len(r.Findings) == 0 {
+		t.row("check", "everything read, nothing wrong")
 	}
 	t.flush()
-	if d.Tensors != nil {
+	if len(r.Tensors) > 0 {
 		fmt.Fprintln(stdout)
-		t := newTable()
-		for _, x := range d.Tensors {
-			t.row(x.Name, shape(x.Shape), x.Type)
+		printTensors(r)
+	}
+	printFindings(r.Findings)
+}
+
+func printFindings(list []inspect.Finding) {
+	if len(list) > 0 {
+		fmt.Fprintln(stdout)
+	}
+	for _, f := range list {
+		fmt.Fprintf(stdout, "%s  %s\n", f.Severity, printable(f.String()))
+		if f.Fix != "" {
+			fmt.Fprintf(stdout, "%*s  → %s\n", len(f.Severity), "", f.Fix)
 		}
-		t.flush()
 	}
 }
+
+func counts(m map[string]int) string {
+	var list []string
+	for _, name := range sortedNames(m) {
+		list = append(list, fmt.Sprintf("%s × %d", printable(name), m[name]))
+	}
+	return strings.Join(list, "  ")
+}
+
+func decibels(e *inspect.Difference) string {
+	if e.SNR == nil {
+		return "infinite"
+	}
+	return fmt.Sprintf("%.1f dB", *e.SNR)
+}
+
+func dataRows(t table, d *inspect.Data) {
+	t.row("rows", d.Rows)
+	if len(d.Columns) > 0 {
+		t.row("columns", counts(d.Columns))
+	}
+	spread := func(name string, s *inspect.Spread) {
+		if s != nil {
+			t.row(name, fmt.Sprintf("%d to %d, median %d, 95 %% up to %d, together %d", s.Min, s.Max, s.Median, s.P95, s.Sum))
+		}
+	}
+	spread("turns", d.Turns)
+	if len(d.Roles) > 0 {
+		t.row("roles", counts(d.Roles))
+	}
+	spread("characters", &d.Characters)
+	spread("tokens", d.Tokens)
+	if d.Tokens != nil {
+		t.row("longer than the context", fmt.Sprintf("%d rows (of %d tokens)", d.TooLong, d.Context))
+	}
+	if d.Duplicates > 0 {
+		t.row("duplicates", d.Duplicates)
+	}
+}
+
+// printTensors lists the tensors, with the columns that were asked for.
+func printTensors(r *inspect.Report) {
+	t := newTable()
+	measured, compared := r.Total != nil, r.TotalError != nil
+	head := []any{"tensor", "shape", "type", "size", "offset"}
+	if measured {
+		head = append(head, "min", "max", "mean", "deviation", "zeros", "NaN", "infinite")
+	}
+	if compared {
+		head = append(head, "RMSE", "relative", "largest", "SNR", "cosine", "worst row")
+	}
+	t.row(head...)
+	for _, x := range r.Tensors {
+		where := ""
+		if x.Offset > 0 {
+			where = fmt.Sprint(x.Offset)
+		}
+		if x.File != "" {
+			where = x.File + ":" + where
+		}
+		bytes := ""
+		if x.Bytes > 0 {
+			bytes = size(x.Bytes)
+		}
+		cells := []any{printable(x.Name), shape(x.Shape), x.Type, bytes, where}
+		if s := x.Stats; measured && s != nil {
+			cells = append(cells, g(s.Min), g(s.Max), g(s.Mean), g(s.Std), s.Zeros, s.NaN, s.Inf)
+		} else if measured {
+			cells = append(cells, "", "", "", "", "", "", "")
+		}
+		if e := x.Error; compared && e != nil {
+			worst := ""
+			if len(e.Worst) > 0 {
+				worst = fmt.Sprintf("%d (%.3g)", e.Worst[0].Row, e.Worst[0].Error)
+			}
+			cells = append(cells, g(e.RMSE), g(e.Relative), g(e.Max), decibels(e), fmt.Sprintf("%.6f", e.Cosine), worst)
+		}
+		t.row(cells...)
+	}
+	t.flush()
+}
+
+func g(v float64) string { return fmt.Sprintf("%.4g", v) }
 
 func yesNo(b bool) string {
 	if b {

@@ -76,7 +76,7 @@ func rootCommand() *cli.Command {
 		Usage:   "adapt open-weight language models and run them anywhere",
 		Version: version,
 		Commands: []*cli.Command{
-			inspectCommand(), tokenizeCommand(), convertCommand(), quantizeCommand(), verifyCommand(), trainCommand(),
+			pullCommand(), inspectCommand(), tokenizeCommand(), convertCommand(), quantizeCommand(), verifyCommand(), trainCommand(),
 			mergeCommand(), adapterCommand(), generateCommand(), chatCommand(), evalCommand(), planCommand(), doctorCommand(),
 		},
 		Suggest: true,

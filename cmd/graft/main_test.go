@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/urfave/cli/v3"
 
+	"github.com/graftml/graft/internal/testhub"
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/onnx/ort"
 	"github.com/graftml/graft/safetensors"
@@ -32,11 +34,17 @@ func TestScripts(t *testing.T) {
 			short = append(short, line)
 		}
 	}
+	hub, err := startHub(t)
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, noORT := ort.FindLibrary("")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GRAFT_ORT_LIB", os.Getenv("GRAFT_ORT_LIB"))
+			e.Setenv("HF_ENDPOINT", hub)
+			e.Setenv("HF_HOME", filepath.Join(e.WorkDir, "hf"))
 			m, err := testmodel.Named("llama")
 			if err != nil {
 				return err
@@ -63,6 +71,47 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: damages,
 	})
+}
+
+// startHub starts a hub with the tiny model, and with repositories that are wrong in some way:
+// owner/broken sends other bytes than it lists, owner/cut breaks off the first answer for its large
+// file, owner/evil lists a path outside its folder, owner/private wants the token "hf_secret".
+func startHub(t *testing.T) (address string, err error) {
+	dir := t.TempDir()
+	m, err := testmodel.Named("llama")
+	if err != nil {
+		return "", err
+	}
+	if err := m.WriteFolder(dir); err != nil {
+		return "", err
+	}
+	files := testmodel.TokenizerFiles()
+	for _, name := range []string{"config.json", "model.safetensors"} {
+		if files[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	hub := testhub.New(t)
+	hub.Token = "hf_secret"
+	hub.Add("owner/tiny", &testhub.Repo{Files: files})
+	hub.Add("owner/private", &testhub.Repo{Files: files, Private: true})
+	hub.Add("owner/evil", &testhub.Repo{Entries: []map[string]any{testhub.Entry("../evil", nil)}})
+	broken, cut := []byte("LFS broken"), []byte("LFS "+strings.Repeat("cut", 100_000))
+	hub.Add("owner/broken", &testhub.Repo{Files: map[string][]byte{"large": broken}})
+	hub.Add("owner/cut", &testhub.Repo{Files: map[string][]byte{"large": cut}})
+	hub.Intercept = func(w http.ResponseWriter, r *http.Request, stored bool) bool {
+		switch {
+		case stored && r.URL.Path == "/"+testhub.SHA256(broken):
+			_, _ = w.Write([]byte("LFS BROKEN"))
+			return true
+		case stored && r.URL.Path == "/"+testhub.SHA256(cut) && r.Header.Get("Range") == "":
+			w.Header().Set("Content-Length", fmt.Sprint(len(cut)))
+			_, _ = w.Write(cut[:200_000])
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	}
+	return hub.URL, nil
 }
 
 // damages are the commands with which scripts hurt files.

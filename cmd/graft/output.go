@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/onnx"
 )
 
@@ -17,7 +19,8 @@ import (
 // and moves when it is whole: a failure leaves what was there before, and nothing else.
 type output struct {
 	name  string   // its place as the user wrote it
-	place string   // the same, absolute
+	place string   // the same, absolute; of a model in parts that of the first
+	parts []string // names of the further parts beside it
 	temp  string   // the hidden folder
 	made  []string // parents of place that were missing, innermost first
 }
@@ -25,10 +28,18 @@ type output struct {
 // newOutput checks the place that --out names and makes room beside it. An output must not replace
 // what it is made from, so all inputs are to be named; those that do not exist are no concern of it.
 func newOutput(c *cli.Command, inputs ...string) (*output, error) {
+	return newOutputParts(c, nil, inputs)
+}
+
+// newOutputParts is newOutput for a model in several files, by their names.
+func newOutputParts(c *cli.Command, parts, inputs []string) (*output, error) {
 	if c.String("out") == "" {
 		return nil, usagef("--out is empty")
 	}
 	o := &output{name: filepath.Clean(c.String("out"))}
+	if len(parts) > 0 {
+		o.name, o.parts = filepath.Join(filepath.Dir(o.name), parts[0]), parts[1:]
+	}
 	err := o.check(c.Bool("force"), inputs)
 	if err == nil {
 		err = o.prepare()
@@ -40,18 +51,36 @@ func newOutput(c *cli.Command, inputs ...string) (*output, error) {
 	return o, nil
 }
 
-// check decides whether the place may be taken.
+// check decides whether the places may be taken.
 func (o *output) check(force bool, inputs []string) (err error) {
 	if o.place, err = filepath.Abs(o.name); err != nil {
 		return err
 	}
-	there, err := os.Stat(o.place)
+	for _, place := range o.places() {
+		if err := checkPlace(place, force, inputs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// places are the paths that the output takes.
+func (o *output) places() []string {
+	places := []string{o.place}
+	for _, part := range o.parts {
+		places = append(places, filepath.Join(filepath.Dir(o.place), part))
+	}
+	return places
+}
+
+func checkPlace(place string, force bool, inputs []string) error {
+	there, err := os.Stat(place)
 	for _, in := range inputs {
 		if err == nil && inside(there, in) {
 			return fmt.Errorf("the input %q lies there; give another name", in)
 		}
 	}
-	if _, err := os.Lstat(o.place); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(place); errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
@@ -59,7 +88,7 @@ func (o *output) check(force bool, inputs []string) (err error) {
 	if !force {
 		return errors.New("it already exists; give another name, or --force to replace it")
 	}
-	if !replaceable(o.place) {
+	if !replaceable(place) {
 		return errors.New("what is there is no model, and --force replaces nothing else; remove it or give another name")
 	}
 	return nil
@@ -131,20 +160,32 @@ func (o *output) prepare() (err error) {
 	return err
 }
 
-// path is where the model is to be written until it is finished.
+// path is where the model, or its first part, is to be until it is finished.
 func (o *output) path() string { return filepath.Join(o.temp, filepath.Base(o.place)) }
+
+// sync begins to make what is written so far durable and tells when it is.
+func (o *output) sync() <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- wholefile.SyncFolder(o.temp) }()
+	return done
+}
 
 // finish moves the model, and the manifest beside it where there is one, to their places. What is
 // there is put away first, and put back where that fails.
 func (o *output) finish() error {
-	path, manifest := o.path(), o.place+"."+manifestName
+	manifest := o.place + "." + manifestName
+	var away, moves [][2]string
+	for _, place := range o.places() {
+		path := filepath.Join(o.temp, filepath.Base(place))
+		away = append(away, [2]string{place, path + ".old"})
+		moves = append(moves, [2]string{path, place})
+	}
+	away = append(away, [2]string{manifest, o.path() + ".old." + manifestName})
+	moves = append(moves, [2]string{o.path() + "." + manifestName, manifest})
 	var done [][2]string
-	for _, move := range [][2]string{
-		{o.place, path + ".old"}, {manifest, path + ".old." + manifestName},
-		{path, o.place}, {path + "." + manifestName, manifest},
-	} {
+	for i, move := range slices.Concat(away, moves) {
 		err := os.Rename(move[0], move[1])
-		if errors.Is(err, os.ErrNotExist) && move[0] != path {
+		if errors.Is(err, os.ErrNotExist) && (i < len(away) || i == len(away)+len(moves)-1) {
 			continue
 		}
 		if err != nil {

@@ -14,7 +14,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/internal/wholefile"
 	"github.com/graftml/graft/onnx"
 )
@@ -37,7 +39,7 @@ func manifestPath(out string) string {
 	if info, err := os.Stat(out); err == nil && info.IsDir() {
 		return filepath.Join(out, manifestName)
 	}
-	return out + "." + manifestName
+	return gguf.FirstPart(out) + "." + manifestName
 }
 
 // proveWritten runs a written model against what it was made from, and leaves a manifest.
@@ -56,28 +58,102 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	if !c.Bool("no-verify") {
-		r, err := comparePaths(ctx, c, base, adapterArgs, out.path(), nil, verifyText, 512, limit)
-		switch {
-		case errors.Is(err, checkpoint.ErrNoTokenizer):
-			say("not verified: %v", err)
-		case err != nil:
-			return fmt.Errorf("verifying %q: %w", out.name, err)
+	sums := make(chan error, 1)
+	go func() {
+		var err error
+		m.SHA256, err = hashes(out.path())
+		sums <- err
+	}()
+	err := m.verify(ctx, c, base, adapterArgs, out, limit)
+	if err := errors.Join(err, <-sums); err != nil {
+		return err
+	}
+	return m.save(out.path())
+}
+
+// sameTokens is how many tokens are run where both models hold the same numbers: then only what is
+// around the weights can differ, and a few tokens show it as well as many.
+const sameTokens = 32
+
+// verify compares a written model with what it was made from and keeps the figures.
+func (m *manifest) verify(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, limit float64) error {
+	if c.Bool("no-verify") {
+		return nil
+	}
+	weights, err := compareWeights(ctx, base, adapterArgs, out.path(), nil)
+	if err != nil {
+		return fmt.Errorf("verifying %q: %w", out.name, err)
+	}
+	if !weights.passed() {
+		r := comparison{SameTokens: true, Weights: weights}
+		return notWritten(r.failure(base, out.name))
+	}
+	if need, free := runBytes(base, out.path()), freeMemory(); free > 0 && need > free/2 {
+		say("compared every tensor of %s (largest error %s), but did not run it: that takes %s of memory, and %s are free", out.name, weights, size(need), size(free))
+		return nil
+	}
+	tokens := 512
+	if weights.Error == 0 {
+		tokens = sameTokens
+	}
+	p := pair{a: base, aAdapters: adapterArgs, b: out.path(), text: verifyText, most: tokens, limit: limit}
+	r, err := p.compare(ctx, c)
+	if errors.Is(err, checkpoint.ErrNoTokenizer) {
+		say("not verified: %v", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("verifying %q: %w", out.name, err)
+	}
+	r.judge(weights)
+	f := r.figures()
+	m.Verified = &f
+	if !r.Passed {
+		return notWritten(r.failure(base, out.name))
+	}
+	say("verified %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g, same most likely token %.1f %%",
+		out.name, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff, 100*r.Top1)
+	return nil
+}
+
+// runBytes is about how much memory it takes to run both models at once.
+func runBytes(paths ...string) int64 {
+	var n int64
+	for _, path := range paths {
+		c, err := checkpoint.Open(path)
+		if err != nil {
+			return 0 // running it says what is wrong
+		}
+		defer c.Close()
+		n += storedBytes(c)
+	}
+	return n
+}
+
+// storedBytes is about the memory of a model that is held as it is stored.
+func storedBytes(m *checkpoint.Checkpoint) int64 {
+	var n int64
+	for _, t := range m.Tensors() {
+		values := int64(1)
+		for _, d := range t.Shape {
+			values *= int64(d)
+		}
+		switch stored := engine.StoredBytes(t.Codec, t.Shape, false); {
+		case t.Codec == "NF4" || t.Codec == "FP4":
+			n += values * 9 / 16
+		case stored > 0:
+			n += stored
 		default:
-			weights, err := compareWeights(ctx, base, adapterArgs, out.path(), nil)
-			if err != nil {
-				return fmt.Errorf("verifying %q: %w", out.name, err)
-			}
-			r.judge(weights)
-			m.Verified = &r.Figures
-			if !r.Passed {
-				return notWritten(r.failure(base, out.name))
-			}
-			say("verified %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g, same most likely token %.1f %%",
-				out.name, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff, 100*r.Top1)
+			n += 4 * values
 		}
 	}
-	return m.write(out.path())
+	return n
+}
+
+// freeMemory is the memory that programs can still have, 0 where the system does not say.
+func freeMemory() int64 {
+	_, free := memory()
+	return free
 }
 
 // notWritten says what became of an output that failed its proof.
@@ -91,6 +167,11 @@ func (m *manifest) write(out string) error {
 	if m.SHA256, err = hashes(out); err != nil {
 		return err
 	}
+	return m.save(out)
+}
+
+// save leaves the manifest with a model whose files are hashed.
+func (m *manifest) save(out string) error {
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -103,12 +184,18 @@ func (m *manifest) write(out string) error {
 
 // hashes returns the SHA-256 of the files that hold a model's tensors.
 func hashes(out string) (map[string]string, error) {
-	files := []string{out}
+	var files []string
 	if info, err := os.Stat(out); err != nil {
 		return nil, err
-	} else if info.IsDir() {
-		files = nil
-		for _, pattern := range []string{"*.safetensors", "model.onnx", "model.onnx.data"} {
+	} else if !info.IsDir() {
+		parts, err := gguf.OpenSet(out)
+		if err != nil {
+			return nil, err
+		}
+		defer parts.Close()
+		files = parts.Paths()
+	} else {
+		for _, pattern := range []string{"*.safetensors", checkpoint.BlocksFile, "model.onnx", "model.onnx.data"} {
 			found, err := filepath.Glob(filepath.Join(out, pattern))
 			if err != nil {
 				return nil, err

@@ -34,6 +34,7 @@ type runner struct {
 	tok      *tokenizer.Tokenizer
 	template *chat.Template // nil where the model has none
 	context  int
+	vocab    int // rows of the embedding table; 0 where it is not known
 	stop     []int32
 	swap     func(adapter string) error // chooses an adapter by name; "" is the bundle's default
 	names    func() []string            // adapters to choose from
@@ -71,6 +72,20 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 		return nil, usagef("--compute %q: choose f32 or bf16", compute)
 	}
 	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16"})
+}
+
+// openStored opens a model to run it over a text: its weights stay as they are stored, which takes less
+// memory, and time where they are read for many tokens at once.
+func openStored(c *cli.Command, path string, adapterArgs []string) (*runner, error) {
+	if isBundle(path) {
+		return openBundleRunner(path, adapterArgs, c.String("ort-lib"))
+	}
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return nativeRunner(m, adapterArgs, engine.Options{AsStored: true})
 }
 
 // computeFlag says how a command that runs a model natively computes products.
@@ -156,7 +171,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{tok: tok, context: m.Config().Context, stop: tok.EOG(), close: func() error { return nil }}
+	r := &runner{tok: tok, context: m.Config().Context, vocab: m.Config().Vocab, stop: tok.EOG(), close: func() error { return nil }}
 	for _, id := range m.Config().EOS {
 		r.stop = append(r.stop, int32(id))
 	}
@@ -223,12 +238,16 @@ func parseTemplate(source string) (*chat.Template, error) {
 // errContext is wrapped by errors about a prompt that is too long.
 var errContext = errors.New("does not fit the model's context")
 
-// render wraps messages into the model's chat template and returns the prompt's tokens.
-func (r *runner) render(messages []chat.Message) ([]int32, error) {
+// render wraps messages into the model's chat template and returns the prompt's tokens: up to where the
+// assistant is to speak, or with prefill up to the end of the words that are put into its mouth.
+func (r *runner) render(messages []chat.Message, prefill string) ([]int32, error) {
 	if r.template == nil {
 		return nil, fmt.Errorf("the model has no chat template; --raw continues the prompt as it is")
 	}
 	in := chat.Input{Messages: messages, AddGenerationPrompt: true}
+	if prefill != "" {
+		in = chat.Input{Messages: append(messages, chat.Message{Role: "assistant", Content: prefill}), Continue: "content"}
+	}
 	in.BOSToken, _ = r.tok.Token(int32(r.tok.BOS()))
 	in.EOSToken, _ = r.tok.Token(int32(r.tok.EOS()))
 	text, err := r.template.Render(in)

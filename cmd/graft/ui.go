@@ -65,6 +65,7 @@ func onTerminal() bool { return term.IsTerminal(int(os.Stderr.Fd())) }
 // may be called from several goroutines.
 type progress struct {
 	what  string
+	bytes bool // what is counted are bytes, and their rate is shown
 	mu    sync.Mutex
 	bar   *progressbar.ProgressBar
 	start time.Time
@@ -84,7 +85,7 @@ func (p *progress) update(done, total int64) {
 	if onTerminal() {
 		if p.bar == nil {
 			p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("graft: "+p.what),
-				progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+				progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(), progressbar.OptionShowBytes(p.bytes))
 		}
 		_ = p.bar.Set64(done) // drawing is not worth failing for
 		return
@@ -94,7 +95,11 @@ func (p *progress) update(done, total int64) {
 	}
 	p.last = time.Now()
 	left := time.Duration(float64(time.Since(p.start)) / float64(done) * float64(total-done))
-	say("%s: %d %% done, %s left", p.what, 100*done/max(total, 1), left.Round(time.Second))
+	rate := ""
+	if p.bytes {
+		rate = fmt.Sprintf("%s/s, ", size(int64(float64(done)/time.Since(p.start).Seconds())))
+	}
+	say("%s: %d %% done, %s%s left", p.what, 100*done/max(total, 1), rate, left.Round(time.Second))
 }
 
 func (p *progress) finish() {

@@ -3,16 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/graftml/graft/internal/checkpoint"
-	"github.com/graftml/graft/internal/kernel"
+	"github.com/graftml/graft/internal/inspect"
 	"github.com/graftml/graft/internal/tokenizer"
 	"github.com/graftml/graft/onnx"
+	"github.com/graftml/graft/train/evaluate"
 )
 
 func verifyCommand() *cli.Command {
@@ -20,18 +20,28 @@ func verifyCommand() *cli.Command {
 		Name:      "verify",
 		Usage:     "run two models on the same text and compare",
 		ArgsUsage: "A B",
-		Description: `B is measured against A: the largest difference of a logit, the mean divergence KL(A‖B) in nats a token,
-how often both hold the same token for the most likely, and the mean negative log likelihood of each.
-Exit 1 where the divergence passes --max-kl, where token ids differ, or where a file is not the one
-its manifest describes. Without --max-kl B is taken to be made from A: the limit is what rounding to
-B's number types explains (1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for bf16, 0.02 for q8_0,
-1 for 4 and 5 bits), and, but for bundles, each row of each tensor is compared as well.
+		Description: `B is measured against A, each a GGUF file, a folder or an ONNX bundle: token ids, on the text and on a
+built-in set of texts that are hard to tokenize; the largest and the mean difference of a logit; the
+divergence KL(A‖B) in nats a token, mean, median, 90 and 99 % and largest; how often both hold the
+same token for the most likely; mean negative log likelihood and perplexity of each; chat templates.
+
+Exit 1 where the mean divergence passes --max-kl, where token ids differ, or where a file is not the
+one its manifest describes. Without --max-kl B is taken to be made from A: the limit is what rounding
+to B's number types explains (1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for bf16, 0.02 for
+q8_0, 1 for fewer bits), and, but for bundles, each row of each tensor is compared as well. Where one
+embedding table is padded, the rows that both have are compared.
 
   graft verify model.gguf model-hf
-  graft verify model.gguf bundle --adapter out/pirate --b-adapter pirate --text notes.txt`,
+  graft verify model-hf model-q4.gguf --text notes.txt --max-tokens 4096 --json
+  graft verify model.gguf bundle --adapter out/pirate --b-adapter pirate --max-kl 0.01
+
+Keys of --json: tokens, vocabulary, max_logit_difference, mean_logit_difference, mean_kl, kl (p50, p90,
+p99, max, max_at), top1, reference_nll, nll, reference_perplexity, perplexity, same_token_ids,
+adversarial_token_ids (texts, same, first_difference, only_decomposed), max_kl (the limit),
+largest_tensor_error, findings (severity, code, place, message, fix), passed. reference_ is A.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "text", Usage: "`FILE` to run them on; by default a text of our own"},
-			&cli.IntFlag{Name: "max-tokens", Usage: "compare the first `N` tokens", Value: 512, Validator: atLeast(2)},
+			&cli.IntFlag{Name: "max-tokens", Usage: "compare the first `N` tokens, in windows of the shorter context; 0 for all", Value: 512, Validator: atLeast(0)},
 			&cli.StringSliceFlag{Name: "adapter", Usage: "adapter of A (`PATH[:scale]`, or a name in a bundle); repeatable"},
 			&cli.StringSliceFlag{Name: "b-adapter", Usage: "adapter of B; repeatable"},
 			maxKLFlag("exit 1 past this mean divergence (`KL`, nats)"),
@@ -43,11 +53,20 @@ B's number types explains (1e-4 for f32 or A's own types, 1e-3 for f16, 0.01 for
 
 // comparison is what verify prints.
 type comparison struct {
-	onnx.Figures
-	SameTokens bool         `json:"same_token_ids"`
-	MaxKL      float64      `json:"max_kl"`
-	Weights    *tensorError `json:"largest_tensor_error,omitempty"` // nil where weights were not compared
-	Passed     bool         `json:"passed"`
+	evaluate.Divergence
+	SameTokens  bool                `json:"same_token_ids"`
+	Adversarial *evaluate.Agreement `json:"adversarial_token_ids,omitempty"` // nil where it was not asked for
+	MaxKL       float64             `json:"max_kl"`
+	Weights     *tensorError        `json:"largest_tensor_error,omitempty"` // nil where weights were not compared
+	Findings    []inspect.Finding   `json:"findings,omitempty"`
+	Passed      bool                `json:"passed"`
+
+	parted *evaluate.TokenDifference // where the text's ids part
+}
+
+// figures are what a manifest keeps.
+func (r *comparison) figures() onnx.Figures {
+	return onnx.Figures{Tokens: r.Tokens, MaxDiff: r.MaxDiff, MeanKL: r.MeanKL, Top1: r.Top1, NLL: r.NLL, ReferenceNLL: r.ReferenceNLL}
 }
 
 func verify(ctx context.Context, c *cli.Command) error {
@@ -78,7 +97,8 @@ func verify(ctx context.Context, c *cli.Command) error {
 			}
 		}
 	}
-	r, err := comparePaths(ctx, c, args[0], c.StringSlice("adapter"), args[1], c.StringSlice("b-adapter"), text, c.Int("max-tokens"), limit)
+	p := pair{a: args[0], aAdapters: c.StringSlice("adapter"), b: args[1], bAdapters: c.StringSlice("b-adapter"), text: text, most: c.Int("max-tokens"), limit: limit, hard: true}
+	r, err := p.compare(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -96,29 +116,81 @@ func verify(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
-// comparePaths opens two models, runs both on a text and judges the figures.
-func comparePaths(ctx context.Context, c *cli.Command, a string, aAdapters []string, b string, bAdapters []string, text string, most int, limit float64) (*comparison, error) {
-	ra, err := openRunner(c, a, aAdapters, "")
+// pair is two models to run on a text.
+type pair struct {
+	a, b                 string
+	aAdapters, bAdapters []string
+	text                 string
+	most                 int     // tokens, 0 for all
+	limit                float64 // of the mean divergence
+	hard                 bool    // compare tokenizers on hard texts too, and chat templates
+}
+
+// compare opens the models, runs both on the text and judges the figures.
+func (p *pair) compare(ctx context.Context, c *cli.Command) (*comparison, error) {
+	ra, err := openStored(c, p.a, p.aAdapters)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening A: %w", err)
 	}
 	defer ra.close()
-	rb, err := openRunner(c, b, bAdapters, "")
+	rb, err := openStored(c, p.b, p.bAdapters)
+	if err != nil {
+		return nil, fmt.Errorf("opening B: %w", err)
+	}
+	defer rb.close()
+	r := &comparison{MaxKL: p.limit, parted: evaluate.TextDifference(ra.tok, rb.tok, p.text)}
+	r.SameTokens = r.parted == nil
+	if p.hard {
+		r.compareTexts(ra, rb)
+	}
+	ids := ra.tok.Encode(p.text, tokenizer.Options{})
+	if p.most > 0 {
+		ids = ids[:min(len(ids), p.most)]
+	}
+	bar := newProgress("comparing")
+	r.Divergence, err = evaluate.Compare(ctx, ra, rb, ids, min(ra.context, rb.context), func(done, total int) { bar.update(int64(done), int64(total)) })
+	bar.finish()
 	if err != nil {
 		return nil, err
 	}
-	defer rb.close()
-	ids := ra.tok.Encode(text, tokenizer.Options{})
-	r := &comparison{MaxKL: limit, SameTokens: slices.Equal(ids, rb.tok.Encode(text, tokenizer.Options{}))}
-	ids = ids[:min(len(ids), most, ra.context, rb.context)]
-	if len(ids) < 2 {
-		return nil, fmt.Errorf("the text has %d tokens, and a comparison wants at least 2", len(ids))
+	if ra.vocab != rb.vocab && ra.vocab > 0 && rb.vocab > 0 {
+		r.find(inspect.Note, "vocabulary-differs", "", "A's embedding table has %d rows and B's %d; the first %d are compared", ra.vocab, rb.vocab, r.Vocabulary)
 	}
-	if r.Figures, err = compare(ctx, ra, rb, ids); err != nil {
-		return nil, err
-	}
-	r.Passed = r.SameTokens && r.MeanKL <= limit // false for NaN
+	r.Passed = r.tokensPassed() && r.MeanKL <= p.limit // false for NaN
 	return r, nil
+}
+
+// compareTexts compares what turns text into tokens.
+func (r *comparison) compareTexts(a, b *runner) {
+	g := evaluate.Tokens(a.tok, b.tok)
+	r.Adversarial = &g
+	switch {
+	case g.Decomposed:
+		r.find(inspect.Warning, "token-ids-decomposed", "normalize text to NFC before it is tokenized", "decomposed Unicode gives other ids, as where tokenizer.json normalizes and a GGUF file cannot: %v", g.First)
+	case g.Same < g.Texts:
+		r.find(inspect.Error, "token-ids", "convert the model again; tokenizer.ggml.pre or the tokenizer's files are not those of the model", "%d of %d hard texts give other token ids, first %v", g.Texts-g.Same, g.Texts, g.First)
+	}
+	special := tokenizer.Options{AddSpecial: true}
+	if x, y := a.tok.Encode("a", special), b.tok.Encode("a", special); !slices.Equal(x, y) && r.SameTokens {
+		r.find(inspect.Warning, "added-special-tokens", "correct add_bos_token and add_eos_token", "with special tokens added, \"a\" is %v in A and %v in B", x, y)
+	}
+	if a.tok.EOS() != b.tok.EOS() {
+		r.find(inspect.Warning, "eos-differs", "make them the same", "the end-of-sequence token is %d in A and %d in B", a.tok.EOS(), b.tok.EOS())
+	}
+	if d, alike := evaluate.Templates(a.template, b.template); alike {
+		r.find(inspect.Note, "template-differs", "", "%s", d)
+	} else if d != "" {
+		r.find(inspect.Warning, "template-differs", "copy the chat template of the model", "%s", d)
+	}
+}
+
+func (r *comparison) find(s inspect.Severity, code, fix, format string, a ...any) {
+	r.Findings = append(r.Findings, inspect.Finding{Severity: s, Code: code, Message: fmt.Sprintf(format, a...), Fix: fix})
+}
+
+// tokensPassed reports whether the token ids agree, as far as both forms can express them.
+func (r *comparison) tokensPassed() bool {
+	return r.SameTokens && (r.Adversarial == nil || r.Adversarial.Same == r.Adversarial.Texts || r.Adversarial.Decomposed)
 }
 
 // judge takes the weights into account.
@@ -127,101 +199,40 @@ func (r *comparison) judge(weights *tensorError) {
 	r.Passed = r.Passed && (weights == nil || weights.passed())
 }
 
-// compareStep is the number of tokens whose logits both models hold at a time.
-const compareStep = 32
-
-// compare runs both on tokens and measures b against a.
-func compare(ctx context.Context, a, b sequence, ids []int32) (onnx.Figures, error) {
-	a.Truncate(0)
-	b.Truncate(0)
-	f := onnx.Figures{Tokens: len(ids)}
-	var same, scored int
-	var held []float32
-	var kl, nllA, nllB float64
-	for lo := 0; lo < len(ids); lo += compareStep {
-		if ctx.Err() != nil {
-			return f, ctx.Err()
-		}
-		part := ids[lo:min(lo+compareStep, len(ids))]
-		held = held[:0]
-		if err := a.EvalEach(part, func(_ int, logits []float32) error {
-			held = append(held, logits...)
-			return nil
-		}); err != nil {
-			return f, err
-		}
-		vocab := len(held) / len(part)
-		err := b.EvalEach(part, func(at int, q []float32) error {
-			if len(q) != vocab {
-				return fmt.Errorf("the vocabularies have %d and %d tokens", vocab, len(q))
-			}
-			p := held[at*vocab : (at+1)*vocab]
-			lp, lq := logSum(p), logSum(q)
-			d, diff := divergence(p, q, lp, lq)
-			kl += d
-			f.MaxDiff = max(f.MaxDiff, diff)
-			if kernel.ArgMax(p) == kernel.ArgMax(q) {
-				same++
-			}
-			if next := lo + at + 1; next < len(ids) {
-				nllA += lp - float64(p[ids[next]])
-				nllB += lq - float64(q[ids[next]])
-				scored++
-			}
-			return nil
-		})
-		if err != nil {
-			return f, err
-		}
-	}
-	f.MeanKL, f.Top1 = kl/float64(len(ids)), float64(same)/float64(len(ids))
-	f.ReferenceNLL, f.NLL = nllA/float64(scored), nllB/float64(scored)
-	return f, nil
-}
-
-// logSum is log Σ exp(x), summed in float64: a divergence is a small difference of such sums.
-func logSum(x []float32) float64 {
-	top := slices.Max(x)
-	var s float64
-	for _, v := range x {
-		s += math.Exp(float64(v - top))
-	}
-	return float64(top) + math.Log(s)
-}
-
-// divergence is KL(p‖q) of two rows of logits, and their largest difference.
-func divergence(p, q []float32, lp, lq float64) (kl, diff float64) {
-	for i := range p {
-		a, b := float64(p[i])-lp, float64(q[i])-lq
-		kl += math.Exp(a) * (a - b)
-		diff = max(diff, math.Abs(float64(p[i])-float64(q[i])))
-	}
-	return kl, diff
-}
-
 func (r *comparison) print(a, b string) {
 	t := newTable()
 	t.row("", "A", "B")
 	t.row("model", a, b)
 	t.row("mean negative log likelihood", fmt.Sprintf("%.6f", r.ReferenceNLL), fmt.Sprintf("%.6f", r.NLL))
-	t.row("perplexity", fmt.Sprintf("%.4f", math.Exp(r.ReferenceNLL)), fmt.Sprintf("%.4f", math.Exp(r.NLL)))
+	t.row("perplexity", fmt.Sprintf("%.4f", r.ReferencePPL), fmt.Sprintf("%.4f", r.PPL))
 	t.flush()
 	t = newTable()
-	t.row("tokens compared", r.Tokens)
+	t.row("tokens compared", fmt.Sprintf("%d, over %d logits each", r.Tokens, r.Vocabulary))
 	t.row("same token ids", yesNo(r.SameTokens))
-	t.row("largest logit difference", fmt.Sprintf("%.3g", r.MaxDiff))
+	if g := r.Adversarial; g != nil {
+		t.row("same on hard texts", fmt.Sprintf("%d of %d", g.Same, g.Texts))
+	}
+	t.row("largest logit difference", fmt.Sprintf("%.3g (mean %.3g)", r.MaxDiff, r.MeanDiff))
 	t.row("mean KL divergence", fmt.Sprintf("%.3g (limit %.3g)", r.MeanKL, r.MaxKL))
+	t.row("KL of tokens", fmt.Sprintf("median %.3g, 90 %% up to %.3g, 99 %% up to %.3g, largest %.3g behind token %d", r.KL.Median, r.KL.P90, r.KL.P99, r.KL.Max, r.KL.MaxAt))
 	t.row("same most likely token", fmt.Sprintf("%.2f %%", 100*r.Top1))
 	if r.Weights != nil {
 		t.row("largest tensor error", r.Weights)
 	}
 	t.row("passed", yesNo(r.Passed))
 	t.flush()
+	printFindings(r.Findings)
 }
 
 func (r *comparison) failure(a, b string) error {
 	if !r.SameTokens {
-		return fmt.Errorf("verifying %q against %q: the tokenizers give different token ids for the same text", b, a)
+		return fmt.Errorf("verifying %q against %q: the tokenizers give different token ids for the same text, from id %d on: %v and %v", b, a, r.parted.At, r.parted.A, r.parted.B)
+	}
+	if !r.tokensPassed() {
+		return fmt.Errorf("verifying %q against %q: the tokenizers give different token ids for %d of %d hard texts, first %v", b, a, r.Adversarial.Texts-r.Adversarial.Same, r.Adversarial.Texts, r.Adversarial.First)
+	}
+	if r.Weights != nil && r.Weights.NotFinite {
+		return fmt.Errorf("verifying %q against %q: tensor %q holds values that are not finite, the first in row %d", b, a, r.Weights.Name, r.Weights.Row)
 	}
 	if r.Weights != nil && !r.Weights.passed() {
 		return fmt.Errorf("verifying %q against %q: tensor %q is not the same: relative error %.3g in row %d is past the limit of %.3g", b, a, r.Weights.Name, r.Weights.Error, r.Weights.Row, r.Weights.Limit)

@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
-	"slices"
 
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/inspect"
 )
 
 // tensorError is how far a tensor of B is from A's. A text shows what a model does with its weights,
@@ -16,14 +15,18 @@ type tensorError struct {
 	Row   int     `json:"row"`            // of the largest error
 	Error float64 `json:"relative_error"` // of the row: ‖b−a‖ / ‖a‖, but for rows much smaller than the others
 	Limit float64 `json:"limit"`          // what rounding to B's type explains
+	// NotFinite tells that the row holds NaN or an infinity, in one of the two.
+	NotFinite bool `json:"not_finite,omitempty"`
 }
 
-// passed is false for NaN.
-func (e tensorError) passed() bool { return e.Error <= e.Limit }
+func (e tensorError) passed() bool { return !e.NotFinite && e.Error <= e.Limit }
 
 func (e tensorError) String() string {
 	if e.Name == "" {
 		return "none"
+	}
+	if e.NotFinite {
+		return fmt.Sprintf("not finite in row %d of %s", e.Row, e.Name)
 	}
 	return fmt.Sprintf("%.3g in row %d of %s (limit %.3g)", e.Error, e.Row, e.Name, e.Limit)
 }
@@ -41,43 +44,69 @@ func compareWeights(ctx context.Context, a string, aAdapters []string, b string,
 		return nil, err
 	}
 	defer mb.Close()
-	inA := map[string]checkpoint.Tensor{}
-	for _, t := range ma.Tensors() {
-		inA[t.Name] = t
+	limits, err := weightLimits(ma, mb, len(aAdapters) == 0)
+	if err != nil {
+		return nil, err
+	}
+	bar := newProgress("comparing tensors")
+	tensors, err := inspect.Compare(ctx, ma, mb, func(t checkpoint.Tensor) float64 { return limits[t.Name].floor }, bar.update)
+	bar.finish()
+	if err != nil {
+		return nil, err
 	}
 	worst := &tensorError{Limit: storage{codec: "F32"}.weightLimit()}
-	for _, t := range mb.Tensors() {
-		from, ok := inA[t.Name]
-		if !ok { // lm_head.weight, where only one ties it to the embedding table
+	for _, t := range tensors {
+		e := tensorError{Name: t.Name, Limit: limits[t.Name].error}
+		switch {
+		case t.Error.NotFinite > 0:
+			e.Row, e.NotFinite = t.Error.FirstNotFinite/max(1, t.Shape[len(t.Shape)-1]), true
+		case len(t.Error.Worst) > 0:
+			e.Row, e.Error = t.Error.Worst[0].Row, t.Error.Worst[0].Error
+		}
+		if worst.NotFinite {
 			continue
 		}
-		if !slices.Equal(from.Shape, t.Shape) {
-			return nil, fmt.Errorf("tensor %q has shape %s in %q and %s in %q", t.Name, shape(from.Shape), a, shape(t.Shape), b)
-		}
-		was, err := storageOf(ma, from)
-		if err != nil {
-			return nil, err
-		}
-		is, err := storageOf(mb, t)
-		if err != nil {
-			return nil, err
-		}
-		e, err := compareTensor(ctx, ma, mb, t, is)
-		if err != nil {
-			return nil, err
-		}
-		e.Limit = is.weightLimit()
-		if was == is && len(aAdapters) == 0 {
-			e.Limit = storage{codec: "F32"}.weightLimit()
-		}
-		if !(e.Error/e.Limit <= worst.Error/worst.Limit) {
+		if e.NotFinite || e.Error/e.Limit > worst.Error/worst.Limit {
 			worst = &e
-		}
-		if !e.passed() {
-			break
 		}
 	}
 	return worst, nil
+}
+
+// tensorLimit is what may be between a tensor and the one it was made from.
+type tensorLimit struct {
+	error float64 // relative error of a row
+	floor float64 // see inspect.Compare
+}
+
+// weightLimits are the limits of b's tensors, where they are made from a's. Same tells that one of the
+// same type must be the same.
+func weightLimits(a, b *checkpoint.Checkpoint, same bool) (map[string]tensorLimit, error) {
+	was := map[string]storage{}
+	for _, t := range a.Tensors() {
+		var err error
+		if was[t.Name], err = storageOf(a, t); err != nil {
+			return nil, err
+		}
+	}
+	limits := map[string]tensorLimit{}
+	for _, t := range b.Tensors() {
+		is, err := storageOf(b, t)
+		if err != nil {
+			return nil, err
+		}
+		// A row of very small weights pays for the others: in a block it shares with its neighbour, in
+		// scales of float16, in scales quantized together.
+		l := tensorLimit{is.weightLimit(), 0.04}
+		if cols := t.Shape[len(t.Shape)-1]; is.block > 0 && cols%is.block != 0 {
+			l.floor = 1
+		}
+		if was[t.Name] == is && same {
+			l.error = storage{codec: "F32"}.weightLimit()
+		}
+		limits[t.Name] = l
+	}
+	return limits, nil
 }
 
 // openMerged opens a checkpoint with adapters added to its weights.
@@ -109,63 +138,6 @@ func openMerged(path string, adapterArgs []string) (*checkpoint.Checkpoint, erro
 	return merged, nil
 }
 
-// compareTensor finds the row of a tensor, stored as b has it, that is furthest off. A vector is one row.
-func compareTensor(ctx context.Context, a, b checkpoint.Source, t checkpoint.Tensor, stored storage) (tensorError, error) {
-	const step = 1 << 20 // values at a time
-	rows, cols := t.Shape[0], 1
-	if len(t.Shape) > 1 {
-		cols = t.Shape[1]
-	}
-	unit := cols // values of a row
-	if len(t.Shape) == 1 {
-		unit = rows
-	}
-	err2, val2 := make([]float64, rows*cols/unit), make([]float64, rows*cols/unit)
-	offset := float64(a.Config().Offset(t.Name)) // what is computed with, and rounded, is larger by it
-	var x, y []float32
-	for lo := 0; lo < rows; {
-		if ctx.Err() != nil {
-			return tensorError{}, ctx.Err()
-		}
-		hi := min(rows, lo+max(1, step/cols))
-		n := (hi - lo) * cols
-		x, y = slices.Grow(x[:0], n)[:n], slices.Grow(y[:0], n)[:n]
-		if err := a.Rows(t.Name, lo, hi, x); err != nil {
-			return tensorError{}, err
-		}
-		if err := b.Rows(t.Name, lo, hi, y); err != nil {
-			return tensorError{}, err
-		}
-		for i, v := range x {
-			row := (lo*cols + i) / unit
-			d := float64(y[i]) - float64(v)
-			err2[row] += d * d
-			val2[row] += (float64(v) + offset) * (float64(v) + offset)
-		}
-		lo = hi
-	}
-	var mean float64
-	for _, v := range val2 {
-		mean += v / float64(len(val2))
-	}
-	// A row of very small weights pays for the others: in a block it shares with its neighbour, in
-	// scales of float16, in scales quantized together.
-	least := 0.04 * mean
-	if stored.block > 0 && unit%stored.block != 0 {
-		least = mean
-	}
-	worst := tensorError{Name: t.Name}
-	for row, e := range err2 {
-		if e == 0 {
-			continue
-		}
-		if r := math.Sqrt(e / max(val2[row], least)); !(r <= worst.Error) {
-			worst.Row, worst.Error = row, r
-		}
-	}
-	return worst, nil
-}
-
 // storage is how the numbers of a tensor are kept.
 type storage struct {
 	codec  string
@@ -175,7 +147,7 @@ type storage struct {
 
 func storageOf(m *checkpoint.Checkpoint, t checkpoint.Tensor) (storage, error) {
 	s := storage{codec: t.Codec}
-	q, err := m.Packed4(t.Name)
+	q, err := m.Scales4(t.Name)
 	if q != nil {
 		s.block, s.double = q.BlockSize, q.Double()
 	}

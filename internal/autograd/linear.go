@@ -102,6 +102,9 @@ func (o *linearOp) private(t *Tape) []buffer {
 func (o *linearOp) forward(c *call) {
 	x, m := c.in(0), c.rows()
 	c.terms, c.parts = c.terms[:0], c.parts[:0]
+	if c.tape.watch != nil {
+		c.tape.watch(o.place, x, m)
+	}
 	if !c.tape.off {
 		for k, l := range c.tape.adapters[o.place] {
 			c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, Scale: l.Scale})

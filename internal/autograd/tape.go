@@ -42,6 +42,7 @@ type Tape struct {
 	positions []int32
 	places    []int32 // rows of tables of angles that hold two sets, see ropeOp
 	cache     *Cache
+	watch     func(place int, x kernel.Vec, rows int)
 	off       bool // adapters are left out
 	lossOnly  bool
 	dropKey   uint64 // 0: no dropout
@@ -83,6 +84,10 @@ func (t *Tape) KeepLogits(keep bool) {
 	t.keepLogits = keep
 	t.plan = nil
 }
+
+// Watch has f called before every product inside blocks with its place and its input x (rows, in), which is
+// valid during the call only. Nil ends that.
+func (t *Tape) Watch(f func(place int, x kernel.Vec, rows int)) { t.watch = f }
 
 // Mode says how a pass runs. The zero Mode is plain evaluation.
 type Mode struct {

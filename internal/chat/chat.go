@@ -90,9 +90,9 @@ type Message struct {
 
 	// Extra holds every other field in order: tool_calls, name,
 	// reasoning_content, … A "content" in it counts before the field above,
-	// and is how content is null or a list of parts. One with a "role" is
-	// the whole message, and the fields above only repeat it: so rows keep
-	// their order, and may lack content.
+	// and is how content is a list of parts. One with a "role" is the whole
+	// message, and the fields above only repeat it: so rows keep their order,
+	// and may lack content. Templates do not see fields that are nil.
 	Extra *Dict
 }
 
@@ -139,21 +139,31 @@ func (m *Message) UnmarshalJSON(data []byte) error {
 
 var _ json.Unmarshaler = (*Message)(nil)
 
-// dict is the message as templates see it. Reasoning is there under the
-// names thinking and reasoning_content, whichever it came by, as
-// transformers hands it over.
+// reasoningFields are the names a message's reasoning goes by.
+var reasoningFields = []string{"reasoning_content", "thinking", "reasoning"}
+
+// dict is the message as templates see it and as transformers hands it over:
+// without the fields that are null, which many templates would print, and
+// with reasoning under the names thinking and reasoning_content, whichever
+// it came by.
 func (m Message) dict() (*Dict, error) {
 	row := &Dict{}
-	if _, whole := m.Extra.Lookup("role"); !whole {
+	_, whole := m.Extra.Lookup("role")
+	_, content := m.Extra.Lookup("content")
+	if !whole {
 		row.Set("role", m.Role)
-		row.Set("content", m.Content)
+		if !content {
+			row.Set("content", m.Content)
+		}
 	}
 	for k, v := range m.Extra.All() {
-		row.Set(k, v)
+		if v != nil {
+			row.Set(k, v)
+		}
 	}
-	for _, name := range []string{"reasoning_content", "thinking", "reasoning"} {
+	for _, name := range reasoningFields {
 		reasoning, ok := row.Lookup(name)
-		if !ok || reasoning == nil {
+		if !ok {
 			continue
 		}
 		aliased := &Dict{}
@@ -184,6 +194,11 @@ type Input struct {
 	// AddGenerationPrompt asks for the text that opens the assistant's next
 	// turn at the end.
 	AddGenerationPrompt bool
+
+	// Continue names the field of the last message that is to go on,
+	// "content" for most: the text then ends with it, without what the
+	// template puts after. It cannot stand beside AddGenerationPrompt.
+	Continue string
 
 	// BOSToken and EOSToken are the checkpoint's special tokens; an empty
 	// one is undefined in the template. Others go to Vars by name.
@@ -233,6 +248,7 @@ func (in Input) context() (*scope, error) {
 			return nil, err
 		}
 	}
+	s.set("self", &selfReference{}) // last: it hides a variable of the name
 	messages := make([]any, len(in.Messages))
 	for i, m := range in.Messages {
 		d, err := m.dict()
@@ -251,6 +267,9 @@ func (t *Template) Render(in Input) (string, error) {
 	context, err := in.context()
 	if err != nil {
 		return "", err
+	}
+	if in.Continue != "" {
+		return t.renderContinued(in, context)
 	}
 	text, _, err := t.run(in, context)
 	return text, err

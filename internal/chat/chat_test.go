@@ -92,6 +92,19 @@ func TestLimits(t *testing.T) {
 		"shifting tabs":     "{{ ('\t' * 1000000).expandtabs(1000) }}",
 		"batch":             "{{ [1]|batch(999999999, 0)|list|length }}",
 		"slice":             "{{ [1]|slice(999999999)|list|length }}",
+		"billion":           "{{ 'x' * 10 ** 9 }}",
+		"billion items":     "{{ ([0] * 10 ** 9)|length }}",
+		"range":             "{% for i in range(10 ** 12) %}{% endfor %}",
+		"nested macros":     "{% macro a(n) %}{% for i in range(99999) %}{{ b(n) }}{% endfor %}{% endmacro %}{% macro b(n) %}{% for i in range(99999) %}{{ n }}{% endfor %}{% endmacro %}{{ a(1) }}",
+		"mutual recursion":  "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+		"macro by value":    "{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}",
+		"lazy filters":      "{{ range(99999)|map('string')|map('list')|map('tojson')|map('replace', '\"', 'xxxxxxxxxxxxxxxxxxxx')|join|length }}" + loops,
+		"groups":            "{% set l = range(99999)|list %}{% for i in l %}{% for g in l|batch(2) %}{% endfor %}{% endfor %}",
+		"sorting":           "{% set l = range(99999)|list %}{% for i in l %}{% set x = l|sort(reverse=true) %}{% endfor %}",
+		"membership":        "{% set l = range(99999)|list %}{% for i in l %}{% set x = 'a' in l %}{% endfor %}",
+		"searching":         "{% set s = 'a' * 999999 %}{% for i in range(99999) %}{% set x = s.count('aaaaaaaaab') %}{% endfor %}",
+		"json text":         "{% set s = '\"' * 999999 %}{% for i in range(99999) %}{% set x = s|tojson %}{% endfor %}",
+		"big divisions":     "{% set n = 10 ** 4000 %}{% for i in range(99999) %}{% for j in range(99999) %}{% set x = n * n // 7 % 3 %}{% endfor %}{% endfor %}",
 		"set block":         with("ns.x") + "{% set ns.x %}{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}{% endset %}",
 	} {
 		start := time.Now()
@@ -101,6 +114,23 @@ func TestLimits(t *testing.T) {
 		}
 		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("%s: stopped only after %v", name, took)
+		}
+	}
+	for tag, source := range map[string]string{
+		"include": "{% include '/etc/passwd' %}", "import": "{% import 'os' as os %}", "from": "{% from 'x' import y %}",
+		"extends": "{% extends 'base' %}", "block": "{% block x %}{% endblock %}", "do": "{% do messages.append(1) %}", "autoescape": "{% autoescape true %}{% endautoescape %}",
+	} {
+		if _, err := Parse(source); !errors.Is(err, ErrSyntax) || !strings.Contains(err.Error(), tag) {
+			t.Errorf("%s: %v, want ErrSyntax that names the tag", source, err)
+		}
+	}
+	for _, source := range []string{
+		"{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.__init__.__globals__ }}", "{{ range.__self__.open('x') }}", "{{ self._TemplateReference__context.x }}",
+		"{{ open('/etc/passwd') }}", "{{ '{0.__class__.a}'.format(1) }}", "{{ messages.append(1) }}", "{{ namespace.__init__.__globals__['os'] }}", "{{ (1)|attr('__class__')|attr('mro') }}",
+		"{% set ns = namespace() %}{% set ns._x = 1 %}",
+	} {
+		if text, err := render(source); err == nil {
+			t.Errorf("%s: %q, no error", source, text)
 		}
 	}
 	for name, source := range map[string]string{
@@ -129,7 +159,7 @@ func TestMessageJSON(t *testing.T) {
 		{`{"content":"Hi","role":"user"}`, `{"content": "Hi", "role": "user"}`},
 		{`{"role":"user","name":"x","content":"Hi","z":1,"a":[1.5,null,true,{"k":12345678901234567890}]}`,
 			`{"role": "user", "name": "x", "content": "Hi", "z": 1, "a": [1.5, null, true, {"k": 12345678901234567890}]}`},
-		{`{"role":"assistant","content":null}`, `{"role": "assistant", "content": null}`},
+		{`{"role":"assistant","content":null,"a":{"b":null}}`, `{"role": "assistant", "a": {"b": null}}`},
 		{`{"role":"assistant"}`, `{"role": "assistant"}`},
 		{`{"role":"user","content":[{"type":"text","text":"x"}]}`, `{"role": "user", "content": [{"type": "text", "text": "x"}]}`},
 		{`{"role":"assistant","content":"","reasoning":"r"}`,
@@ -167,6 +197,31 @@ func TestInput(t *testing.T) {
 	}
 	if _, err := tmpl.Render(Input{Vars: map[string]any{"x": struct{}{}}}); err == nil || !strings.Contains(err.Error(), `"x"`) {
 		t.Errorf("a struct as a variable: %v", err)
+	}
+}
+
+func TestContinue(t *testing.T) {
+	tmpl := mustParse(t, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.thinking %}[{{ m.thinking|trim }}]{% endif %}<end>{% endfor %}")
+	reasoned := Message{Role: "assistant", Extra: &Dict{}}
+	reasoned.Extra.Set("thinking", "so far ")
+	for _, c := range []struct {
+		in   Input
+		want string // "" is an error
+	}{
+		{Input{Messages: turns("user", "u", "assistant", "a "), Continue: "content"}, "<user>u<end><assistant>a "},
+		{Input{Messages: []Message{reasoned}, Continue: "thinking"}, "<assistant>[so far"},
+		{Input{Messages: turns("user", "u"), Continue: "content", AddGenerationPrompt: true}, ""},
+		{Input{Messages: turns("user", "u"), Continue: "thinking"}, ""},
+		{Input{Messages: turns("user", "u"), Continue: "role\x00"}, ""},
+		{Input{Continue: "content"}, ""},
+	} {
+		got, err := tmpl.Render(c.in)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%+v: got %q, %v, want %q", c.in, got, err, c.want)
+		}
+		if _, _, err := tmpl.RenderSpans(c.in); !errors.Is(err, ErrSpans) {
+			t.Errorf("spans of a turn that goes on: %v, want ErrSpans", err)
+		}
 	}
 }
 

@@ -434,9 +434,11 @@ func roundFilter(r *renderer, v any, a args) any {
 		scale := math.Pow(10, float64(precision))
 		n := r.toFloat(v) * scale
 		if method == "ceil" {
-			return math.Ceil(n) / scale
+			n = math.Ceil(n)
+		} else {
+			n = math.Floor(n)
 		}
-		return math.Floor(n) / scale
+		return (n + 0) / scale // Python's is an integer here, and has no -0
 	}
 	r.fail("method must be common, ceil or floor")
 	return nil

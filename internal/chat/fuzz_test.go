@@ -40,6 +40,9 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		continued := in
+		continued.AddGenerationPrompt, continued.Continue = false, "content"
+		_, _ = tmpl.Render(continued)
 		text, spans, err := tmpl.RenderSpans(in)
 		if err != nil {
 			if !errors.As(err, &e) && !errors.Is(err, ErrSpans) {

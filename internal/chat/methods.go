@@ -41,14 +41,7 @@ func (r *renderer) ownAttribute(object any, name string) (any, bool) {
 			return o.sig.usesVarargs, true
 		}
 	case *span:
-		switch name {
-		case "start":
-			return o.start, true
-		case "stop":
-			return o.stop, true
-		case "step":
-			return o.step, true
-		}
+		return spanAttribute(o, name)
 	}
 	return nil, false
 }
@@ -122,6 +115,36 @@ func seqMethod(s *seq, name string) (any, bool) {
 		}}, true
 	case "append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove":
 		return unsafeMethod("list", name), true
+	}
+	return nil, false
+}
+
+// spanAttribute finds an attribute or method of a range.
+func spanAttribute(s *span, name string) (any, bool) {
+	switch name {
+	case "start":
+		return s.start, true
+	case "stop":
+		return s.stop, true
+	case "step":
+		return s.step, true
+	case "count", "index":
+		return &function{name, func(r *renderer, a args) any {
+			p := r.bind(name, a, "value", "/")
+			for i := range s.len() {
+				r.step(1)
+				if r.equal(s.start+i*s.step, p[0]) {
+					if name == "count" {
+						return int64(1)
+					}
+					return i
+				}
+			}
+			if name == "index" {
+				r.fail("the value is not in the range")
+			}
+			return int64(0)
+		}}, true
 	}
 	return nil, false
 }

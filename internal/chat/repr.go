@@ -79,6 +79,8 @@ func (r *renderer) appendRepr(b *strings.Builder, v any) {
 		b.WriteString("<Namespace ")
 		r.appendDict(b, &v.attrs)
 		b.WriteString(">")
+	case *selfReference:
+		b.WriteString("<TemplateReference None>")
 	case *macro:
 		b.WriteString("<Macro " + reprString(v.name) + ">")
 	case *loopContext:

@@ -29,6 +29,9 @@ type Span struct{ Start, End int }
 // contents in its place or after it. Where that fails too, the error is [ErrSpans] and
 // names the turn.
 func (t *Template) RenderSpans(in Input) (string, []Span, error) {
+	if in.Continue != "" {
+		return "", nil, fmt.Errorf("%w: a turn that is to go on has no end", ErrSpans)
+	}
 	context, err := in.context()
 	if err != nil {
 		return "", nil, err

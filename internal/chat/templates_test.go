@@ -17,6 +17,7 @@ type conversation struct {
 	Tools     json.RawMessage `json:"tools"`
 	Documents json.RawMessage `json:"documents"`
 	Prompt    bool            `json:"add_generation_prompt"`
+	Continue  any             `json:"continue_final_message"` // true, or a field
 	Vars      json.RawMessage `json:"vars"`
 }
 
@@ -24,6 +25,12 @@ func (c conversation) input(t *testing.T) Input {
 	t.Helper()
 	in := Input{Messages: c.Messages, AddGenerationPrompt: c.Prompt, BOSToken: "<s>", EOSToken: "</s>",
 		Now: time.Date(2026, 3, 7, 9, 5, 2, 0, time.UTC)}
+	switch c := c.Continue.(type) {
+	case bool:
+		in.Continue = "content"
+	case string:
+		in.Continue = c
+	}
 	decode := func(raw json.RawMessage) any {
 		if len(raw) == 0 {
 			return nil
@@ -85,7 +92,7 @@ func compareWithPeer(t *testing.T, dir string) (agreed, total int) {
 		text, spans, err := "", []Span(nil), parseErr
 		if err == nil {
 			in := want.Conversations[c.Conversation].input(t)
-			if tmpl.HasGeneration() {
+			if tmpl.HasGeneration() && in.Continue == "" {
 				text, spans, err = tmpl.RenderSpans(in)
 			} else {
 				text, err = tmpl.Render(in)

@@ -35,10 +35,12 @@ func init() {
 		"lower":       caseTest("lower", unicode.IsLower, unicode.IsUpper),
 		"upper":       caseTest("upper", unicode.IsUpper, unicode.IsLower),
 		"filter": func(r *renderer, v any, a args) any {
+			r.bind("filter", a)
 			name, _ := r.mustHash(v).(string)
 			return filters[name] != nil
 		},
 		"test": func(r *renderer, v any, a args) any {
+			r.bind("test", a)
 			name, _ := r.mustHash(v).(string)
 			return tests[name] != nil
 		},

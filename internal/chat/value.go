@@ -4,7 +4,7 @@ package chat
 //
 //	nil bool int64 *big.Int float64 string markup
 //	*seq *Dict *dictView *span *generator *namespace
-//	*function *macro *loopContext *undefined
+//	*function *macro *loopContext *selfReference *undefined
 //
 // where *big.Int only holds what int64 cannot.
 
@@ -134,6 +134,10 @@ type generator struct {
 // namespace is the one value a template can change.
 type namespace struct{ attrs Dict }
 
+// selfReference is the variable "self", which holds the {% block %}s of a
+// template. There are none here: all its attributes are undefined.
+type selfReference struct{}
+
 // undefined is the value of what does not exist. It prints as nothing, is
 // false and empty, and fails when anything else is asked of it.
 type undefined struct{ why string }
@@ -237,6 +241,8 @@ func typeName(v any) string {
 		return "Namespace"
 	case *undefined:
 		return "Undefined"
+	case *selfReference:
+		return "TemplateReference"
 	case *macro:
 		return "Macro"
 	case *loopContext:

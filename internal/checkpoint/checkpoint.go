@@ -31,8 +31,11 @@ type Checkpoint struct {
 	Source
 	Form Form
 	Path string // as given to Open
-	Meta Meta
+	// Parts are the paths of a GGUF model's files, where it is in several.
+	Parts []string
+	Meta  Meta
 
+	blocks *sourceBlocks // of a folder: what its tensors were in GGUF; nil where it does not say
 	closer io.Closer
 	tok    func() (*tokenizer.Tokenizer, error)
 }
@@ -43,6 +46,7 @@ type Meta struct {
 	License      string    // SPDX identifier in lower case, as on a model card
 	Languages    []string  // ISO 639-1
 	ChatTemplate string    // Jinja source, "" where there is none
+	Tokenizer    string    // its kind as the files call it ("gpt2 smollm", "LlamaTokenizer"), "" where they do not
 	Generation   []byte    // generation_config.json, nil where there is none
 	Provenance   []gguf.KV // further general.* keys of a GGUF file, and named chat templates
 	// Files are a folder's other small files by name (tokenizer.json, tokenizer_config.json, …), as
@@ -94,10 +98,14 @@ func (c *Checkpoint) Tokenizer() (*tokenizer.Tokenizer, error) { return c.tok() 
 
 // Close closes the model's files.
 func (c *Checkpoint) Close() error {
-	if c.closer == nil {
-		return nil
+	var errs []error
+	if c.blocks != nil {
+		errs = append(errs, c.blocks.file.Close())
 	}
-	return c.closer.Close()
+	if c.closer != nil {
+		errs = append(errs, c.closer.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // RawRows and Packed4 are those of the source, where it has them: a Checkpoint is all that its source is.
@@ -110,6 +118,14 @@ func (c *Checkpoint) RawRows(name string, lo, hi int, dst []byte) (bool, error) 
 
 // Packed4 returns a tensor as it is stored in 4 bits; see RawRows.
 func (c *Checkpoint) Packed4(name string) (*quantize.Tensor4, error) { return packed4(c.Source, name) }
+
+// Scales4 returns a 4-bit tensor without its codes, and Codes4 reads them; see RawRows.
+func (c *Checkpoint) Scales4(name string) (*quantize.Tensor4, error) { return scales4(c.Source, name) }
+
+// Codes4 reads the packed codes of a 4-bit tensor.
+func (c *Checkpoint) Codes4(name string, dst []byte, off int64) error {
+	return c.Source.(Scales4).Codes4(name, dst, off)
+}
 
 // With returns the checkpoint with its tensors replaced by src, a wrapper around them.
 func (c *Checkpoint) With(src Source) *Checkpoint {

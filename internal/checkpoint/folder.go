@@ -16,16 +16,17 @@ import (
 
 const (
 	configFile = "config.json"
+	cardFile   = "README.md"
 	modelFile  = "model.safetensors"
 )
 
 // folderFiles are the small files of a Hugging Face folder that travel with a model.
-var folderFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-	"generation_config.json", "chat_template.jinja", "README.md", "LICENSE"}
+var folderFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"generation_config.json", "chat_template.jinja", cardFile, "LICENSE"}
 
 // FolderNames lists the files that a folder written by Write with one file of tensors may have.
 func FolderNames() []string {
-	return slices.Concat(folderFiles, []string{modelFile, configFile})
+	return slices.Concat(folderFiles, []string{modelFile, configFile, BlocksFile})
 }
 
 func openFolder(dir string) (_ *Checkpoint, err error) {
@@ -53,6 +54,15 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
+	blocks, err := openBlocks(dir, src.tensors)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
+	}
+	defer func() {
+		if err != nil && blocks != nil {
+			blocks.file.Close()
+		}
+	}()
 	meta := Meta{Files: map[string][]byte{}}
 	for _, name := range folderFiles {
 		data, err := readSmall(dir, name)
@@ -67,21 +77,32 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
-	meta.License, meta.Languages = cardFields(meta.Files["README.md"])
-	if name := config.Key("_name_or_path"); name != nil {
-		_ = json.Unmarshal(name, &meta.Name) // not a string: no name
+	var class struct {
+		Name string `json:"tokenizer_class"`
 	}
-	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, closer: set}
+	_ = json.Unmarshal(meta.Files["tokenizer_config.json"], &class) // not a string: no name
+	meta.Tokenizer = class.Name
+	readCard(meta.Files[cardFile], &meta)
+	if meta.Name == "" {
+		meta.Name = folderName(dir, config.Key("_name_or_path"))
+	}
+	readSampling(meta.Generation, &meta)
+	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, blocks: blocks, closer: set}
 	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
-		data := meta.Files["tokenizer.json"]
-		if data == nil {
-			return nil, fmt.Errorf("%w: the folder has no tokenizer.json", ErrNoTokenizer)
+		config := meta.Files["tokenizer_config.json"]
+		var t *tokenizer.Tokenizer
+		var err error
+		if data := meta.Files["tokenizer.json"]; data != nil {
+			t, err = tokenizer.ParseJSON(data)
+		} else if data := meta.Files["tokenizer.model"]; data != nil {
+			t, err = tokenizer.ParseSentencePiece(data, config)
+		} else {
+			return nil, fmt.Errorf("%w: the folder has no tokenizer.json and no tokenizer.model", ErrNoTokenizer)
 		}
-		t, err := tokenizer.ParseJSON(data)
-		if err != nil || meta.Files["tokenizer_config.json"] == nil {
+		if err != nil || config == nil {
 			return t, err
 		}
-		return t.WithConfig(meta.Files["tokenizer_config.json"])
+		return t.WithConfig(config)
 	})
 	return c, nil
 }
@@ -116,37 +137,6 @@ func folderTemplate(files map[string][]byte) (string, error) {
 	return "", nil
 }
 
-// cardFields reads the license and the languages out of a model card's front matter, the lines
-// between two "---". Only the plain forms "key: value" and "- item" are understood.
-func cardFields(card []byte) (license string, languages []string) {
-	front, ok := strings.CutPrefix(string(card), "---\n")
-	if !ok {
-		return "", nil
-	}
-	front, _, _ = strings.Cut(front, "\n---")
-	key := ""
-	for line := range strings.Lines(front) {
-		line = strings.TrimRight(line, "\r\n ")
-		if item, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok {
-			if key == "language" {
-				languages = append(languages, strings.Trim(item, `"' `))
-			}
-			continue
-		}
-		var value string
-		key, value, _ = strings.Cut(line, ":")
-		value = strings.Trim(value, `"' `)
-		switch {
-		case value == "":
-		case key == "license":
-			license = value
-		case key == "language":
-			languages = append(languages, value)
-		}
-	}
-	return license, languages
-}
-
 // folderSource reads the tensors of a Hugging Face folder.
 type folderSource struct {
 	config  *model.Config
@@ -154,13 +144,14 @@ type folderSource struct {
 	tensors []Tensor
 	codecs  map[string]quantize.Codec // of the tensors stored as numbers
 	params  map[string]model.Param    // of the tensors stored in 4 bits
+	scales  map[string]*scales        // of the tensors stored in 8 bits
 	stored  map[string]string         // names in the files, where they are others
 	recent  recent
 	scratch sync.Pool
 }
 
-// recent keeps the 4-bit tensors read last, so that reading one in pieces loads it once, and so
-// that a model read from end to end does not stay in memory.
+// recent keeps the scales of the 4-bit tensors read last, so that reading one in pieces loads them once,
+// and so that those of a model read from end to end do not stay in memory.
 type recent struct {
 	sync.Mutex
 	names   [4]string
@@ -190,11 +181,15 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, stored: map[string]string{}}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, stored: map[string]string{}}
+	quantization := parseQuantization(c)
 	known := map[string]bool{}
 	for _, p := range params {
 		t, ok := s.find(p.Name)
 		if !ok {
+			if err := s.packedBy(p.Name, quantization); err != nil {
+				return nil, err
+			}
 			return nil, fmt.Errorf("tensor %q %v is missing", p.Name, p.Shape)
 		}
 		known[t.Name] = true
@@ -211,6 +206,24 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 			}
 			if s.codecs[p.Name], err = quantize.Lookup(codec); err != nil {
 				return nil, fmt.Errorf("tensor %q: %w", p.Name, err)
+			}
+			if t.DType.Bits() == 8 {
+				scales, beside, err := s.scalesOf(t, p, quantization.tileSides())
+				if err != nil {
+					return nil, err
+				}
+				if scales == nil && t.DType == safetensors.I8 {
+					return nil, fmt.Errorf("tensor %q: whole numbers without a scale beside them (%s) are no weights: %w", p.Name, scaleSCB, quantize.ErrUnsupported)
+				}
+				if scales != nil {
+					s.scales[p.Name] = scales
+				}
+				if t.DType == safetensors.I8 {
+					codec = "INT8" // not the whole numbers that GGUF calls I8
+				}
+				for _, name := range beside {
+					known[name] = true
+				}
 			}
 		}
 		s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, codec})
@@ -251,23 +264,22 @@ func fourBit(set *safetensors.Set, name string) (kind string, ok bool) {
 	return "", false
 }
 
-// load4 reads a 4-bit tensor and its tables.
-func (s *folderSource) load4(p model.Param) (*quantize.Tensor4, error) {
-	q, err := quantize.Load4(s.stored[p.Name], func(name string) (string, []int, []byte, bool, error) {
-		t, ok := s.set.Tensor(name)
-		if !ok {
-			return "", nil, nil, false, nil
-		}
-		data := make([]byte, t.Size())
-		return string(t.DType), t.Shape, data, true, s.set.ReadAt(name, data, 0)
-	})
-	if err != nil {
-		return nil, err
+// saved reads one of the tensors that bitsandbytes saves.
+func (s *folderSource) saved(name string) (string, []int, []byte, bool, error) {
+	t, ok := s.set.Tensor(name)
+	if !ok {
+		return "", nil, nil, false, nil
 	}
-	if !slices.Equal(q.Shape, p.Shape) {
+	data := make([]byte, t.Size())
+	return string(t.DType), t.Shape, data, true, s.set.ReadAt(name, data, 0)
+}
+
+// checked refuses a 4-bit tensor of another shape than the configuration says.
+func checked(q *quantize.Tensor4, err error, p model.Param) (*quantize.Tensor4, error) {
+	if err == nil && !slices.Equal(q.Shape, p.Shape) {
 		return nil, fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, q.Shape, p.Shape)
 	}
-	return q, nil
+	return q, err
 }
 
 func (s *folderSource) Config() *model.Config { return s.config }
@@ -278,16 +290,39 @@ func (s *folderSource) Packed4(name string) (*quantize.Tensor4, error) {
 	if !ok {
 		return nil, nil
 	}
-	return s.recent.get(name, func() (*quantize.Tensor4, error) { return s.load4(p) })
+	q, err := quantize.Load4(s.stored[name], s.saved)
+	return checked(q, err, p)
+}
+
+func (s *folderSource) Scales4(name string) (*quantize.Tensor4, error) {
+	p, ok := s.params[name]
+	if !ok {
+		return nil, nil
+	}
+	return s.recent.get(name, func() (*quantize.Tensor4, error) {
+		t, _ := s.set.Tensor(s.stored[name])
+		q, err := quantize.Load4Scales(t.Name, t.Size(), s.saved)
+		return checked(q, err, p)
+	})
+}
+
+func (s *folderSource) Codes4(name string, dst []byte, off int64) error {
+	return s.set.ReadAt(s.stored[name], dst, off)
 }
 
 func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
-	q, err := s.Packed4(name)
+	q, err := s.Scales4(name)
 	if err != nil {
 		return err
 	}
 	if q != nil {
-		q.DecodeRowsRounded(dst, lo, hi)
+		off, n := q.CodesOf(lo, hi)
+		buf := getScratch(&s.scratch, n)
+		defer s.scratch.Put(buf)
+		if err := s.Codes4(name, *buf, off); err != nil {
+			return err
+		}
+		q.DecodeRowsFrom(dst, *buf, lo, hi)
 		return nil
 	}
 	codec := s.codecs[name]
@@ -301,11 +336,14 @@ func (s *folderSource) Rows(name string, lo, hi int, dst []float32) error {
 		return err
 	}
 	codec.Decode(dst, *buf)
+	if scales := s.scales[name]; scales != nil && hi > lo {
+		scales.apply(dst, lo, len(dst)/(hi-lo))
+	}
 	return nil
 }
 
 func (s *folderSource) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
-	if s.codecs[name] == nil {
+	if s.codecs[name] == nil || s.scales[name] != nil {
 		return false, nil
 	}
 	return true, s.set.ReadAt(s.stored[name], dst, int64(lo)*int64(len(dst)/max(1, hi-lo)))

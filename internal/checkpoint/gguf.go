@@ -17,7 +17,7 @@ import (
 )
 
 func openGGUF(path string) (_ *Checkpoint, err error) {
-	f, err := gguf.Open(path)
+	f, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model: %w", err)
 	}
@@ -30,9 +30,6 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	keys := ggufKeys{f}
 	if kind, _, err := keys.String("general.type"); err == nil && kind == "adapter" {
 		return nil, errors.New("the file is an adapter, not a model; name it with --adapter")
-	}
-	if n, ok, _ := gguf.Value[uint16](f, "split.count"); ok && n > 1 {
-		return nil, fmt.Errorf("the file is one of %d parts, which this version does not join", n)
 	}
 	embedding, ok := f.Tensor("token_embd.weight")
 	if !ok || len(embedding.Dims) != 2 {
@@ -57,6 +54,9 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: src, Form: GGUF, Path: path, closer: f}
+	if parts := f.Paths(); len(parts) > 1 {
+		c.Parts = parts
+	}
 	if err := readMeta(f, &c.Meta); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 }
 
 // ggufKeys adapts a file to model.GGUFSource.
-type ggufKeys struct{ f *gguf.File }
+type ggufKeys struct{ f *gguf.Set }
 
 func (k ggufKeys) Uint32(key string) (uint32, bool, error)   { return gguf.Value[uint32](k.f, key) }
 func (k ggufKeys) Float32(key string) (float32, bool, error) { return gguf.Value[float32](k.f, key) }
@@ -120,7 +120,7 @@ func (k ggufKeys) Vector(name string) ([]float32, error) {
 	return out, nil
 }
 
-func readMeta(f *gguf.File, m *Meta) error {
+func readMeta(f *gguf.Set, m *Meta) error {
 	for _, field := range []struct {
 		key string
 		to  *string
@@ -131,6 +131,9 @@ func readMeta(f *gguf.File, m *Meta) error {
 		}
 		*field.to = v
 	}
+	kind, _, _ := gguf.Value[string](f, "tokenizer.ggml.model") // of another type: readVocab has said so
+	pre, _, _ := gguf.Value[string](f, "tokenizer.ggml.pre")
+	m.Tokenizer = strings.TrimSpace(kind + " " + pre)
 	var err error
 	if m.Languages, _, err = gguf.Value[[]string](f, "general.languages"); err != nil {
 		return err
@@ -154,61 +157,68 @@ func provenance(key string) bool {
 	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates"
 }
 
-// readVocab reads the tokenizer's keys, nil where the file has no vocabulary.
-func readVocab(f *gguf.File) (*tokenizer.Vocab, error) {
+// readVocab reads the tokenizer's keys, nil where the file has no vocabulary. Keys that it lacks
+// stand for what llama.cpp takes them for.
+func readVocab(f *gguf.Set) (*tokenizer.Vocab, error) {
 	r := vocabReader{f: f}
-	v := &tokenizer.Vocab{
-		Model: read[string](&r, "tokenizer.ggml.model"), Pre: read[string](&r, "tokenizer.ggml.pre"),
-		Tokens: read[[]string](&r, "tokenizer.ggml.tokens"), Types: read[[]int32](&r, "tokenizer.ggml.token_type"),
-		Merges: read[[]string](&r, "tokenizer.ggml.merges"), Scores: read[[]float32](&r, "tokenizer.ggml.scores"),
-		BOS: r.id("bos"), EOS: r.id("eos"), UNK: r.id("unknown"), PAD: r.id("padding"),
-		AddBOS: read[bool](&r, "tokenizer.ggml.add_bos_token"), AddEOS: read[bool](&r, "tokenizer.ggml.add_eos_token"),
-		AddSpacePrefix: read[bool](&r, "tokenizer.ggml.add_space_prefix"),
-	}
+	v := tokenizer.DefaultVocab(read(&r, "tokenizer.ggml.model", ""), read(&r, "tokenizer.ggml.pre", ""))
+	v.Tokens = read[[]string](&r, "tokenizer.ggml.tokens", nil)
+	v.Types, v.Merges = read[[]int32](&r, "tokenizer.ggml.token_type", nil), read[[]string](&r, "tokenizer.ggml.merges", nil)
+	v.Scores = read[[]float32](&r, "tokenizer.ggml.scores", nil)
+	v.BOS, v.EOS, v.UNK, v.PAD = r.id("bos", v.BOS, &v), r.id("eos", v.EOS, &v), r.id("unknown", v.UNK, &v), r.id("padding", v.PAD, &v)
+	v.AddBOS, v.AddEOS = read(&r, "tokenizer.ggml.add_bos_token", v.AddBOS), read(&r, "tokenizer.ggml.add_eos_token", v.AddEOS)
+	v.AddSpacePrefix = read(&r, "tokenizer.ggml.add_space_prefix", v.AddSpacePrefix)
+	v.RemoveExtraWhitespaces = read(&r, "tokenizer.ggml.remove_extra_whitespaces", v.RemoveExtraWhitespaces)
+	v.Charsmap = read[[]uint8](&r, "tokenizer.ggml.precompiled_charsmap", nil)
+	v.Name = read(&r, "general.name", "")
 	if r.err != nil {
 		return nil, r.err
 	}
 	if v.Tokens == nil {
 		return nil, nil
 	}
-	if _, ok := f.Get("tokenizer.ggml.add_bos_token"); !ok {
-		v.AddBOS = tokenizer.DefaultAddBOS(v.Pre)
-	}
-	return v, nil
+	return &v, nil
 }
 
 // vocabReader keeps the first error, so that a vocabulary reads as a list of keys.
 type vocabReader struct {
-	f   *gguf.File
+	f   *gguf.Set
 	err error
 }
 
-func read[T gguf.Metadatum](r *vocabReader, key string) T {
-	v, _, err := gguf.Value[T](r.f, key)
-	if err != nil && r.err == nil {
-		r.err = err
-	}
-	return v
-}
-
-// id returns a special token's id, −1 where it is absent.
-func (r *vocabReader) id(kind string) int {
-	key := "tokenizer.ggml." + kind + "_token_id"
-	v, ok, err := gguf.Value[uint32](r.f, key)
+func read[T gguf.Metadatum](r *vocabReader, key string, absent T) T {
+	v, ok, err := gguf.Value[T](r.f, key)
 	if err != nil && r.err == nil {
 		r.err = err
 	}
 	if !ok {
-		return -1
+		return absent
 	}
-	return int(v)
+	return v
+}
+
+// id returns a special token's id, the default where it is absent, −1 where that is beyond the
+// vocabulary.
+func (r *vocabReader) id(kind string, absent int, v *tokenizer.Vocab) int {
+	key := "tokenizer.ggml." + kind + "_token_id"
+	id, ok, err := gguf.Value[uint32](r.f, key)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	switch {
+	case ok:
+		return int(id)
+	case absent < len(v.Tokens):
+		return absent
+	}
+	return -1
 }
 
 // ggufSource reads the tensors of a GGUF file under their Hugging Face names, rows in Hugging
 // Face's order.
 type ggufSource struct {
 	config  *model.Config
-	f       *gguf.File
+	f       *gguf.Set
 	tensors []Tensor
 	stored  map[string]ggufTensor
 	scratch sync.Pool
@@ -222,7 +232,7 @@ type ggufTensor struct {
 	offset   float32 // what the stored values are larger by, see model.Config.Offset
 }
 
-func newGGUFSource(c *model.Config, f *gguf.File) (*ggufSource, error) {
+func newGGUFSource(c *model.Config, f *gguf.Set) (*ggufSource, error) {
 	params, err := model.Inventory(c)
 	if err != nil {
 		return nil, err

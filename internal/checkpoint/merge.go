@@ -62,13 +62,26 @@ func (m *merged) Packed4(name string) (*quantize.Tensor4, error) {
 	return packed4(m.Source, name)
 }
 
-// stored4 returns the 4-bit tensor that a source's rows come from, whether they are merged with
-// anything or not; nil where they come from no such tensor.
+// Scales4 is that of the source for a tensor no delta changes.
+func (m *merged) Scales4(name string) (*quantize.Tensor4, error) {
+	if m.deltas[name] != nil {
+		return nil, nil
+	}
+	return scales4(m.Source, name)
+}
+
+// Codes4 reads the codes of a tensor no delta changes.
+func (m *merged) Codes4(name string, dst []byte, off int64) error {
+	return m.Source.(Scales4).Codes4(name, dst, off)
+}
+
+// stored4 returns the 4-bit tensor that a source's rows come from, without its codes, whether they are
+// merged with anything or not; nil where they come from no such tensor.
 func stored4(s Source, name string) (*quantize.Tensor4, error) {
 	for {
 		m, ok := s.(*merged)
 		if !ok {
-			return packed4(s, name)
+			return scales4(s, name)
 		}
 		s = m.Source
 	}

@@ -58,6 +58,22 @@ type Packed4 interface {
 	Packed4(name string) (*quantize.Tensor4, error)
 }
 
+// Scales4 is a Source that can read a 4-bit tensor piece by piece.
+type Scales4 interface {
+	// Scales4 returns the tensor without its codes, or nil where it is not a 4-bit tensor.
+	Scales4(name string) (*quantize.Tensor4, error)
+	// Codes4 reads its packed codes from byte off on.
+	Codes4(name string, dst []byte, off int64) error
+}
+
+// scales4 returns a tensor that a source holds in 4 bits, without its codes; nil where it does not.
+func scales4(s Source, name string) (*quantize.Tensor4, error) {
+	if p, ok := s.(Scales4); ok {
+		return p.Scales4(name)
+	}
+	return nil, nil
+}
+
 // packed4 returns a tensor as a source holds it in 4 bits, nil where it does not.
 func packed4(s Source, name string) (*quantize.Tensor4, error) {
 	if p, ok := s.(Packed4); ok {

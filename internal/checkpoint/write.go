@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/graftml/graft/gguf"
+	"github.com/graftml/graft/internal/imatrix"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
@@ -20,15 +21,28 @@ import (
 // Options say what Write makes of a model.
 type Options struct {
 	Form Form
-	// Type is the number format of the weights: a codec's name ("f16", "q8_0"), or "nf4" or "fp4" for
-	// bitsandbytes' 4-bit form; empty keeps each tensor's own where the form can hold it. Vectors, and
-	// with 4 bits everything bitsandbytes leaves alone, keep a float type.
+	// Type is the number format of the weights: a codec's name ("f16"), for GGUF also one of
+	// llama-quantize's mixes ("q4_k_m", "q8_0"), or "nf4" or "fp4" for bitsandbytes' 4-bit form; empty
+	// keeps each tensor's own where the form can hold it. Vectors, and with 4 bits everything
+	// bitsandbytes leaves alone, keep a float type.
 	Type string
+	// TensorTypes are exceptions from Type: the first whose pattern is found in a matrix's name decides.
+	TensorTypes []TensorType
 	// FourBit are the options of a 4-bit Type; its Type and DType fields are set by Write.
 	FourBit quantize.Options4
-	// ShardSize bounds a safetensors file in bytes; 0 means one file, whatever its size.
+	// Importance, where set, weighs the errors of quantized tensors; ImportanceFile is the name of its file
+	// for the output's metadata. It is for GGUF alone.
+	Importance     *imatrix.Matrix
+	ImportanceFile string
+	// ShardSize bounds the tensors of a safetensors file, or of a part of a GGUF model, in bytes; 0
+	// means one file, whatever its size.
 	ShardSize int64
 	Workers   int // 0: one a processor
+	// ForgetBlocks leaves out what a folder keeps of ggml's quantized blocks beside their values, and does
+	// not use it: a tensor that was quantized is then quantized again.
+	ForgetBlocks bool
+	// Unsynced leaves it to the caller to make the output durable (wholefile.SyncFolder).
+	Unsynced bool
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
 	Progress func(done, total int64)
 	// Errors asks for the root-mean-square error of each tensor that changes its type.
@@ -50,23 +64,18 @@ type Written struct {
 var ErrExists = errors.New("it already exists")
 
 // Write writes a model to out, a GGUF file or a folder, which must not exist yet and whose parent
-// must. The output appears whole or, on an error, not at all. Write fails before the first byte where
+// must. The output appears whole or, on an error, not at all; a GGUF model in several parts has them
+// beside out, see [gguf.PartName]. Write fails before the first byte where
 // a type cannot be written, and refuses values that are not finite.
 func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written, error) {
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("checkpoint: writing %q: %w", out, ErrExists)
 	}
-	w := &writing{c: c, o: o, ctx: ctx}
-	if w.o.Workers == 0 {
-		w.o.Workers = runtime.GOMAXPROCS(0)
-	}
-	write := w.folder
-	if o.Form == GGUF {
-		write = w.gguf
-	}
-	err := w.plan()
-	if err == nil {
-		err = write(out)
+	w, err := newWriting(ctx, c, o)
+	if err == nil && o.Form == GGUF {
+		err = w.gguf(out)
+	} else if err == nil {
+		err = w.folder(out)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: writing %q: %w", out, err)
@@ -74,14 +83,28 @@ func Write(ctx context.Context, c *Checkpoint, out string, o Options) ([]Written
 	return w.report(), nil
 }
 
+// newWriting decides what becomes of each tensor.
+func newWriting(ctx context.Context, c *Checkpoint, o Options) (*writing, error) {
+	w := &writing{c: c, o: o, ctx: ctx, restored: map[string]bool{}}
+	if w.o.Workers == 0 {
+		w.o.Workers = runtime.GOMAXPROCS(0)
+	}
+	return w, w.plan()
+}
+
 // writing is one run of Write.
 type writing struct {
 	c       *Checkpoint
 	o       Options
 	ctx     context.Context
+	mix     *quantize.Mix     // the Type, where it is one
+	mixed   map[string]string // the codec it gives a tensor, "" where it leaves it alone
 	tensors []*target
 	done    atomic.Int64
 	total   int64
+
+	spool    *stage          // of kept blocks
+	restored map[string]bool // tensors written with the blocks they had
 }
 
 // target is a tensor on its way.
@@ -91,11 +114,14 @@ type target struct {
 	codec    quantize.Codec   // nil for 4 bits
 	encoder  quantize.Encoder // nil for 4 bits, and where stored bytes are copied
 	fourBit  *quantize.Options4
-	copied   bool // stored bytes go through unchanged
+	copied   bool      // stored bytes go through unchanged
+	weights  []float32 // importance of the columns, or nil
 	rowBytes int64
 	cols     int
 	heads    int     // rows of a head, where the output's order differs
 	offset   float32 // what the output's values are larger by
+
+	blocks *keptBlocks // nil where a folder keeps none of this tensor
 
 	packedBytes int64 // of a 4-bit tensor, with its scales
 
@@ -109,19 +135,28 @@ func (w *writing) plan() error {
 	if err != nil {
 		return err
 	}
-	if t := strings.ToUpper(w.o.Type); t != "" && t != "NF4" && t != "FP4" {
-		if _, err := quantize.LookupEncoder(t); err != nil {
-			return fmt.Errorf("%w; choose f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, or, for a folder, nf4 or fp4", err)
+	if err := w.chooseMix(); err != nil {
+		return err
+	}
+	for _, rule := range w.o.TensorTypes {
+		if err := checkType(rule.Type); err != nil {
+			return err
 		}
 	}
 	kinds := map[string]model.Kind{}
 	for _, p := range params {
 		kinds[p.Name] = p.Kind
 	}
+	if err := w.restore(kinds); err != nil {
+		return err
+	}
 	for _, t := range w.c.Tensors() {
 		tt := &target{Tensor: t, from: t.Codec, cols: 1, err2: map[int]float64{}, val2: map[int]float64{}}
 		if len(t.Shape) > 1 {
 			tt.cols = t.Shape[1]
+		}
+		if w.restored[t.Name] {
+			t.Codec = w.c.blocks.weights[t.Name].codec.Name()
 		}
 		tt.Codec = w.choose(t, kinds[t.Name])
 		if err := w.prepare(tt); err != nil {
@@ -130,20 +165,35 @@ func (w *writing) plan() error {
 		w.total += int64(t.Shape[0]) * int64(tt.cols)
 		w.tensors = append(w.tensors, tt)
 	}
+	return w.checkRules()
+}
+
+// checkType refuses a type that cannot be written.
+func checkType(name string) error {
+	t := strings.ToUpper(name)
+	if t == "" || t == "NF4" || t == "FP4" {
+		return nil
+	}
+	if _, err := quantize.LookupEncoder(t); err != nil {
+		return noType(name)
+	}
 	return nil
 }
 
 // choose returns the codec a tensor gets, by the rules of the form.
 func (w *writing) choose(t Tensor, kind model.Kind) string {
-	want := strings.ToUpper(w.o.Type)
+	want := w.wanted(t.Name)
 	vector := len(t.Shape) == 1
 	if w.o.Form == GGUF {
-		if vector {
+		if vector || w.mix != nil && w.mixed[t.Name] == "" {
 			return "F32"
 		}
+		if w.mix != nil && w.rule(t.Name) < 0 {
+			return w.mixed[t.Name]
+		}
 		if want == "" {
-			if want = t.Codec; want == "NF4" || want == "FP4" {
-				want = w.floatType(t.Name, t.Codec) // ggml has no such type
+			if want = t.Codec; !inGGUF(want) {
+				want = w.floatType(t.Name, t.Codec)
 			}
 		}
 		if typ, err := gguf.ParseType(want); err == nil {
@@ -166,6 +216,12 @@ func (w *writing) choose(t Tensor, kind model.Kind) string {
 		return w.floatType(t.Name, t.Codec)
 	}
 	return want
+}
+
+// inGGUF reports whether ggml has a number format.
+func inGGUF(codec string) bool {
+	_, err := gguf.ParseType(codec)
+	return err == nil
 }
 
 // floatType returns a source tensor's own type where it is one of the three that models are
@@ -226,14 +282,16 @@ func (w *writing) prepare(t *target) error {
 	t.codec = codec
 	elems, bytes := codec.Block()
 	t.rowBytes = int64(t.cols/elems) * int64(bytes)
-	if t.from == t.Codec && t.offset == 0 && HasRaw(w.c.Source, t.Name) {
+	if t.from == t.Codec && t.offset == 0 && HasRaw(w.c.Source, t.Name) || w.restored[t.Name] {
 		t.copied = true
 		return nil
 	}
+	t.blocks = w.keepBlocks(t)
 	if t.encoder, err = quantize.LookupEncoder(t.Codec); err != nil {
 		return fmt.Errorf("%w; choose a type with --type", err)
 	}
-	return nil
+	t.weights, err = w.importance(t)
+	return err
 }
 
 // prepare4 is prepare for the 4-bit codecs. A tensor that keeps its type keeps its blocks, too.
@@ -248,13 +306,13 @@ func (w *writing) prepare4(t *target) error {
 	if err != nil {
 		return err
 	}
-	if w.o.Type == "" {
+	if w.wanted(t.Name) == "" {
 		o.BlockSize, o.Double = q.BlockSize, q.Double()
 		if o.Double {
 			o.NestedBlockSize = q.NestedBlockSize
 		}
 	}
-	unchanged, err := packed4(w.c.Source, t.Name)
+	unchanged, err := scales4(w.c.Source, t.Name)
 	t.copied = unchanged != nil && q.BlockSize == cmp.Or(o.BlockSize, 64) && q.Double() == o.Double
 	return err
 }
@@ -263,13 +321,23 @@ func (w *writing) prepare4(t *target) error {
 type tensorWriter interface {
 	WriteAt(name string, p []byte, off int64) error
 	Commit() error
+	CommitUnsynced() error
 	Close() error
+}
+
+// commit gives a finished file its name.
+func (w *writing) commit(file tensorWriter) error {
+	if w.o.Unsynced {
+		return file.CommitUnsynced()
+	}
+	return file.Commit()
 }
 
 // task is a tensor to be written, cut into chunks of rows.
 type task struct {
 	t      *target
-	unit   int // chunks hold a multiple of this many rows
+	unit   int  // chunks hold a multiple of this many rows
+	quiet  bool // not part of what progress counts
 	chunk  func(b *buffers, lo, hi int) error
 	finish func() error // after the last chunk; may be nil
 	left   atomic.Int64
@@ -303,7 +371,9 @@ func (w *writing) run(tasks []*task) error {
 					cancel(fmt.Errorf("tensor %q: %w", j.t.Name, err))
 					continue
 				}
-				w.progress(int64(j.hi-j.lo) * int64(j.t.cols))
+				if !j.quiet {
+					w.progress(int64(j.hi-j.lo) * int64(j.t.cols))
+				}
 			}
 		})
 	}
@@ -332,8 +402,8 @@ func (w *writing) plain(t *target, name string, file tensorWriter) *task {
 
 // buffers are one worker's.
 type buffers struct {
-	values, back []float32
-	bytes, moved []byte
+	values, back        []float32
+	bytes, moved, again []byte
 }
 
 func grown[T any](b *[]T, n int) []T {
@@ -345,6 +415,9 @@ func grown[T any](b *[]T, n int) []T {
 
 // values reads rows [lo, hi) of a tensor and refuses what no model has.
 func (w *writing) values(b *buffers, t *target, lo, hi int) ([]float32, error) {
+	if t.blocks != nil {
+		return w.valuesOfBlocks(b, t, lo, hi)
+	}
 	values := grown(&b.values, (hi-lo)*t.cols)
 	if err := w.c.Rows(t.Name, lo, hi, values); err != nil {
 		return nil, err
@@ -355,14 +428,24 @@ func (w *writing) values(b *buffers, t *target, lo, hi int) ([]float32, error) {
 // encode returns rows [lo, hi) of a tensor as they stand in the output.
 func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 	raw := grown(&b.bytes, int(t.rowBytes)*(hi-lo))
-	if t.copied {
+	if w.restored[t.Name] {
+		values, err := w.values(b, t, lo, hi)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.c.blocks.rawRows(t.Name, lo, hi, values, raw); err != nil {
+			return nil, err
+		}
+	} else if t.copied {
 		if _, err := w.c.Source.(Raw).RawRows(t.Name, lo, hi, raw); err != nil {
 			return nil, err
 		}
-		values := grown(&b.values, (hi-lo)*t.cols)
-		t.codec.Decode(values, raw)
-		if err := finite(values, lo, t.cols); err != nil {
-			return nil, err
+		if ok, _ := quantize.FiniteBytes(t.codec, raw); !ok {
+			values := grown(&b.values, (hi-lo)*t.cols)
+			t.codec.Decode(values, raw)
+			if err := finite(values, lo, t.cols); err != nil {
+				return nil, err
+			}
 		}
 	} else {
 		values, err := w.values(b, t, lo, hi)
@@ -374,7 +457,7 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 				values[i] += t.offset
 			}
 		}
-		t.encoder.Encode(raw, values)
+		t.encoder.EncodeWeighted(raw, values, t.weights)
 		if w.o.Errors {
 			back := grown(&b.back, len(values))
 			t.encoder.Decode(back, raw)
@@ -401,6 +484,9 @@ func (w *writing) progress(values int64) {
 
 // finite refuses values no model has, which every later computation would spread.
 func finite(values []float32, row, cols int) error {
+	if quantize.Finite(values) {
+		return nil
+	}
 	for i, v := range values {
 		if v-v != 0 {
 			return fmt.Errorf("value %v at row %d, column %d; the checkpoint is damaged", v, row+i/cols, i%cols)

@@ -49,15 +49,18 @@ func (w *writing) tensorFiles(dir string) (index []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, staged.Close()) }()
+	w.spool = staged
 	if err := w.quantizeAll(staged); err != nil {
 		return nil, err
 	}
-	return w.fillShards(dir, staged)
+	if index, err = w.fillShards(dir, staged); err != nil {
+		return nil, err
+	}
+	return index, w.writeBlocks(dir)
 }
 
-// fillShards plans the safetensors files, writes every tensor, and returns the index, nil where
-// there is one file.
-func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
+// planShards plans the safetensors files once 4-bit tensors are staged.
+func (w *writing) planShards(staged *stage) (*safetensors.Shards, error) {
 	var specs []safetensors.Spec
 	var values int64
 	for _, t := range w.tensors {
@@ -79,6 +82,16 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 		return nil, err
 	}
 	shards.TotalParameters = values
+	return shards, nil
+}
+
+// fillShards writes every tensor into the planned files, and returns their index, nil where there is
+// one file.
+func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
+	shards, err := w.planShards(staged)
+	if err != nil {
+		return nil, err
+	}
 	owner := map[string]tensorWriter{}
 	var open []tensorWriter
 	for _, s := range shards.Files {
@@ -106,7 +119,7 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 		return nil, err
 	}
 	for _, file := range open {
-		if err := file.Commit(); err != nil {
+		if err := w.commit(file); err != nil {
 			return nil, err
 		}
 	}
@@ -118,6 +131,15 @@ func (w *writing) folderFiles() (map[string][]byte, error) {
 	files, err := w.c.FolderFiles()
 	if err != nil {
 		return nil, err
+	}
+	if files[cardFile] == nil {
+		card, err := writeCard(&w.c.Meta)
+		if err != nil {
+			return nil, err
+		}
+		if card != nil {
+			files[cardFile] = card
+		}
 	}
 	config := *w.c.Config()
 	extra := map[string]any{}
@@ -149,7 +171,7 @@ func (c *Checkpoint) FolderFiles() (map[string][]byte, error) {
 	if files == nil {
 		files = map[string][]byte{}
 	}
-	if files["tokenizer.json"] != nil {
+	if files["tokenizer.json"] != nil || files["tokenizer.model"] != nil {
 		return files, nil
 	}
 	return files, c.tokenizerFiles(files)
@@ -179,6 +201,7 @@ func (c *Checkpoint) tokenizerFiles(files map[string][]byte) error {
 			generation[key+"_token_id"] = id
 		}
 	}
+	addSampling(generation, c.Meta.Provenance)
 	if t := c.Meta.ChatTemplate; t != "" {
 		config["chat_template"] = t // where transformers 4 looks
 		files["chat_template.jinja"] = []byte(t)

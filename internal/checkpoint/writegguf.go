@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/tokenizer"
@@ -16,63 +19,95 @@ func sortedKeys[V any](m map[int]V) []int { return slices.Sorted(maps.Keys(m)) }
 // fileTypes are general.file_type's numbers for files mostly of one codec.
 var fileTypes = map[string]uint32{"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q6_K": 18, "BF16": 32}
 
-// gguf writes one GGUF file.
-func (w *writing) gguf(out string) error {
-	if err := w.c.Config().CheckGGUF(); err != nil {
+// gguf writes a GGUF file, or several where the model is to be in parts.
+func (w *writing) gguf(out string) (err error) {
+	parts, err := w.ggufParts(out)
+	if err != nil {
 		return err
+	}
+	owner := map[string]tensorWriter{}
+	var files []*gguf.Writer
+	for _, p := range parts {
+		path := filepath.Join(filepath.Dir(out), p.Name)
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%w: %s", ErrExists, p.Name)
+		}
+		file, err := gguf.Create(path, p.Layout)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		files = append(files, file)
+		for _, t := range p.Layout.Tensors {
+			owner[t.Name] = file
+		}
+	}
+	for name, values := range w.c.Config().RopeDivisors() {
+		data := make([]byte, 0, 4*len(values))
+		for _, d := range values {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(d))
+		}
+		if err := owner[name].WriteAt(name, data, 0); err != nil {
+			return err
+		}
+	}
+	var tasks []*task
+	for _, t := range w.tensors {
+		name, _ := w.c.Config().GGUFName(t.Name)
+		tasks = append(tasks, w.plain(t, name, owner[name]))
+	}
+	if err := w.run(tasks); err != nil {
+		return err
+	}
+	for i, file := range files {
+		if err := w.commit(file); err != nil {
+			for _, p := range parts[:i] { // a model without all its parts is none
+				os.Remove(filepath.Join(filepath.Dir(out), p.Name))
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// ggufParts plans the file at out, or the parts beside it.
+func (w *writing) ggufParts(out string) ([]gguf.Part, error) {
+	if err := w.c.Config().CheckGGUF(); err != nil {
+		return nil, err
 	}
 	keys, err := w.ggufKeys()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var specs []gguf.Spec
 	divisors := w.c.Config().RopeDivisors()
 	for _, name := range slices.Sorted(maps.Keys(divisors)) { // extra tensors come first, as in llama.cpp's files
 		specs = append(specs, gguf.Spec{Name: name, Dims: []int64{int64(len(divisors[name]))}, Type: gguf.F32})
 	}
-	names := make([]string, len(w.tensors))
-	for i, t := range w.tensors {
+	for _, t := range w.tensors {
 		name, ok := w.c.Config().GGUFName(t.Name)
 		if !ok {
-			return fmt.Errorf("tensor %q has no name in GGUF", t.Name)
+			return nil, fmt.Errorf("tensor %q has no name in GGUF", t.Name)
 		}
 		typ, err := gguf.ParseType(t.Codec)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		dims := make([]int64, len(t.Shape))
 		for j, d := range t.Shape {
 			dims[len(dims)-1-j] = int64(d)
 		}
 		specs = append(specs, gguf.Spec{Name: name, Dims: dims, Type: typ})
-		names[i] = name
 	}
-	layout, err := gguf.Plan(keys, specs)
-	if err != nil {
-		return err
+	limit := w.o.ShardSize
+	if limit <= 0 {
+		limit = math.MaxInt64
 	}
-	file, err := gguf.Create(out, layout)
-	if err != nil {
-		return err
+	parts, err := gguf.PlanParts(keys, specs, limit, strings.TrimSuffix(filepath.Base(out), ".gguf"))
+	if len(parts) == 1 {
+		parts[0].Name = filepath.Base(out) // with whatever ending it has
 	}
-	defer file.Close()
-	for name, values := range divisors {
-		data := make([]byte, 0, 4*len(values))
-		for _, d := range values {
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(d))
-		}
-		if err := file.WriteAt(name, data, 0); err != nil {
-			return err
-		}
-	}
-	var tasks []*task
-	for i, t := range w.tensors {
-		tasks = append(tasks, w.plain(t, names[i], file))
-	}
-	if err := w.run(tasks); err != nil {
-		return err
-	}
-	return file.Commit()
+	return parts, err
 }
 
 // ggufKeys builds the metadata: what the model is, its shape, its tokenizer.
@@ -91,6 +126,9 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 		keys = append(keys, gguf.Entry("general.languages", m.Languages))
 	}
 	keys = append(keys, m.Provenance...)
+	if !slices.ContainsFunc(m.Provenance, func(kv gguf.KV) bool { return kv.Key == "general.size_label" }) {
+		keys = append(keys, gguf.Entry("general.size_label", sizeLabel(w.total)))
+	}
 	for _, k := range shape[1:] {
 		switch v := k.Value.(type) {
 		case uint32:
@@ -105,10 +143,13 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 			panic(fmt.Sprintf("checkpoint: internal error: key %s of type %T", k.Name, v))
 		}
 	}
-	if ft, ok := fileTypes[w.mainCodec()]; ok {
+	if w.mix != nil {
+		keys = append(keys, gguf.Entry("general.file_type", w.mix.FileType()))
+	} else if ft, ok := fileTypes[w.mainCodec()]; ok {
 		keys = append(keys, gguf.Entry("general.file_type", ft))
 	}
 	keys = append(keys, gguf.Entry("general.quantization_version", uint32(2)))
+	keys = append(keys, w.importanceKeys()...)
 	tok, err := w.c.Tokenizer()
 	if err != nil {
 		return nil, err
@@ -167,7 +208,7 @@ func (w *writing) applySpecials(v *tokenizer.Vocab) error {
 // vocabKeys writes a vocabulary's keys, padded to the rows of the embedding table as llama.cpp
 // requires.
 func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
-	v.Tokens, v.Types = slices.Clone(v.Tokens), slices.Clone(v.Types)
+	v.Tokens, v.Types, v.Scores = slices.Clone(v.Tokens), slices.Clone(v.Types), slices.Clone(v.Scores)
 	if v.Types == nil {
 		v.Types = slices.Repeat([]int32{tokenizer.TypeNormal}, len(v.Tokens))
 	}
@@ -180,6 +221,15 @@ func vocabKeys(v tokenizer.Vocab, rows int) []gguf.KV {
 	}
 	if len(v.Merges) > 0 {
 		keys = append(keys, gguf.Entry("tokenizer.ggml.merges", v.Merges))
+	}
+	if len(v.Scores) > 0 {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.scores", v.Scores))
+	}
+	if len(v.Charsmap) > 0 {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.precompiled_charsmap", v.Charsmap))
+	}
+	if v.RemoveExtraWhitespaces {
+		keys = append(keys, gguf.Entry("tokenizer.ggml.remove_extra_whitespaces", true))
 	}
 	for _, id := range []struct {
 		kind string

@@ -167,6 +167,9 @@ func (l *loader) rows(p model.Param, lo, hi int, dst []float32) error {
 
 // finite fails on NaN and infinities in x, rows from lo on.
 func finite(p model.Param, lo int, x []float32) error {
+	if quantize.Finite(x) {
+		return nil
+	}
 	cols := p.Shape[len(p.Shape)-1]
 	for i, v := range x {
 		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
@@ -210,6 +213,9 @@ func (l *loader) keep(p model.Param, w *autograd.Weight, bytes int64) error {
 		hi := min(lo+step, p.Shape[0])
 		if _, err := l.src.(checkpoint.Raw).RawRows(p.Name, lo, hi, raw[lo*row:hi*row]); err != nil {
 			return err
+		}
+		if ok, _ := quantize.FiniteBytes(c, raw[lo*row:hi*row]); ok {
+			continue
 		}
 		piece := (*buf)[:(hi-lo)*p.Shape[1]]
 		decode(piece, lo, hi)

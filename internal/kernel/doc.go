@@ -1,6 +1,6 @@
 // Package kernel holds the arithmetic that training and generation spend their
 // time in, on the CPU: matrix products, attention, normalisation, activations,
-// the loss, and the decoding of packed weights. Everything is slices and shapes,
+// the loss, the decoding of packed weights, and what quantizers search. Everything is slices and shapes,
 // computed in float32; nothing here knows what a model is. Activations are float32 or,
 // to halve their memory, bfloat16: a [Vec] is either.
 //

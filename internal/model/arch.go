@@ -30,11 +30,12 @@ type Arch struct {
 	// scaling4 makes rope_scaling where transformers 4 allows of it some keys only.
 	scaling4 func(c *Config) map[string]any
 
-	names    map[string]string // module → GGUF stem, where it departs from the common table
-	pairs    bool              // ggml rotates neighbouring features, see RowHeads
-	offset   bool              // gains are stored less one in a folder, see Offset
-	period   int               // in llama.cpp the last of so many layers does not slide; 0: all slide
-	llamaCpp limits
+	localRope bool              // sliding layers have rotary frequencies of their own
+	names     map[string]string // module → GGUF stem, where it departs from the common table
+	pairs     bool              // ggml rotates neighbouring features, see RowHeads
+	offset    bool              // gains are stored less one in a folder, see Offset
+	period    int               // in llama.cpp the last of so many layers does not slide; 0: all slide
+	llamaCpp  limits
 	// writeGGUF makes keys beyond the common ones, and readGGUF reads them, and sets what is built into
 	// llama.cpp. ggufReason says what else llama.cpp would compute otherwise, "" for nothing.
 	writeGGUF  func(c *Config) []Key
@@ -48,6 +49,7 @@ type limits struct {
 	square     bool   // heads together must be as wide as the residual stream
 	head       string // "own": needs an output head of its own, "tied": has none
 	scalings   string // types of rope scaling, apart from yarn and linear
+	noYarn     bool
 }
 
 var archs = map[string]*Arch{}

@@ -380,6 +380,7 @@ func TestGGUFForeign(t *testing.T) {
 		{"TinyLlama-1.1B", "llama.attention.value_length", uint32(32), "values"},
 		{"TinyLlama-1.1B", "llama.attention.causal", false, ""},
 		{"TinyLlama-1.1B", "llama.rope.scaling.type", "dynamic", ""},
+		{"TinyLlama-1.1B", "llama.rope.scaling.attn_factor", float32(1.5), ""},
 		{"TinyLlama-1.1B", "llama.attn_logit_softcapping", float32(50), ""},
 		{"granite-3.3-2b", "granite.rope.scaling.finetuned", false, ""},
 		{"gemma-3-1b", "gemma3.attention.sliding_window_pattern", []bool{true}, ""},
@@ -404,10 +405,35 @@ func TestGGUFForeign(t *testing.T) {
 	}
 }
 
+// TestGGUFOldNames: a factor under the name it had in 2023, and a factor of sines and cosines as llama.cpp
+// reads it, on top of yarn's own.
+func TestGGUFOldNames(t *testing.T) {
+	c, err := edited(t, "TinyLlama-1.1B", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := asKeys(t, c)
+	k["llama.rope.scale_linear"] = float32(2)
+	got, err := FromGGUF(k, c.Vocab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := got.RopeScaling; s == nil || s.Type != "linear" || s.Factor != 2 {
+		t.Errorf("scaling %+v, want linear by 2", s)
+	}
+	k["llama.rope.scaling.type"], k["llama.rope.scaling.factor"], k["llama.rope.scaling.attn_factor"] = "yarn", float32(4), float32(0.5)
+	if got, err = FromGGUF(k, c.Vocab); err != nil {
+		t.Fatal(err)
+	}
+	if s := got.RopeScaling; s.Type != "yarn" || !close32(s.AttentionFactor, 0.5*(1+0.1*math.Log(4))) {
+		t.Errorf("scaling %+v, want yarn with half its attention factor", s)
+	}
+}
+
 // TestUnknownArchitecture: what is missing is said of families that are near.
 func TestUnknownArchitecture(t *testing.T) {
 	for name, says := range map[string]string{"mixtral": "experts", "qwen2_moe": "experts", "gemma3n": "alternating", "llama4": "chunks",
-		"qwen3_5": "delta", "gemma4": "embeddings of each layer", "nobody": "olmo2, phi3"} {
+		"qwen3_5": "delta", "gemma4": "embeddings of each layer", "nobody": "olmo3, phi3"} {
 		_, err := ParseConfig(fmt.Appendf(nil, `{"model_type":%q}`, name))
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, want an error that says %q", name, err, says)

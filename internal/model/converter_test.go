@@ -47,10 +47,16 @@ func TestGGUFEqualsConverter(t *testing.T) {
 					got[k.Name] = [2]any{"float32", float64(v)}
 				case string:
 					got[k.Name] = [2]any{"string", v}
+				case []bool:
+					list := make([]any, len(v))
+					for i, x := range v {
+						list[i] = x
+					}
+					got[k.Name] = [2]any{"array", list}
 				}
 			}
 			for key, v := range want.Keys {
-				if got[key] != v {
+				if !cmp.Equal(got[key], v) {
 					t.Errorf("%s is %v, want %v", key, got[key], v)
 				}
 			}

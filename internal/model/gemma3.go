@@ -25,8 +25,10 @@ func init() {
 			}
 			return func(i int) bool { return (i+1)%period != 0 }, nil
 		},
-		names:  sandwich,
-		offset: true,
+		names:     sandwich,
+		localRope: true,
+		offset:    true,
+		llamaCpp:  limits{noYarn: true},
 
 		period:     6,
 		readGGUF:   readGemma(62),
@@ -58,7 +60,7 @@ func (c *Config) fillLocalRope(h *hfConfig) (*hfRope, error) {
 	full, local := &hfRope{}, &hfRope{}
 	if p := h.RopeParameters; p != nil {
 		if p.Full == nil && p.Sliding == nil && (p.kind() != "" || p.Theta != nil) {
-			return nil, fmt.Errorf("model: configuration: rope_parameters: %w: those of a gemma3 model stand under full_attention and sliding_attention", ErrUnsupported)
+			return nil, fmt.Errorf("model: configuration: rope_parameters: %w: those of a %s model stand under full_attention and sliding_attention", ErrUnsupported, c.Arch)
 		}
 		if p.Full != nil {
 			full = p.Full
@@ -77,7 +79,7 @@ func (c *Config) fillLocalRope(h *hfConfig) (*hfRope, error) {
 	if k := local.kind(); k != "" && k != "default" {
 		return nil, fmt.Errorf("model: configuration: rope scaling %q of sliding layers: %w", k, ErrUnsupported)
 	}
-	c.LocalTheta = or(local.Theta, or(h.LocalTheta, 10000))
+	c.LocalTheta = or(local.Theta, or(h.LocalTheta, or(full.Theta, c.RopeTheta)))
 	return full, nil
 }
 

@@ -144,7 +144,7 @@ func (c *Config) llamaCppLacks(a *Arch) string {
 	switch {
 	case s.Type == "yarn" && (s.BetaFast != 32 || s.BetaSlow != 1 || s.Untruncated):
 		return fmt.Sprintf("yarn rope scaling with beta_fast %v, beta_slow %v, truncate %t in place of 32, 1, true", s.BetaFast, s.BetaSlow, !s.Untruncated)
-	case s.Type == "yarn" && c.LocalTheta != 0,
+	case s.Type == "yarn" && l.noYarn,
 		s.Type != "yarn" && s.Type != "linear" && !strings.Contains(l.scalings, s.Type):
 		return s.Type + " rope scaling"
 	}

@@ -121,7 +121,16 @@ func (r *ggufReader) window(a *Arch, c *Config, p string) error {
 	return nil
 }
 
+// become makes a configuration one of the family that shares its general.architecture, with a window.
+func (r *ggufReader) become(c *Config, family string) {
+	c.Arch = family
+	if err := r.window(archs[family], c, archs[family].GGUF); err != nil && r.err == nil {
+		r.err = err
+	}
+}
+
 func (r *ggufReader) scaling(c *Config, p string) (*RopeScaling, error) {
+	old := p + ".rope.scale_linear" // the factor's name in files of 2023
 	p += ropeScaling
 	vectors := map[string][]float32{}
 	for _, name := range []string{RopeFreqs, RopeLong, RopeShort} {
@@ -141,14 +150,17 @@ func (r *ggufReader) scaling(c *Config, p string) (*RopeScaling, error) {
 		if vectors[RopeFreqs] != nil {
 			return scalingFromDivisors(c, vectors[RopeFreqs])
 		}
-		if f := r.float(p+"factor", 1); kind == "linear" && f != 1 && f != 0 {
+		if f := r.float(p+"attn_factor", 1); f != 1 {
+			return nil, fmt.Errorf("model: reading GGUF metadata: %sattn_factor %v without yarn or longrope: %w", p, f, ErrUnsupported)
+		}
+		if f := r.float(p+"factor", r.float(old, 1)); kind == "linear" && f != 1 && f != 0 {
 			return &RopeScaling{Type: "linear", Factor: f}, nil
 		}
 		return nil, nil
 	case "yarn":
 		s := &RopeScaling{Type: "yarn", Factor: r.float(p+"factor", 1), OriginalContext: original,
 			BetaFast: r.float(p+"yarn_beta_fast", 32), BetaSlow: r.float(p+"yarn_beta_slow", 1)}
-		s.AttentionFactor = r.float(p+"yarn_attn_factor", yarnFactor(s.Factor, 1))
+		s.AttentionFactor = r.float(p+"yarn_attn_factor", yarnFactor(s.Factor, 1)*r.float(p+"attn_factor", 1))
 		return s, nil
 	case "longrope":
 		s := &RopeScaling{Type: "longrope", OriginalContext: original}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -45,7 +46,7 @@ func (c *Config) fillRope(a *Arch, h *hfConfig) error {
 		r = h.RopeParameters // transformers 5 looks here second
 	}
 	c.RopeTheta = or(h.RopeTheta, 0)
-	if a.has("rope_local_base_freq") {
+	if a.localRope {
 		var err error
 		if r, err = c.fillLocalRope(h); err != nil {
 			return err
@@ -101,7 +102,7 @@ func (c *Config) scaling(a *Arch, r *hfRope, original *int) (*RopeScaling, error
 		s.LowFreqFactor, s.HighFreqFactor, s.OriginalContext = r.LowFreqFactor, r.HighFreqFactor, from
 	case "yarn":
 		s.Factor, s.OriginalContext, s.AttentionFactor = ratio, from, r.AttentionFactor
-		s.BetaFast, s.BetaSlow, s.Untruncated = orZero(r.BetaFast, 32), orZero(r.BetaSlow, 1), !or(r.Truncate, true)
+		s.BetaFast, s.BetaSlow, s.Untruncated = cmp.Or(r.BetaFast, 32), cmp.Or(r.BetaSlow, 1), !or(r.Truncate, true)
 		if s.AttentionFactor == 0 {
 			s.AttentionFactor = yarnFactor(ratio, 1)
 			if r.MScale != 0 && r.MScaleAll != 0 {
@@ -116,13 +117,6 @@ func (c *Config) scaling(a *Arch, r *hfRope, original *int) (*RopeScaling, error
 		s.Factor = 0 // it has done what it does
 	}
 	return s, nil
-}
-
-func orZero(v, otherwise float64) float64 {
-	if v == 0 {
-		return otherwise
-	}
-	return v
 }
 
 // partialRotary is the factor that transformers makes RotaryDim of, rounding down.

@@ -20,13 +20,9 @@ func init() {
 			if r.count("llama"+slidingWindow, 0) == 0 {
 				return
 			}
-			c.Arch = "mistral"
-			err := r.window(archs["mistral"], c, "llama")
-			if err == nil && (c.AttentionBias || c.MLPBias) {
-				err = fmt.Errorf("model: reading GGUF metadata: llama%s together with biases: %w", slidingWindow, ErrUnsupported)
-			}
-			if r.err == nil {
-				r.err = err
+			r.become(c, "mistral")
+			if r.err == nil && (c.AttentionBias || c.MLPBias) {
+				r.err = fmt.Errorf("model: reading GGUF metadata: llama%s together with biases: %w", slidingWindow, ErrUnsupported)
 			}
 		},
 	})

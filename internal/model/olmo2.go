@@ -18,6 +18,12 @@ func init() {
 			return c.RopeScaling.json()
 		},
 		llamaCpp: limits{square: true, head: "own"},
+		readGGUF: func(c *Config, r *ggufReader) {
+			if r.count("olmo2"+slidingWindow, 0) > 0 {
+				r.become(c, "olmo3")
+				c.LocalTheta = c.RopeTheta
+			}
+		},
 	})
 }
 

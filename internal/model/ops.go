@@ -116,7 +116,7 @@ func Forward[V any](c *Config, o Ops[V], tokens V) (V, error) {
 		return gemma3Forward(c, o, tokens), nil
 	case "granite":
 		return graniteForward(c, o, tokens), nil
-	case "olmo2":
+	case "olmo2", "olmo3":
 		return olmo2Forward(c, o, tokens), nil
 	case "phi3":
 		return phi3Forward(c, o, tokens), nil

@@ -72,11 +72,11 @@ func (m *matcher) longest(s string) (tok *addedToken, n int) {
 	return tok, n
 }
 
-// each walks text, leftmost-longest: gap gets every stretch between tokens,
-// found every token's id. With special false, special tokens are plain text.
-func (m *matcher) each(text string, special bool, gap func(string), found func(int32)) {
+// each walks text, leftmost-longest: gap gets every stretch between tokens and where it
+// begins, found every token's id. With special false, special tokens are plain text.
+func (m *matcher) each(text string, special bool, gap func(string, int), found func(int32)) {
 	if m == nil {
-		gap(text)
+		gap(text, 0)
 		return
 	}
 	c := charClasses()
@@ -106,13 +106,13 @@ func (m *matcher) each(text string, special bool, gap func(string), found func(i
 			end = len(text) - len(strings.TrimLeftFunc(text[end:], isSpace))
 		}
 		if done < begin {
-			gap(text[done:begin])
+			gap(text[done:begin], done)
 		}
 		found(tok.ID)
 		done = end
 	}
 	if done < len(text) {
-		gap(text[done:])
+		gap(text[done:], done)
 	}
 }
 

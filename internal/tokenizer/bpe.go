@@ -4,8 +4,9 @@ package tokenizer
 // special tokens or of how the text was split.
 
 import (
-	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // merge is what an adjacent pair of ids becomes; lower ranks merge first.
@@ -14,17 +15,29 @@ type merge struct {
 	id   int32
 }
 
-// bpe is a byte-level BPE model: symbols start as single bytes.
+// bpe is a BPE model by ranked merges. Symbols start as single bytes if the vocabulary is
+// byte-level, else as single characters.
 type bpe struct {
-	bytes    [256]int32   // id of each byte's character, -1 if the vocabulary lacks it
-	fallback [256][]int32 // for a lacking one, its <0xHH> tokens if byte_fallback finds them all
-	merges   map[uint64]merge
-	whole    map[string]int32 // ignore_merges: pre-token (as bytes) → id; else nil
-	unk      int32            // id that stands for lacking characters, -1 to drop them
-	fuseUnk  bool
+	byteLevel bool
+	bytes     [256]int32   // byte-level: id of each byte's character, -1 if the vocabulary lacks it
+	fallback  [256][]int32 // byte-level: for a lacking one, its <0xHH> tokens if byte_fallback finds them all
+
+	ascii      [128]int32     // else: id of each character, -1 if lacking
+	runes      map[rune]int32 // of those beyond ASCII that the vocabulary has
+	byteTokens [256]int32     // id of <0xHH>, -1 if lacking or not to be used
+	words      *wordBreaks
+
+	merges  map[uint64]merge
+	whole   map[string]int32 // ignore_merges: pre-token (as bytes) → id; else nil
+	unk     int32            // id that stands for lacking characters, -1 for none: they are dropped
+	fuseUnk bool
+	keepGap bool // and leave a gap across which nothing merges, as in llama.cpp
 }
 
 func pairKey(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) }
+
+// gap is the id of a symbol that stands for nothing.
+const gap = -2
 
 // symbol is a node of the doubly linked list of a pre-token's current pieces.
 type symbol struct{ id, prev, next int32 }
@@ -48,21 +61,41 @@ type work struct {
 	cache   map[string][2]int32 // pre-token → begin, end in ids
 	ids     []int32
 	spans   []span
+
+	parts  []part // spm's
+	unions []union
+
+	endings []ending // unigram's
+	cuts    []cut
 }
 
 func newWork() *work { return &work{cache: make(map[string][2]int32)} }
 
 // append appends the ids of one pre-token.
 func (m *bpe) append(dst []int32, word string, w *work) []int32 {
+	if m.words == nil {
+		return w.cached(dst, word, m.appendWord)
+	}
+	if id, ok := m.whole[word]; ok {
+		return append(dst, id)
+	}
+	return m.words.each(dst, word, w, m.appendMerged)
+}
+
+func (m *bpe) appendWord(dst []int32, word string, w *work) []int32 {
+	if id, ok := m.whole[word]; ok {
+		return append(dst, id)
+	}
+	return m.appendMerged(dst, word, w)
+}
+
+// cached appends what encode does for the word, which must depend on nothing else.
+func (w *work) cached(dst []int32, word string, encode func([]int32, string, *work) []int32) []int32 {
 	if at, ok := w.cache[word]; ok {
 		return append(dst, w.ids[at[0]:at[1]]...)
 	}
 	start := len(dst)
-	if id, ok := m.whole[word]; ok {
-		dst = append(dst, id)
-	} else {
-		dst = m.appendMerged(dst, word, w)
-	}
+	dst = encode(dst, word, w)
 	if len(word) <= maxCachedWord {
 		if len(w.cache) >= maxCachedWords {
 			clear(w.cache)
@@ -103,7 +136,9 @@ func (m *bpe) appendMerged(dst []int32, word string, w *work) []int32 {
 	}
 	if len(symbols) > 0 { // the first symbol is never merged away
 		for i := int32(0); i >= 0; i = symbols[i].next {
-			dst = append(dst, symbols[i].id)
+			if id := symbols[i].id; id != gap {
+				dst = append(dst, id)
+			}
 		}
 	}
 	w.symbols, w.heap = symbols, heap
@@ -120,18 +155,17 @@ func (m *bpe) split(symbols []symbol, word string) []symbol {
 		symbols = append(symbols, symbol{id: id, prev: n - 1, next: n + 1})
 	}
 	pending := false // an unknown that later unknowns may still join
-	for i := range len(word) {
-		b := word[i]
+	one := func(id int32, fallback []int32) {
 		switch {
-		case m.bytes[b] >= 0:
+		case id >= 0:
 			if pending {
 				add(m.unk)
 				pending = false
 			}
-			add(m.bytes[b])
-		case m.fallback[b] != nil:
+			add(id)
+		case fallback != nil:
 			// The reference leaves a pending unknown behind the fallback's tokens.
-			for _, id := range m.fallback[b] {
+			for _, id := range fallback {
 				add(id)
 			}
 		case m.unk >= 0:
@@ -139,6 +173,22 @@ func (m *bpe) split(symbols []symbol, word string) []symbol {
 				add(m.unk)
 			}
 			pending = true
+		case m.keepGap:
+			add(gap)
+		}
+	}
+	if m.byteLevel {
+		for i := range len(word) {
+			one(m.bytes[word[i]], m.fallback[word[i]])
+		}
+	} else {
+		var buf [utf8.UTFMax]int32
+		for i, r := range word {
+			if id := m.symbolOf(r); id >= 0 {
+				one(id, nil)
+			} else {
+				one(-1, m.bytesOf(buf[:0], word[i:i+utf8.RuneLen(r)]))
+			}
 		}
 	}
 	if pending {
@@ -148,6 +198,29 @@ func (m *bpe) split(symbols []symbol, word string) []symbol {
 		symbols[n-1].next = -1
 	}
 	return symbols
+}
+
+// symbolOf returns the id of a character, -1 where the vocabulary lacks it.
+func (m *bpe) symbolOf(r rune) int32 {
+	if r < utf8.RuneSelf {
+		return m.ascii[r]
+	}
+	if id, ok := m.runes[r]; ok {
+		return id
+	}
+	return -1
+}
+
+// bytesOf appends the byte tokens of a character, or returns nil if one is lacking.
+func (m *bpe) bytesOf(dst []int32, char string) []int32 {
+	for i := range len(char) {
+		id := m.byteTokens[char[i]]
+		if id < 0 {
+			return nil
+		}
+		dst = append(dst, id)
+	}
+	return dst
 }
 
 // push adds the merge of symbols[pos] with its successor, if there is one.
@@ -190,22 +263,52 @@ func pop(heap []candidate) (candidate, []candidate) {
 	}
 }
 
-// setByteFallback fills m.fallback from <0xHH> tokens for the bytes whose
-// character the vocabulary lacks.
-func (m *bpe) setByteFallback(id func(string) (int32, bool)) {
-	const hex = "0123456789ABCDEF"
-	for b := range m.bytes {
-		if m.bytes[b] >= 0 {
-			continue
+// setSymbols looks up the ids of the initial symbols and, for byte_fallback, of the
+// <0xHH> tokens that stand in for what the vocabulary lacks.
+func (m *bpe) setSymbols(vocab map[string]int64, fallback bool) {
+	find := func(piece string) int32 {
+		if id, ok := vocab[piece]; ok {
+			return int32(id)
 		}
-		var ids []int32
-		for _, c := range []byte(string(byteRune[b])) {
-			if piece, ok := id("<0x" + string([]byte{hex[c>>4], hex[c&15]}) + ">"); ok {
-				ids = append(ids, piece)
-			}
-		}
-		if len(ids) == len(string(byteRune[b])) {
-			m.fallback[b] = slices.Clip(ids)
+		return -1
+	}
+	for b := range m.byteTokens {
+		m.byteTokens[b] = -1
+		if fallback {
+			m.byteTokens[b] = find(byteToken(byte(b)))
 		}
 	}
+	if m.byteLevel {
+		for b := range m.bytes {
+			char := string(byteRune[b])
+			if m.bytes[b] = find(char); m.bytes[b] < 0 {
+				m.fallback[b] = m.bytesOf(nil, char)
+			}
+		}
+		return
+	}
+	for r := range m.ascii {
+		m.ascii[r] = find(string(rune(r)))
+	}
+	m.runes = make(map[rune]int32)
+	for piece, id := range vocab {
+		if r, n := utf8.DecodeRuneInString(piece); n > 1 && n == len(piece) {
+			m.runes[r] = int32(id)
+		}
+	}
+}
+
+// byteToken spells the token of a byte that has no character in the vocabulary.
+func byteToken(b byte) string {
+	const hex = "0123456789ABCDEF"
+	return "<0x" + string([]byte{hex[b>>4], hex[b&15]}) + ">"
+}
+
+// tokenByte is the inverse of byteToken, also of small digits.
+func tokenByte(text string) (byte, bool) {
+	if len(text) != 6 || text[:3] != "<0x" || text[5] != '>' {
+		return 0, false
+	}
+	b, err := strconv.ParseUint(text[3:5], 16, 8)
+	return byte(b), err == nil
 }

@@ -1,100 +1,124 @@
 package tokenizer
 
-// This file reads the steps around the model: normalizer, pre-tokenizer, decoder
-// and post-processor of tokenizer.json.
+// This file reads the steps around the model: normalizer, pre-tokenizer and
+// post-processor of tokenizer.json. The decoder is in decode.go.
 
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 )
 
-const maxNesting = 20 // of Sequences
-
-// pipeline collects what the steps before the model amount to.
-type pipeline struct {
-	nfc       bool
-	splitters []splitter
-	prefixAt  int // see Tokenizer
-	byteLevel bool
+// stage is one step of splitting a text into pre-tokens: a rewriting of the piece, then a
+// split of it. Either may be nil. first tells whether the piece starts the text.
+type stage struct {
+	rewrite func(s string, first bool) string
+	split   splitter
 }
 
-func (p *pipeline) read(doc *document) error {
-	if doc.Normalizer != nil {
-		if err := p.normalizer(doc.Normalizer, 0); err != nil {
-			return fmt.Errorf("normalizer: %w", err)
-		}
+// setNormalizer chains the normalizers.
+func (t *Tokenizer) setNormalizer(c *component) error {
+	steps, err := c.flatten()
+	if err != nil {
+		return err
 	}
-	if doc.PreTokenizer != nil {
-		if err := p.preTokenizer(doc.PreTokenizer, 0); err != nil {
-			return fmt.Errorf("pre_tokenizer: %w", err)
-		}
-	}
-	if !p.byteLevel {
-		return fmt.Errorf("model BPE without the pre-tokenizer ByteLevel: %w", ErrUnsupported)
-	}
-	if doc.Decoder == nil {
-		return fmt.Errorf("a missing decoder: %w (ByteLevel is)", ErrUnsupported)
-	}
-	for d := doc.Decoder; d.Type != "ByteLevel"; d = &d.Decoders[0] {
-		if d.Type != "Sequence" || len(d.Decoders) != 1 {
-			return fmt.Errorf("decoder %q: %w (ByteLevel is)", d.Type, ErrUnsupported)
-		}
-	}
-	return nil
-}
-
-func (p *pipeline) normalizer(c *component, depth int) error {
-	switch {
-	case depth > maxNesting:
-		return fmt.Errorf("%w: sequences nested beyond %d", ErrFormat, maxNesting)
-	case c.Type == "NFC":
-		p.nfc = true
-		return nil
-	case c.Type != "Sequence":
-		return fmt.Errorf("%q: %w (NFC is)", c.Type, ErrUnsupported)
-	}
-	for i := range c.Normalizers {
-		if err := p.normalizer(&c.Normalizers[i], depth+1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *pipeline) preTokenizer(c *component, depth int) error {
-	if depth > maxNesting {
-		return fmt.Errorf("%w: sequences nested beyond %d", ErrFormat, maxNesting)
-	}
-	if p.byteLevel && c.Type != "Sequence" {
-		return fmt.Errorf("%q after ByteLevel: %w", c.Type, ErrUnsupported)
-	}
-	switch c.Type {
-	case "Sequence":
-		for i := range c.Pretokenizers {
-			if err := p.preTokenizer(&c.Pretokenizers[i], depth+1); err != nil {
-				return err
-			}
-		}
-	case "Digits":
-		p.splitters = append(p.splitters, digitSplitter{c.IndividualDigits})
-	case "ByteLevel":
-		p.byteLevel = true
-		if c.AddPrefixSpace {
-			p.prefixAt = len(p.splitters)
-		}
-		if c.UseRegex == nil || *c.UseRegex {
-			p.splitters = append(p.splitters, gpt2Scanner)
-		}
-	case "Split":
-		s, err := newSplit(c)
+	var chain []normalizer
+	for i := range steps {
+		n, err := newNormalizer(&steps[i])
 		if err != nil {
 			return err
 		}
-		p.splitters = append(p.splitters, s)
+		chain = append(chain, n)
+	}
+	switch len(chain) {
+	case 0:
+	case 1:
+		t.normalize = chain[0]
 	default:
-		return fmt.Errorf("%q: %w (Sequence, Split, Digits and ByteLevel are)", c.Type, ErrUnsupported)
+		t.normalize = func(s string) string {
+			for _, n := range chain {
+				s = n(s)
+			}
+			return s
+		}
 	}
 	return nil
+}
+
+// setPreTokenizer reads the stages. Whatever comes behind ByteLevel sees the byte alphabet,
+// so there the text is spelled in it; else the model is given bytes as they are.
+func (t *Tokenizer) setPreTokenizer(c *component) error {
+	steps, err := c.flatten()
+	if err != nil {
+		return err
+	}
+	for i := range steps {
+		c := &steps[i]
+		if c.Type != "ByteLevel" {
+			st, err := newStage(c)
+			if err != nil {
+				return err
+			}
+			t.stages = append(t.stages, st)
+			continue
+		}
+		if t.byteLevel {
+			return fmt.Errorf("%q after ByteLevel: %w", c.Type, ErrUnsupported)
+		}
+		t.byteLevel = true
+		var st stage
+		if c.AddPrefixSpace == nil || *c.AddPrefixSpace {
+			st.rewrite = func(s string, _ bool) string {
+				if s[0] == ' ' {
+					return s
+				}
+				return " " + s
+			}
+		}
+		if c.UseRegex == nil || *c.UseRegex {
+			st.split = gpt2Scanner
+		}
+		if st.rewrite != nil || st.split != nil {
+			t.stages = append(t.stages, st)
+		}
+		if i+1 < len(steps) {
+			t.spelled = true
+			t.stages = append(t.stages, stage{rewrite: func(s string, _ bool) string { return spell(s) }})
+		}
+	}
+	return nil
+}
+
+func newStage(c *component) (stage, error) {
+	var st stage
+	var err error
+	switch c.Type {
+	case "Digits":
+		st.split = digitSplitter{c.IndividualDigits}
+	case "Split":
+		st.split, err = newSplit(c)
+	case "Punctuation":
+		if c.Behavior == "" {
+			c.Behavior = isolated
+		}
+		st.split, err = newClassSplitter(isPunctuation, c.Behavior)
+	case "Whitespace":
+		st.split, err = newPatternSplitter(`\w+|[^\w\s]+`, false, removed, true)
+	case "WhitespaceSplit":
+		st.split, err = newClassSplitter(func(_ classes, r rune) bool { return isSpace(r) }, removed)
+	case "CharDelimiterSplit":
+		if utf8.RuneCountInString(c.Delimiter) != 1 {
+			return st, fmt.Errorf("%w: CharDelimiterSplit with delimiter %.40q", ErrFormat, c.Delimiter)
+		}
+		st.split, err = newPatternSplitter(c.Delimiter, true, removed, false)
+	case "Metaspace":
+		return newMetaspace(c)
+	default:
+		err = fmt.Errorf("%q: %w (Sequence, Split, Digits, Punctuation, Metaspace, Whitespace, WhitespaceSplit, CharDelimiterSplit and ByteLevel are)",
+			c.Type, ErrUnsupported)
+	}
+	return st, err
 }
 
 func newSplit(c *component) (splitter, error) {
@@ -105,8 +129,9 @@ func newSplit(c *component) (splitter, error) {
 	}
 	switch re, text := c.Pattern.Regex, c.Pattern.String; {
 	case re != nil && text == nil:
-		// All text matches the known patterns, so inverting changes nothing.
-		if s := knownScanner(*re); s != nil && c.Behavior == isolated {
+		// All text matches the known patterns, so removing what does not match is
+		// isolating what does.
+		if s := knownScanner(*re); s != nil && (c.Behavior == isolated || c.Behavior == removed && c.Invert) {
 			return s, nil
 		}
 		return newPatternSplitter(*re, false, c.Behavior, c.Invert)
@@ -116,55 +141,76 @@ func newSplit(c *component) (splitter, error) {
 	return nil, fmt.Errorf("%w: Split needs a pattern, Regex or String", ErrFormat)
 }
 
-// nameByStructure returns GGUF's name for the pre-tokenizer, "" if it has none.
-func (t *Tokenizer) nameByStructure() string {
-	s := t.splitters
-	isLlama3 := len(s) == 1 && s[0] == splitter(llama3Scanner)
-	switch {
-	case isLlama3 && t.model.whole != nil:
-		return "llama-bpe"
-	case isLlama3:
-		return "smaug-bpe"
-	case t.model.whole != nil: // the names below do not imply ignore_merges
-		return ""
-	case len(s) == 2 && s[0] == splitter(digitSplitter{true}) && s[1] == splitter(gpt2Scanner):
-		return "smollm"
-	case len(s) != 1:
-		return ""
-	case s[0] == splitter(gpt2Scanner):
-		return "gpt-2"
-	case s[0] == splitter(qwen2Scanner):
-		return "qwen2"
+// underline is the character that stands for a space in SentencePiece vocabularies.
+const underline = "\u2581"
+
+// newMetaspace replaces spaces by an underline, puts one in front, and splits before each.
+func newMetaspace(c *component) (stage, error) {
+	mark := c.Replacement
+	if utf8.RuneCountInString(mark) != 1 {
+		return stage{}, fmt.Errorf("%w: Metaspace with replacement %.40q", ErrFormat, mark)
 	}
-	return ""
+	scheme, err := c.prependScheme()
+	if err != nil {
+		return stage{}, err
+	}
+	st := stage{rewrite: func(s string, first bool) string {
+		s = strings.ReplaceAll(s, " ", mark)
+		if (scheme == "always" || scheme == "first" && first) && !strings.HasPrefix(s, mark) {
+			s = mark + s
+		}
+		return s
+	}}
+	if c.Split == nil || *c.Split {
+		st.split = beforeSplitter(mark)
+	}
+	return st, nil
+}
+
+// prependScheme returns "always", "first" or "never". Old files have a flag in its place.
+func (c *component) prependScheme() (string, error) {
+	switch scheme := strings.ToLower(c.PrependScheme); scheme {
+	case "always", "first", "never":
+		return scheme, nil
+	case "":
+		if c.AddPrefixSpace != nil && !*c.AddPrefixSpace {
+			return "never", nil
+		}
+		return "always", nil
+	}
+	return "", fmt.Errorf("%w: Metaspace with prepend_scheme %.40q", ErrFormat, c.PrependScheme)
 }
 
 // setTemplates reads the post-processor: ids put before and after the text.
 func (t *Tokenizer) setTemplates(c *component) error {
-	if c == nil {
-		return nil
+	steps, err := c.flatten()
+	if err != nil {
+		return err
 	}
-	if err := t.addTemplate(c, 0); err != nil {
-		return fmt.Errorf("post_processor: %w", err)
+	for i := range steps {
+		if err := t.addTemplate(&steps[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (t *Tokenizer) addTemplate(c *component, depth int) error {
-	switch {
-	case depth > maxNesting:
-		return fmt.Errorf("%w: sequences nested beyond %d", ErrFormat, maxNesting)
-	case c.Type == "ByteLevel": // it only trims offsets
+func (t *Tokenizer) addTemplate(c *component) error {
+	switch c.Type {
+	case "ByteLevel": // it only trims offsets
 		return nil
-	case c.Type == "Sequence":
-		for i := range c.Processors {
-			if err := t.addTemplate(&c.Processors[i], depth+1); err != nil {
-				return err
+	case "BertProcessing", "RobertaProcessing":
+		for _, tok := range []templateToken{c.Cls, c.Sep} {
+			if _, ok := t.Token(tok.id); !ok {
+				return fmt.Errorf("%w: template token %.40q has the unknown id %d", ErrFormat, tok.text, tok.id)
 			}
 		}
+		t.prefix = slices.Concat([]int32{c.Cls.id}, t.prefix)
+		t.suffix = slices.Concat(t.suffix, []int32{c.Sep.id})
 		return nil
-	case c.Type != "TemplateProcessing":
-		return fmt.Errorf("%q: %w (TemplateProcessing and ByteLevel are)", c.Type, ErrUnsupported)
+	case "TemplateProcessing":
+	default:
+		return fmt.Errorf("%q: %w (TemplateProcessing, BertProcessing, RobertaProcessing and ByteLevel are)", c.Type, ErrUnsupported)
 	}
 	var before, after []int32
 	texts := 0

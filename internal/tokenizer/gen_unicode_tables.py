@@ -48,6 +48,77 @@ def separate():
     }
 
 
+def charsmap(char):
+    """A SentencePiece character map that turns one ASCII character into X."""
+    units = [0] * 1024
+    units[0] = 256 << 10
+    units[256 ^ ord(char)] = ord(char) | 1 << 8 | 512 << 10
+    units[256 ^ ord(char) ^ 512] = 1 << 31
+    blob = b"".join(u.to_bytes(4, "little") for u in units)
+    return len(blob).to_bytes(4, "little") + blob + b"X\0"
+
+
+def each(function, inputs, sep):
+    """function of many strings at once: they are joined by sep, which it must leave alone."""
+    for i in range(0, len(inputs), 4096):
+        yield from function(sep.join(inputs[i : i + 4096])).split(sep)
+
+
+def extending():
+    """Code points that belong to the grapheme cluster of the character before them."""
+    n = normalizers.Precompiled(charsmap("a"))
+    points = [c for c in POINTS if c not in (10, 13, 97)]
+    return {c for c, out in zip(points, each(n.normalize_str, [f"a{chr(c)}" for c in points], "\n")) if out == "X"}
+
+
+def stripped():
+    n = normalizers.StripAccents()
+    points = [c for c in POINTS if c != 10]
+    return {c for c, out in zip(points, each(n.normalize_str, [chr(c) for c in points], "\n")) if out == ""}
+
+
+def punctuation():
+    split = pre_tokenizers.Punctuation("removed")
+    return {c for c in POINTS if c > 127 and not split.pre_tokenize_str(chr(c))}
+
+
+def lowered():
+    n = normalizers.Lowercase()
+    points = [c for c in POINTS if c not in (10, 0x130)]
+    found = [(c, ord(out)) for c, out in zip(points, each(n.normalize_str, [chr(c) for c in points], "\n")) if out != chr(c)]
+    runs = []  # first, last, step, shift
+    for c, small in found:
+        if runs:
+            first, last, step, shift = runs[-1]
+            if small - c == shift and (c - last == step or first == last and c - last <= 2):
+                runs[-1] = (first, c, c - last, shift)
+                continue
+        runs.append((c, c, 1, small - c))
+    return runs
+
+
+def ranges(points):
+    out = []
+    for c in sorted(points):
+        if out and out[-1][1] == c - 1:
+            out[-1][1] = c
+        else:
+            out.append([c, c])
+    return out
+
+
+def table(f, name, comment, kind, rows):
+    f.write(f"\n{comment}\nvar {name} = {kind}{{\n")
+    line = "\t"
+    for row in rows:
+        item = "{" + ", ".join(f"{x:#x}" for x in row) + "}, "
+        if len(line) + len(item) > 150:
+            f.write(line.rstrip() + "\n")
+            line = "\t"
+        line += item
+    f.write((line.rstrip() + "\n" if line.strip() else "") + "}\n")
+
+
 def main(path):
     value = [0] * 0x110000
     for i, name in enumerate(GC):
@@ -76,6 +147,12 @@ def main(path):
         f.write("// properties, then the run's length in hexadecimal.\n")
         f.write("const unicodeRuns = \"\" +\n")
         f.write(" +\n".join(f'\t"{x}"' for x in lines) + "\n")
+        marks = {c for c in POINTS if c > 127 and value[c] & 0x1F in (5, 6, 7)}
+        signs = {c for c in POINTS if c > 127 and 11 <= value[c] & 0x1F <= 17}
+        table(f, "changedMarks", "// changedMarks are marks to either this version or that of StripAccents.", "[][2]rune", ranges(marks ^ stripped()))
+        table(f, "changedPunctuation", "// changedPunctuation is punctuation to either this version or that of the pre-tokenizer.", "[][2]rune", ranges(signs ^ punctuation()))
+        table(f, "extending", "// extending are the characters that extend a grapheme cluster.", "[][2]rune", ranges(extending()))
+        table(f, "lowerRuns", "// lowerRuns maps capital letters to small ones.", "[]lowerRun", lowered())
 
 
 main(sys.argv[1])

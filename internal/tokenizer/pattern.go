@@ -45,7 +45,7 @@ func newPatternSplitter(pattern string, literal bool, b behavior, invert bool) (
 	alternatives := []string{regexp.QuoteMeta(pattern)}
 	if !literal {
 		var err error
-		if alternatives, err = translate(pattern); err != nil {
+		if alternatives, err = translate(plainSpelling(pattern)); err != nil {
 			return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 		}
 	}
@@ -108,40 +108,125 @@ func (p *patternSplitter) match(text string, from int) (m span, ok bool) {
 }
 
 func (p *patternSplitter) split(dst []span, text string) []span {
-	done := 0        // everything before is in dst or removed
-	matched := false // whether the last piece was a match, as invert sees it
-	base := len(dst)
-	add := func(begin, end int, isMatch bool) {
-		if begin == end {
-			return
-		}
-		isMatch = isMatch != p.invert
-		n := len(dst)
-		switch {
-		case p.behavior == removed && isMatch:
-		case n > base && (p.behavior == contiguous && isMatch == matched ||
-			p.behavior == mergedWithPrevious && isMatch && !matched ||
-			p.behavior == mergedWithNext && !isMatch && matched):
-			dst[n-1].end = end
-		default:
-			dst = append(dst, span{begin, end})
-		}
-		matched = isMatch
-	}
+	s := joiner{dst: dst, base: len(dst), behavior: p.behavior}
+	done := 0 // everything before is handed on
+	p.each(text, func(m span) {
+		s.add(done, m.begin, p.invert)
+		s.add(m.begin, m.end, !p.invert)
+		done = m.end
+	})
+	s.add(done, len(text), p.invert)
+	return s.dst
+}
+
+// each calls found with every match in order.
+func (p *patternSplitter) each(text string, found func(span)) {
 	for from := 0; ; {
 		m, ok := p.match(text, from)
 		if !ok {
-			break
+			return
 		}
-		add(done, m.begin, false)
-		add(m.begin, m.end, true)
-		done, from = m.end, m.end
+		found(m)
+		from = m.end
 		if m.begin == m.end {
 			_, n := utf8.DecodeRuneInString(text[from:])
 			from += max(n, 1)
 		}
 	}
-	add(done, len(text), false)
+}
+
+// replace returns text with every match replaced by content.
+func (p *patternSplitter) replace(text, content string) string {
+	var b strings.Builder
+	done := 0
+	p.each(text, func(m span) {
+		b.WriteString(text[done:m.begin])
+		b.WriteString(content)
+		done = m.end
+	})
+	if done == 0 && b.Len() == 0 {
+		return text
+	}
+	b.WriteString(text[done:])
+	return b.String()
+}
+
+// joiner turns stretches that alternate between match and not into pieces.
+type joiner struct {
+	dst      []span
+	base     int // pieces before are not ours
+	behavior behavior
+	matched  bool // whether the last stretch was a match
+}
+
+func (j *joiner) add(begin, end int, isMatch bool) {
+	if begin == end {
+		return
+	}
+	n := len(j.dst)
+	switch {
+	case j.behavior == removed && isMatch:
+	case n > j.base && (j.behavior == contiguous && isMatch == j.matched ||
+		j.behavior == mergedWithPrevious && isMatch && !j.matched ||
+		j.behavior == mergedWithNext && !isMatch && j.matched):
+		j.dst[n-1].end = end
+	default:
+		j.dst = append(j.dst, span{begin, end})
+	}
+	j.matched = isMatch
+}
+
+// classSplitter splits at every character of a class.
+type classSplitter struct {
+	is       func(classes, rune) bool
+	behavior behavior
+}
+
+func newClassSplitter(is func(classes, rune) bool, b behavior) (splitter, error) {
+	switch b {
+	case removed, isolated, mergedWithPrevious, mergedWithNext, contiguous:
+		return classSplitter{is, b}, nil
+	}
+	return nil, fmt.Errorf("%w: behavior %.40q", ErrFormat, b)
+}
+
+func (p classSplitter) split(dst []span, text string) []span {
+	c := charClasses()
+	j := joiner{dst: dst, base: len(dst), behavior: p.behavior}
+	done := 0
+	for i, r := range text {
+		if p.is(c, r) {
+			j.add(done, i, false)
+			done = i + utf8.RuneLen(r)
+			j.add(i, done, true)
+		}
+	}
+	j.add(done, len(text), false)
+	return j.dst
+}
+
+// beforeSplitter splits before every occurrence of a character.
+type beforeSplitter string
+
+func (b beforeSplitter) split(dst []span, text string) []span {
+	begin := 0
+	for {
+		next := -1
+		if begin < len(text) {
+			_, n := utf8.DecodeRuneInString(text[begin:])
+			if next = strings.Index(text[begin+n:], string(b)); next >= 0 {
+				next += begin + n
+			}
+		}
+		if next < 0 {
+			break
+		}
+		dst = append(dst, span{begin, next})
+		begin = next
+	}
+	if begin < len(text) {
+		dst = append(dst, span{begin, len(text)})
+	}
 	return dst
 }
 

@@ -44,14 +44,14 @@ func (s *scanner) split(dst []span, text string) []span {
 
 var (
 	gpt2Scanner   = &scanner{gpt2Pattern, nextGPT2}
-	llama3Scanner = &scanner{llama3Head + llama3Digits + llama3Tail, func(c classes, s string) int { return nextLlama3(c, s, 3) }}
-	qwen2Scanner  = &scanner{llama3Head + qwen2Digits + llama3Tail, func(c classes, s string) int { return nextLlama3(c, s, 1) }}
+	llama3Scanner = &scanner{llama3Pattern, func(c classes, s string) int { return nextLlama3(c, s, 3) }}
+	qwen2Scanner  = &scanner{qwen2Pattern, func(c classes, s string) int { return nextLlama3(c, s, 1) }}
 )
 
 // knownScanner returns the scanner for a regular expression, or nil.
 func knownScanner(pattern string) *scanner {
 	for _, s := range []*scanner{gpt2Scanner, llama3Scanner, qwen2Scanner} {
-		if s.pattern == pattern {
+		if s.pattern == plainSpelling(pattern) {
 			return s
 		}
 	}

@@ -14,8 +14,20 @@ import (
 var eogTexts = []string{
 	"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
 	"<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>",
-	"<|eot|>",
+	"<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[", "<|eot|>",
 }
+
+// fimTexts are those of tokens that mark the parts of a text with a gap.
+var fimTexts = []string{
+	"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>",
+	"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>",
+	"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>",
+	"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>",
+	"<|file_sep|>",
+}
+
+// shownTexts are those of tokens that are never hidden, whatever their type (gpt-oss).
+var shownTexts = []string{"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"}
 
 func findEOG(t *Tokenizer) []int32 {
 	var ids []int32
@@ -101,9 +113,9 @@ func (t *Tokenizer) WithSpecial(ids SpecialIDs) (*Tokenizer, error) {
 	}
 	c := &Tokenizer{
 		tokens: t.tokens, known: t.known, ids: t.ids, added: t.added, special: t.special,
-		raw: t.raw, normal: t.normal, normalize: t.normalize, splitters: t.splitters, prefixAt: t.prefixAt,
-		model: t.model, prefix: t.prefix, suffix: t.suffix,
-		plain: t.plain, ggml: t.ggml, wanted: ids, source: t.source, vocab: t.vocab,
+		raw: t.raw, normal: t.normal, normalize: t.normalize, stages: t.stages, byteLevel: t.byteLevel, spelled: t.spelled,
+		model: t.model, prefix: t.prefix, suffix: t.suffix, decoder: t.decoder,
+		wanted: ids, doc: t.doc, source: t.source, vocab: t.vocab, scores: t.scores,
 	}
 	c.eog = findEOG(c)
 	return c, nil

@@ -38,18 +38,20 @@ type Tokenizer struct {
 
 	raw, normal    *matcher   // added tokens found before and after normalizing
 	normalize      normalizer // nil for none
-	splitters      []splitter
-	prefixAt       int // pieces reaching this step get a space in front unless they have one; -1 for none
-	model          *bpe
+	stages         []stage
+	byteLevel      bool // the vocabulary spells bytes in GPT-2's alphabet
+	spelled        bool // and so do the pieces behind the last stage
+	model          subwords
 	prefix, suffix []int32 // put around the text by AddSpecial
 
-	plain  [][]byte // by id: the bytes a token stands for
-	ggml   string   // pre-tokenizer name in GGUF, "" if there is none
+	decoder
 	wanted SpecialIDs
 	eog    []int32
 
-	source []byte // the tokenizer.json this came from
-	vocab  *Vocab // or the GGUF vocabulary
+	doc    *document // the description of the steps around the model
+	source []byte    // the tokenizer.json this came from
+	vocab  *Vocab    // or the GGUF vocabulary
+	scores []float32 // or the scores of the SentencePiece model
 
 	works sync.Pool
 }
@@ -116,11 +118,11 @@ func (t *Tokenizer) AppendEncode(dst []int32, text string, opt Options) []int32 
 		e.dst = append(e.dst, t.prefix...)
 	}
 	found := func(id int32) { e.dst = append(e.dst, id) }
-	t.raw.each(validText(text), opt.ParseSpecial, func(s string) {
+	t.raw.each(validText(text), opt.ParseSpecial, func(s string, begin int) {
 		if t.normalize != nil {
 			s = t.normalize(s)
 		}
-		t.normal.each(s, opt.ParseSpecial, func(s string) { e.encode(s, 0) }, found)
+		t.normal.each(s, opt.ParseSpecial, func(s string, at int) { e.encode(s, 0, begin == 0 && at == 0) }, found)
 	}, found)
 	if opt.AddSpecial {
 		e.dst = append(e.dst, t.suffix...)
@@ -139,24 +141,38 @@ type encoder struct {
 	dst []int32
 }
 
-// encode splits s by the splitters from number step on and encodes the pieces.
-// The spans of all steps under way lie stacked in w.spans.
-func (e *encoder) encode(s string, step int) {
+// encode takes s through the stages from number step on and encodes the pieces. first
+// tells whether s starts the text. The spans of all stages under way lie stacked in w.spans.
+func (e *encoder) encode(s string, step int, first bool) {
 	if s == "" {
 		return
 	}
-	if step == e.t.prefixAt && s[0] != ' ' {
-		s = " " + s
-	}
-	if step == len(e.t.splitters) {
+	if step == len(e.t.stages) {
+		if e.t.spelled {
+			raw, _ := appendBytes(nil, s)
+			s = string(raw)
+		}
 		e.dst = e.t.model.append(e.dst, s, e.w)
 		return
 	}
+	st := &e.t.stages[step]
+	if st.rewrite != nil {
+		s = st.rewrite(s, first)
+	}
+	if st.split == nil {
+		e.encode(s, step+1, first)
+		return
+	}
 	base := len(e.w.spans)
-	e.w.spans = e.t.splitters[step].split(e.w.spans, s)
+	e.w.spans = st.split.split(e.w.spans, s)
 	for i := base; i < len(e.w.spans); i++ {
 		at := e.w.spans[i]
-		e.encode(s[at.begin:at.end], step+1)
+		e.encode(s[at.begin:at.end], step+1, first && at.begin == 0)
 	}
 	e.w.spans = e.w.spans[:base]
+}
+
+// subwords is a model: it appends the ids of one pre-token to dst.
+type subwords interface {
+	append(dst []int32, word string, w *work) []int32
 }

@@ -5,9 +5,12 @@ package tokenizer
 // which follow another Unicode version and would split newer scripts elsewhere.
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 // gc is a Unicode general category.
@@ -67,6 +70,9 @@ var unicodePages = sync.OnceValue(func() *[0x1100]*[256]uint8 {
 		}
 		for range n {
 			page[r&255] = uint8(prop)
+			if inRuns(newerForms, rune(r)) {
+				page[r&255] |= propSeparate
+			}
 			if r&255 == 255 {
 				shared := seen[page]
 				if shared == nil {
@@ -133,4 +139,93 @@ func (c classes) isWord(r rune) bool {
 		return false
 	}
 	return c.props(r)&propWord != 0
+}
+
+// isPunctuation is the class of the pre-tokenizer Punctuation: ASCII's, signs included, and
+// the categories P of an old Unicode version.
+func isPunctuation(c classes, r rune) bool {
+	if r < utf8.RuneSelf {
+		return r > ' ' && r < 0x7f && !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z')
+	}
+	k := c.props(r) & propCategory
+	return (k >= gcPc && k <= gcPo) != inRuns(changedPunctuation, r)
+}
+
+// isMark reports a combining mark of the Unicode version of the reference's normalizer.
+func (c classes) isMark(r rune) bool {
+	k := c.props(r) & propCategory
+	return r >= utf8.RuneSelf && (k >= gcMn && k <= gcMe) != inRuns(changedMarks, r)
+}
+
+// inRuns reports whether r is in one of the sorted ranges.
+func inRuns(runs [][2]rune, r rune) bool {
+	i, found := slices.BinarySearchFunc(runs, r, func(run [2]rune, r rune) int { return cmp.Compare(run[0], r) })
+	return found || i > 0 && r <= runs[i-1][1]
+}
+
+// lowerTable maps the characters that have a small form of one character.
+type lowerTable map[rune]rune
+
+func (t lowerTable) to(r rune) rune {
+	if small, ok := t[r]; ok {
+		return small
+	}
+	return r
+}
+
+// lowerMap spreads out lowerRuns.
+var lowerMap = sync.OnceValue(func() lowerTable {
+	m := make(lowerTable)
+	for _, run := range lowerRuns {
+		for r := run.first; r <= run.last; r += run.step {
+			m[r] = r + run.shift
+		}
+	}
+	return m
+})
+
+// lowerRun says that every step-th character from first to last has its small form shift
+// further on.
+type lowerRun struct{ first, last, step, shift rune }
+
+// cluster returns the length of the grapheme cluster at the start of s, as far as clusters
+// of few bytes go: a character with the marks that extend it, or \r\n.
+func (c classes) cluster(s string) int {
+	r, n := utf8.DecodeRuneInString(s)
+	if r == '\r' && len(s) > 1 && s[1] == '\n' {
+		return 2
+	}
+	for isPrepend(r) && n < len(s) {
+		next, size := utf8.DecodeRuneInString(s[n:])
+		if c.isControl(next) {
+			return n
+		}
+		r = next
+		n += size
+	}
+	if c.isControl(r) {
+		return n
+	}
+	for n < len(s) {
+		next, size := utf8.DecodeRuneInString(s[n:])
+		if next < 0x300 || !inRuns(extending, next) {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
+// isControl reports a character that is always a cluster by itself.
+func (c classes) isControl(r rune) bool {
+	k := c.props(r) & propCategory
+	if r < 0x300 {
+		return k == gcCc || r == 0xad
+	}
+	return (k == gcZl || k == gcZp || k == gcCf || k == gcCn && r >= 0xe0000 && r <= 0xe0fff || r == 0xfff0) && !inRuns(extending, r) && !isPrepend(r)
+}
+
+// isPrepend reports Grapheme_Cluster_Break=Prepend of three bytes at most.
+func isPrepend(r rune) bool {
+	return r >= 0x600 && (r <= 0x605 || r == 0x6dd || r == 0x70f || r == 0x890 || r == 0x891 || r == 0x8e2 || r == 0xd4e)
 }

@@ -62,14 +62,19 @@ func (w *Planned) WriteAt(name string, p []byte, off int64) error {
 
 // Commit is [File.Commit], but fails, and discards the file, when a section was not
 // written as often as it is long.
-func (w *Planned) Commit() error {
+func (w *Planned) Commit() error { return w.commit((*File).Commit) }
+
+// CommitUnsynced is Commit without making the file durable; see [File.CommitUnsynced].
+func (w *Planned) CommitUnsynced() error { return w.commit((*File).CommitUnsynced) }
+
+func (w *Planned) commit(finish func(*File) error) error {
 	for i, s := range w.sections {
 		if n := w.written[i].Load(); n != s.Size {
 			w.Close()
 			return fmt.Errorf("%w: %d bytes were written to tensor %q of %d", w.invalid, n, s.Name, s.Size)
 		}
 	}
-	return w.file.Commit()
+	return finish(w.file)
 }
 
 // Close discards the file unless it was committed.

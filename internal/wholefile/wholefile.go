@@ -84,9 +84,17 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) { return f.temp.WriteAt
 
 // Commit makes the file durable and gives it its name, replacing a file that has
 // it. A failure discards the file.
-func (f *File) Commit() error {
+func (f *File) Commit() error { return f.commit(true) }
+
+// CommitUnsynced is Commit for a caller that makes the file durable itself, with
+// [SyncFolder], before somebody relies on it.
+func (f *File) CommitUnsynced() error { return f.commit(false) }
+
+func (f *File) commit(durable bool) (err error) {
 	defer f.Close()
-	err := f.temp.Sync()
+	if durable {
+		err = f.temp.Sync()
+	}
 	if closeErr := f.temp.Close(); err == nil {
 		err = closeErr
 	}
@@ -97,8 +105,28 @@ func (f *File) Commit() error {
 		return err
 	}
 	f.done = true
-	syncFolder(filepath.Dir(f.path))
+	if durable {
+		syncFolder(filepath.Dir(f.path))
+	}
 	return nil
+}
+
+// SyncFolder makes the files in a folder, and in its folders, durable.
+func SyncFolder(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			if err == nil && entry.IsDir() {
+				syncFolder(path)
+			}
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0) // Windows syncs only what it may write
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Sync()
+	})
 }
 
 // syncFolder makes a rename durable where the system lets a folder be synced; the

@@ -246,3 +246,31 @@ func TestRead(t *testing.T) {
 		t.Errorf("ReadAt past the end: %v", err)
 	}
 }
+
+// TestUnsynced: a file that its caller makes durable is whole all the same.
+func TestUnsynced(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"x", "sub/y"} {
+		f, err := wholefile.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt([]byte("all"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.CommitUnsynced(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := wholefile.SyncFolder(dir); err != nil {
+		t.Error(err)
+	}
+	holds(t, filepath.Join(dir, "sub"), map[string]string{"y": "all"})
+	if err := wholefile.SyncFolder(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing folder: %v", err)
+	}
+}

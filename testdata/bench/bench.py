@@ -17,6 +17,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 
 from common import GRAFT, ROOT, THREADS, Failed, figure, number, processor, run, save, table, text, train
@@ -87,18 +88,34 @@ def torch_score(dtype):
     return measure
 
 
+def millions(seconds):
+    """Weights a second, in millions; the file has little else, at four bytes each."""
+    return MODEL_GGUF.stat().st_size / 4e6 / seconds
+
+
+def graft_quantize(work):
+    start = time.time()
+    _, peak = run([GRAFT, "quantize", MODEL_GGUF, "-o", work / "graft.gguf", "--type", "q4_k_m", "--no-verify", "--force"])
+    return [millions(time.time() - start)], peak
+
+
+def llamacpp_quantize(work):
+    out, peak = run([PYTHON, HERE / "peer_llamacpp.py", "quantize", MODEL_GGUF, work / "peer.gguf", "--threads", THREADS])
+    return [millions(figure(out, r"RESULT quantize ([\d.]+) s"))], peak
+
+
 GRAFT_WORK = {
     "lora f32": graft_train("lora", "f32"), "lora bf16": graft_train("lora", "bf16"),
     "qlora f32": graft_train("qlora", "f32"), "qlora bf16": graft_train("qlora", "bf16"),
     "full f32": graft_train("full", "f32"),
-    "nf4": graft_nf4,
+    "nf4": graft_nf4, "q4_k_m": graft_quantize,
     "score f32": graft_score(), "score bf16": graft_score("--compute", "bf16"),
 }
 PEER_WORK = {
     "PEFT fp32": torch_train("fp32"), "PEFT bf16": torch_train("bf16"),
     "PEFT + bnb fp32": torch_train("nf4fp32"), "PEFT + bnb bf16": torch_train("nf4"),
     "PyTorch full fp32": torch_train("fp32", "--full"), "llama.cpp full": llamacpp("full", "--steps", STEPS, "--length", LENGTH),
-    "bitsandbytes": bnb_nf4,
+    "bitsandbytes": bnb_nf4, "llama.cpp q4_k_m": llamacpp_quantize,
     "transformers fp32": torch_score("float32"), "transformers bf16": torch_score("bfloat16"),
     "llama.cpp score": llamacpp("score", "--tokens", SCORED),
 }
@@ -128,6 +145,7 @@ ROWS = [
     Row(f"full fine-tuning, float32 (llama.cpp: 1 × {LENGTH} a step)", "full f32", "llama.cpp full", modes=FULL),
     Row("NF4 with double quantization", "nf4", "bitsandbytes", "Gelem/s"),
     Row("decoding it (Graft: one core)", "nf4", "bitsandbytes", "Gelem/s", figure=1),
+    Row("float32 GGUF to Q4_K_M (Graft: with starting and hashing)", "q4_k_m", "llama.cpp q4_k_m", "M weights/s"),
     Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
     Row(f"scoring {SCORED} tokens, float32 (llama.cpp)", "score f32", "llama.cpp score", modes=SCORE),
     Row(f"scoring {SCORED} tokens, bf16", "score bf16", "transformers bf16", modes=("transformers bf16", *SCORE)),
@@ -141,7 +159,7 @@ def prepare(work, peers):
     if not (MODEL / "config.json").exists():
         shutil.rmtree(MODEL, ignore_errors=True)
         run([GRAFT, "convert", GGUF, "-o", MODEL, "--type", "f32"])
-    if any("llama.cpp" in p for p in peers) and not MODEL_GGUF.exists():
+    if not MODEL_GGUF.exists():
         run([GRAFT, "convert", GGUF, "-o", MODEL_GGUF, "--type", "f32"])
 
 

@@ -1,13 +1,14 @@
-"""llama.cpp, through llama-cpp-python, at the work of `graft train --method full` and of `graft eval perplexity`.
+"""llama.cpp, through llama-cpp-python, at the work of `graft train --method full`, `graft eval perplexity` and `graft quantize`.
 
     peer_llamacpp.py full MODEL.gguf TEXT [--steps 6] [--length 256] [--threads 2]
     peer_llamacpp.py score MODEL.gguf TEXT [--tokens 512] [--repeats 5] [--threads 2]
+    peer_llamacpp.py quantize MODEL.gguf OUT.gguf [--file-type 15] [--threads 2]
 
 full: every step is one row of LENGTH tokens, forward, backward and AdamW, all parameters but the embedding as an input,
 whose gradient llama.cpp does not compute. It trains on one row a step: gradients reach the projections of keys and values
 only where a micro-batch is the whole context. MODEL must be all float32. Prints a line a step, then RESULT tok/s, the
 median without the first step. score: the same tokens each time, of which only the evaluation is timed, not the logarithms.
-Where the library lacks the training functions, the script says so and exits with 3.
+quantize: the file type is llama.cpp's number, 15 for Q4_K_M; RESULT has the seconds. Where the library lacks the training functions, the script says so and exits with 3.
 """
 import argparse
 import ctypes
@@ -23,9 +24,10 @@ except ImportError as e:
     sys.exit(f"peer_llamacpp: llama-cpp-python is not installed in {sys.executable}: {e}")
 
 p = argparse.ArgumentParser()
-p.add_argument("work", choices=["full", "score"])
+p.add_argument("work", choices=["full", "score", "quantize"])
 p.add_argument("model")
-p.add_argument("text")
+p.add_argument("text", help="what is read; of quantize, the file written")
+p.add_argument("--file-type", type=int, default=15)
 p.add_argument("--steps", type=int, default=6)
 p.add_argument("--length", type=int, default=256)
 p.add_argument("--tokens", type=int, default=512)
@@ -122,4 +124,13 @@ def score():
     print(f"RESULT nll {nll.mean():.6f} tok/s", len(ids) / statistics.median(times[1:]))
 
 
-{"full": full, "score": score}[a.work]()
+def quantize():
+    o = llama_cpp.llama_model_quantize_default_params()
+    o.ftype, o.nthread = a.file_type, a.threads
+    start = time.time()
+    if llama_cpp.llama_model_quantize(a.model.encode(), a.text.encode(), ctypes.byref(o)) != 0:
+        sys.exit("peer_llamacpp: quantizing failed")
+    print(f"RESULT quantize {time.time() - start:.3f} s")
+
+
+{"full": full, "score": score, "quantize": quantize}[a.work]()

@@ -39,7 +39,9 @@ type File struct {
 	Path string
 	Form Form
 	Rows []Row
-	unit string // "line" or "element"
+	// Fields counts the rows that have each field, known or not; nil for plain text.
+	Fields map[string]int
+	unit   string // "line" or "element"
 }
 
 // Place names a row in messages: `"chats.jsonl" line 7`.

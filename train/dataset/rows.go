@@ -50,6 +50,9 @@ type Row struct {
 	Rejected Side
 }
 
+// maxFields bounds the names that File.Fields remembers: a file could have others in each row.
+const maxFields = 1000
+
 // fields are a row's values by name.
 type fields map[string]jsontext.Value
 
@@ -107,6 +110,14 @@ func (f *File) add(place int, data []byte) error {
 	v := fields{}
 	if err := json.Unmarshal(data, &v); err != nil {
 		return jsonError(err)
+	}
+	if f.Fields == nil {
+		f.Fields = map[string]int{}
+	}
+	for name := range v {
+		if _, known := f.Fields[name]; known || len(f.Fields) < maxFields {
+			f.Fields[name]++
+		}
 	}
 	form, ok := formOf(v)
 	switch {

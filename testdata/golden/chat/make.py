@@ -1,4 +1,4 @@
-"""Renders chat templates with transformers, for internal/chat to compare.
+"""Renders chat templates with transformers' apply_chat_template, for internal/chat to compare.
 
 Needs transformers 5.23.0 and jinja2 3.1.6 (Python 3.11).
 
@@ -25,8 +25,11 @@ import datetime
 import json
 import pathlib
 import random
+import re
 
 import jinja2
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils as ctu
 
 NOW = datetime.datetime(2026, 3, 7, 9, 5, 2)
@@ -99,6 +102,69 @@ CONVERSATIONS = {
     "nothing": dict(messages=[]),
     "documents": dict(messages=[msg("user", "Cite.")], documents=[{"title": "T", "text": "some text"}], add_generation_prompt=True),
     "developer": dict(messages=[msg("developer", "Rules"), msg("user", "Hi")], add_generation_prompt=True),
+    "flattools": dict(messages=[msg("system", "S"), msg("user", "Weather?")], tools=[t["function"] for t in TOOLS], add_generation_prompt=True),
+    "notools": dict(messages=[msg("user", "Hi")], tools=[], documents=[], add_generation_prompt=True),
+    "userpartstools": dict(messages=[msg("system", [{"type": "text", "text": "Use tools."}]), msg("user", [{"type": "text", "text": "Weather?"}])],
+                           tools=TOOLS[:1], add_generation_prompt=True),
+    "flatcall": dict(messages=[msg("user", "Go"), msg("assistant", "", tool_calls=[CALL["function"]]), msg("tool", {"t": 21, "ok": True}),
+                               msg("assistant", "Done.")], tools=TOOLS),
+    "parallel": dict(messages=[msg("system", "S"), msg("user", "Both"), msg("assistant", None, tool_calls=[CALL, {**CALL9, "id": "abcdefghj"}]),
+                               msg("tool", "21", tool_call_id="call_0001", name="get_weather"), msg("tool", "none", tool_call_id="abcdefghj", name="noop"),
+                               msg("assistant", "So."), msg("user", "Thanks"), msg("assistant", "Welcome")], tools=TOOLS),
+    "nextcall": dict(messages=[msg("user", "a"), msg("assistant", "", tool_calls=[CALL9]), msg("tool", "1", tool_call_id="abcdefghi", name="noop"),
+                               msg("assistant", "", tool_calls=[CALL9], reasoning_content="again"), msg("tool", "2", tool_call_id="abcdefghi", name="noop")],
+                     tools=TOOLS, add_generation_prompt=True),
+    "oddcall": dict(messages=[msg("user", "a"), msg("assistant", "b", tool_calls=[{"type": "function", "id": "123456789", "function": {
+        "name": "noop", "arguments": {"zero": 0, "no": None, "f": 1e22, "s": "", "l": [], "d": {}, "u": "\u00e9\u2028<&>'", "t": False}}}]),
+        msg("tool", "", tool_call_id="123456789")]),
+    "toolparts": dict(messages=[msg("user", "a"), msg("assistant", "", tool_calls=[CALL9]),
+                                msg("tool", [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}], tool_call_id="abcdefghi", name="noop")],
+                      tools=TOOLS, add_generation_prompt=True),
+    "ipython": dict(messages=[msg("user", "a"), msg("assistant", "", tool_calls=[CALL]), msg("ipython", {"output": [1, 2]}), msg("assistant", "3")]),
+    "function": dict(messages=[msg("user", "a"), msg("assistant", "", function_call={"name": "f", "arguments": "{}"}), msg("function", "1", name="f")]),
+    "media": dict(messages=[msg("user", [{"type": "image", "image": "x.png"}, {"type": "image_url", "image_url": {"url": "u"}}, {"type": "audio"},
+                                         {"type": "video"}, {"type": "text", "text": " What? "}])], add_generation_prompt=True),
+    "systemparts": dict(messages=[msg("system", [{"type": "text", "text": "Be brief."}]), msg("user", [{"type": "text", "text": "Hi"}]),
+                                  msg("assistant", [{"type": "text", "text": "Hello"}])], add_generation_prompt=True),
+    "emptyparts": dict(messages=[msg("user", []), msg("assistant", [])], add_generation_prompt=True),
+    "numbers": dict(messages=[msg("user", 5), msg("assistant", True)]),
+    "named": dict(messages=[msg("user", "Hi", name="Ann", weight=0.5), msg("assistant", "Yo", name="bot", prefix=True, training=True)]),
+    "thinkparts": dict(messages=[msg("user", "a"), msg("assistant", [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "b"}]),
+                                 msg("user", "c")], add_generation_prompt=True),
+    "thinkcall": dict(messages=[msg("user", "a"), msg("assistant", "", thinking="which?", tool_calls=[CALL]),
+                                msg("tool", "r", name="get_weather", tool_call_id="call_0001"), msg("assistant", "b", reasoning="so"), msg("user", "c"),
+                                msg("assistant", "<think>x</think>y</think>z")], tools=TOOLS),
+    "openthink": dict(messages=[msg("user", "a"), msg("assistant", "<think>\nnot closed"), msg("user", "/no_think b")], add_generation_prompt=True),
+    "systemlater": dict(messages=[msg("user", "a"), msg("system", "b"), msg("user", "c"), msg("assistant", "d")]),
+    "systemtwice": dict(messages=[msg("system", "a"), msg("system", "b"), msg("user", "c")], add_generation_prompt=True),
+    "systemempty": dict(messages=[msg("system", ""), msg("user", "c")], add_generation_prompt=True),
+    "systemthink": dict(messages=[msg("system", "Do. /no_think\n/system_override"), msg("user", "c")], add_generation_prompt=True),
+    "usernone": dict(messages=[msg("user", None), msg("assistant", "b")]),
+    "otherrole": dict(messages=[msg("critic", "a"), msg("user", "b")], add_generation_prompt=True),
+    "citations": dict(messages=[msg("user", "a"), msg("assistant", "b"), msg("user", "c")], add_generation_prompt=True,
+                      documents=[{"doc_id": "1", "title": "T", "text": "text\n"}, {"title": "Ü", "contents": "c", "url": None, "n": 1.0}],
+                      vars=dict(citation_mode="accurate", controls={"citations": True, "hallucinations": False, "length": "short"})),
+    "builtins": dict(messages=[msg("system", "S"), msg("user", "a")], tools=TOOLS, add_generation_prompt=True,
+                     vars=dict(builtin_tools=["brave_search", "code_interpreter", "browser", "python"], tools_in_user_message=False,
+                               date_string="1 Jan 2020", environment="ipython", custom_tools=TOOLS[:1])),
+    "switches": dict(messages=[msg("user", "a"), msg("assistant", "b", reasoning_content="r"), msg("user", "c")], add_generation_prompt=True,
+                     vars=dict(reasoning_effort="high", model_identity="Me", keep_thinking=True, preserve_thinking=True, clear_thinking=False, xml_tools=["a"],
+                               python_tools=["def f(): pass"], system_message="SM", pad_token="<pad>", unk_token="<unk>", add_vision_id=True, thinking_budget=512,
+                               low_effort=True, force_reasoning=True, skip_thinking=True, json_schema='{"a": 1}')),
+    "switchesoff": dict(messages=[msg("system", "s"), msg("user", "a")], tools=TOOLS, add_generation_prompt=True,
+                        vars=dict(reasoning_effort="none", enable_thinking=False, thinking=False, thinking_budget=0, keep_thinking=False, add_default_system_prompt=False)),
+    "continue": dict(messages=[msg("user", "a"), msg("assistant", "The answer")], continue_final_message=True),
+    "continuespace": dict(messages=[msg("system", "s"), msg("user", "a"), msg("assistant", " é is \n")], continue_final_message=True),
+    "continueparts": dict(messages=[msg("user", "a"), msg("assistant", [{"type": "text", "text": "One"}, {"type": "text", "text": "two "}, {"type": "image"}])],
+                          continue_final_message=True),
+    "continueuser": dict(messages=[msg("user", "unfinished")], continue_final_message=True),
+    "continueempty": dict(messages=[msg("user", "a"), msg("assistant", "")], continue_final_message=True),
+    "continuenone": dict(messages=[msg("user", "a"), msg("assistant", None)], continue_final_message=True),
+    "continuenoparts": dict(messages=[msg("user", "a"), msg("assistant", [{"type": "image"}])], continue_final_message=True),
+    "continuenothing": dict(messages=[], continue_final_message=True),
+    "continuethink": dict(messages=[msg("user", "a"), msg("assistant", "", reasoning_content="so far ")], continue_final_message="reasoning_content"),
+    "continuecall": dict(messages=[msg("user", "a"), msg("assistant", "I call", tool_calls=[CALL9])], tools=TOOLS, continue_final_message=True),
+    "long": dict(messages=[m for i in range(12) for m in (msg("user", f"q{i}\n"), msg("assistant", f"  a{i} "))], add_generation_prompt=True),
     "tags": dict(messages=[msg("user", "{{ x }} {% if %} <|im_end|> <b>&amp;</b>"), msg("assistant", "{# c #}")]),
 }
 
@@ -113,17 +179,29 @@ VALUES = {
 }
 
 
+TOKENIZER = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})), bos_token="<s>", eos_token="</s>")
+
+
 def render(source, conv, tracked=False):
-    kwargs = dict(bos_token="<s>", eos_token="</s>", **conv.get("vars", {}))
-    out, spans = ctu.render_jinja_template(
-        conversations=[json.loads(json.dumps(conv["messages"]))], tools=conv.get("tools"), documents=conv.get("documents"),
-        chat_template=source, add_generation_prompt=conv.get("add_generation_prompt", False),
-        return_assistant_tokens_mask=tracked, **kwargs)
-    return out[0], spans[0] if tracked else None
+    """The text is apply_chat_template's. Spans in characters come from the function below it, which leaves to its caller
+    that fields of a message that are null are dropped, and takes no messages."""
+    given = dict(tools=conv.get("tools"), documents=conv.get("documents"), chat_template=source,
+                 add_generation_prompt=conv.get("add_generation_prompt", False), **conv.get("vars", {}))
+    messages = json.loads(json.dumps(conv["messages"]))
+    continued = conv.get("continue_final_message", False)
+    below = [[{k: v for k, v in m.items() if v is not None} for m in messages]]
+    if messages:
+        text = TOKENIZER.apply_chat_template(messages, tokenize=False, continue_final_message=continued, **given)
+    given = {**TOKENIZER.special_tokens_map, **given}
+    if tracked or not messages:
+        [again], spans = ctu.render_jinja_template(below, return_assistant_tokens_mask=tracked, continue_final_message=continued, **given)
+        assert not messages or again == text
+        return again, spans[0] if tracked else None
+    return text, None
 
 
 def outcome(source, conv):
-    tracked = "{% generation" in source or "{%- generation" in source or "{%generation" in source
+    tracked = re.search(r"\{%[-+]?\s*generation", source) and not conv.get("continue_final_message")
     case = {}
     try:
         text, spans = render(source, conv, tracked)

@@ -113,20 +113,29 @@ def tensors_of(folder):
     return out
 
 
+def derived(config, r):
+    """Parameters of positions with what follows from the others where it is absent."""
+    r = {k: v for k, v in r.items() if k != "type"}
+    kind, factor = r.get("rope_type"), r.get("factor")
+    if kind == "yarn":
+        return dict(attention_factor=0.1 * math.log(factor) + 1, beta_fast=32.0, beta_slow=1.0) | r
+    if kind == "longrope":
+        n = r["original_max_position_embeddings"]
+        follows = math.sqrt(1 + math.log(factor or config.max_position_embeddings / n) / math.log(n))
+        return dict(attention_factor=follows) | {k: v for k, v in r.items() if k != "factor"}
+    return r
+
+
 def meaning(config):
     """A configuration without what no computation depends on; biases and windows that are absent are off."""
     d = {k: v for k, v in config.to_dict().items() if k not in DEAD}
     if not d.get("use_sliding_window", True):
         d["max_window_layers"] = None
-    if r := d.get("rope_parameters"):  # derived where they are absent
-        r.pop("type", None)
-        kind, factor = r.get("rope_type"), r.get("factor")
-        if kind == "yarn":
-            d["rope_parameters"] = dict(attention_factor=0.1 * math.log(factor) + 1, beta_fast=32.0, beta_slow=1.0) | r
-        if kind == "longrope":
-            n = r["original_max_position_embeddings"]
-            derived = math.sqrt(1 + math.log((factor or config.max_position_embeddings / n)) / math.log(n))
-            d["rope_parameters"] = dict(attention_factor=derived) | {k: v for k, v in r.items() if k != "factor"}
+    r = d.get("rope_parameters") or {}
+    if "full_attention" in r:
+        d["rope_parameters"] = {k: derived(config, v) for k, v in r.items()}
+    elif r:
+        d["rope_parameters"] = derived(config, r)
     return {k: v for k, v in d.items() if v not in (None, False)}
 
 

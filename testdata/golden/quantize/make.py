@@ -1,10 +1,11 @@
 """Makes the golden files of package quantize.
 
-usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, config.json
+usage: make.py OUT_FOLDER                        writes bnb4.json, mean.json, ggml.json, alone.json, blocks.json, mixes.json,
+                                                 whole.json, config.json
        make.py OUT.safetensors IN.safetensors    quantizes every 2-D *proj.weight of IN (nf4, double), for TestRealCheckpoint
 
 Made with Python 3.11, bitsandbytes 0.50.2 (CPU, x86-64), torch 2.15, gguf 0.19.0, numpy 2.4.6,
-safetensors 0.8.0, transformers 5.23.0.
+safetensors 0.8.0, transformers 5.23.0, llama-cpp-python 0.3.36 (its libggml is 0.25.3, built without fused multiply-add).
 
 Inputs are not stored: both sides make them with the same integer generator (golden_test.go). Outputs are stored whole where
 they are short, and by their SHA-256 always.
@@ -33,6 +34,16 @@ def bits(seed, n):
 
 def values(seed, n, kind):
     """n float32 values; every kind is exact in float32, "half" in float16 and bfloat16 too."""
+    if kind in ("bell", "outliers", "positive", "flat"):  # sums of three words
+        m = (bits(seed, 3 * n) & 0xFFFFFF).astype(np.int64).reshape(n, 3).sum(axis=1) - 3 * (1 << 23)
+        x = (m.astype(np.float64) * 2.0**-24).astype(np.float32)
+        if kind == "outliers":
+            x[::97] *= 64
+        if kind == "positive":
+            x = np.abs(x)
+        if kind == "flat":  # runs of 48 the same
+            x = x[np.arange(n) // 48 * 48]
+        return x
     w = bits(seed, n)
     if kind == "half":  # 8 bits of mantissa, 8 binades
         m = (w & 255).astype(np.int64) - 128
@@ -229,6 +240,189 @@ def ggml(out):
     (out / "ggml.json").write_text(json.dumps(dict(decode=decode, encode=encode), indent=0))
 
 
+# As HALVES, for the types that are read alone; the scale of IQ1_M ends in its last byte.
+READ_ALONE = {
+    "IQ1_S": [0], "IQ1_M": [54], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0], "TQ1_0": [52], "TQ2_0": [64],
+    "NVFP4": [], "Q1_0": [0], "Q2_0": [0],
+}
+
+
+def alone(out):
+    """Random blocks as libggml decodes them, and every 8-bit float as torch does."""
+    import ctypes
+
+    import llama_cpp
+    import torch
+
+    lib = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    lib.ggml_blck_size.restype = ctypes.c_int64
+    lib.ggml_type_size.restype = ctypes.c_size_t
+    lib.ggml_type_name.restype = ctypes.c_char_p
+    numbers = {lib.ggml_type_name(i).decode().upper(): i for i in range(43) if lib.ggml_type_name(i)}
+    cases = []
+    for i, (name, halves) in enumerate(READ_ALONE.items()):
+        elems, size = lib.ggml_blck_size(numbers[name]), lib.ggml_type_size(numbers[name])
+        blocks = 40
+        b = (bits(700 + i, blocks * size) & 255).astype(np.uint8).reshape(blocks, size)
+        for h in halves:
+            b[:, h + 1] &= 0xBF
+        x = np.zeros(blocks * elems, dtype=np.float32)
+        getattr(lib, "dequantize_row_" + name.lower())(b.ctypes.data_as(ctypes.c_void_p), x.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(len(x)))
+        cases.append(dict(type=name, seed=700 + i, blocks=blocks, block=[elems, size], halves=halves, first=[float(v) for v in x[:4]], **digest(x.tobytes())))
+    every = torch.arange(256, dtype=torch.uint8)
+    eights = {}
+    for name, dtype in (("F8_E4M3", torch.float8_e4m3fn), ("F8_E5M2", torch.float8_e5m2)):
+        x = every.view(dtype).float()
+        eights[name] = [None if v != v else v if abs(v) != float("inf") else str(v) for v in x.tolist()]
+    (out / "alone.json").write_text(json.dumps(dict(decode=cases, eights=eights), indent=0))
+
+
+def blocks(out, rows=6):
+    """Blocks as libggml itself writes them, without and with the importance of each column."""
+    import ctypes
+
+    import llama_cpp
+    from gguf import GGMLQuantizationType
+    from gguf.constants import GGML_QUANT_SIZES
+
+    lib = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    chunk = lib.ggml_quantize_chunk
+    chunk.restype = ctypes.c_size_t
+    chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    cases, cols = [], 1280
+    for name in "Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL MXFP4 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS".split():
+        elems, size = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+        for kind in ("plain", "half", "zeros", "tiny", "small", "huge", "bell", "outliers", "positive", "flat"):
+            for importance in ("", "positive", "zeros"):
+                seed = 5000 + len(cases)
+                x = values(seed, rows * cols, kind)
+                y = np.zeros(len(x) // elems * size, dtype=np.uint8)
+                w = None
+                if importance:
+                    w = np.abs(values(seed + 1000, cols, importance))
+                chunk(GGMLQuantizationType[name], x.ctypes.data, y.ctypes.data, 0, rows, cols, w.ctypes.data if importance else None)
+                cases.append(dict(type=name, kind=kind, importance=importance, seed=seed, rows=rows, cols=cols, **digest(y.tobytes())))
+    (out / "blocks.json").write_text(json.dumps(cases, indent=0))
+
+
+# Models whose tensors the mixes are tried on: architecture, layers, heads of queries and of values, columns, columns of
+# ffn_down, whether there is an output.weight, and a block's matrices.
+SEPARATE = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+MIXED = [
+    ("llama", 32, 8, 2, 256, 512, True, SEPARATE),
+    ("llama", 80, 8, 2, 256, 256, False, SEPARATE),
+    ("llama", 26, 4, 4, 320, 80, False, SEPARATE),
+    ("qwen2", 80, 4, 4, 256, 512, True, SEPARATE),
+    ("phi3", 17, 4, 4, 256, 512, True, ["attn_qkv", "attn_output", "ffn_up", "ffn_down"]),
+    ("gemma3", 13, 4, 1, 512, 96, False, SEPARATE),
+]
+FILE_TYPES = dict(
+    Q4_0=2, Q4_1=3, Q8_0=7, Q5_0=8, Q5_1=9, Q2_K=10, Q3_K_S=11, Q3_K_M=12, Q3_K_L=13, Q4_K_S=14, Q4_K_M=15, Q5_K_S=16, Q5_K_M=17, Q6_K=18,
+    IQ4_NL=25, IQ4_XS=30,
+)
+
+
+def mixes(out):
+    """Which type llama_model_quantize gives each tensor of a model; the types of blk.0.…, blk.1.… in the order of the list
+    above, after token_embd and, where there is one, output."""
+    import ctypes
+    import tempfile
+
+    import llama_cpp
+    from gguf import GGUFReader, GGUFWriter
+
+    letters = {}
+    models = []
+    with tempfile.TemporaryDirectory() as tmp:
+        for arch, layers, heads, kv, cols, down, untied, block in MIXED:
+            names = ["token_embd"] + ["output"] * untied + [f"blk.{i}.{b}" for i in range(layers) for b in block]
+            w = GGUFWriter(f"{tmp}/a.gguf", arch)
+            for key, v in dict(context_length=64, embedding_length=cols, block_count=layers, feed_forward_length=down, vocab_size=8).items():
+                w.add_uint32(f"{arch}.{key}", v)
+            w.add_uint32(f"{arch}.attention.head_count", heads)
+            w.add_uint32(f"{arch}.attention.head_count_kv", kv)
+            w.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", 1e-5)
+            w.add_uint32(f"{arch}.attention.sliding_window", 64)
+            for n in names:
+                w.add_tensor(n + ".weight", np.ones((2, down if n.endswith("ffn_down") else cols), dtype=np.float32))
+            w.add_tensor("output_norm.weight", np.ones(cols, dtype=np.float32))
+            w.write_header_to_file()
+            w.write_kv_data_to_file()
+            w.write_tensors_to_file()
+            w.close()
+            m = dict(arch=arch, layers=layers, heads=heads, kv=kv, cols=cols, down=down, untied=untied, block=block, types={})
+            for name, number in FILE_TYPES.items():
+                for importance in (False, True):
+                    p = llama_cpp.llama_model_quantize_default_params()
+                    p.ftype, p.nthread = number, 1
+                    if importance:  # of nothing in particular: that there is one counts
+                        data = (ctypes.c_float * 1)(1)
+                        rows = (llama_cpp.llama_model_imatrix_data * 2)()
+                        rows[0].name, rows[0].data, rows[0].size = b"none", data, 1
+                        p.imatrix = ctypes.cast(rows, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+                    assert llama_cpp.llama_model_quantize(f"{tmp}/a.gguf".encode(), f"{tmp}/b.gguf".encode(), ctypes.byref(p)) == 0
+                    r = GGUFReader(f"{tmp}/b.gguf")
+                    assert r.fields["general.file_type"].contents() == number
+                    got = {t.name: t.tensor_type.name for t in r.tensors}
+                    assert got["output_norm.weight"] == "F32"
+                    m["types"][name + "+" * importance] = "".join(letters.setdefault(got[n + ".weight"], chr(65 + len(letters))) for n in names)
+            models.append(m)
+    (out / "mixes.json").write_text(json.dumps(dict(letters=letters, file_types=FILE_TYPES, models=models), indent=0))
+
+
+# A whole model: its tensors, in Hugging Face's order of rows, are values(i, n, "bell") of the i-th name, and the importance
+# of columns is |values(100 + i, columns, "positive")|, of half the layers.
+WHOLE = dict(layers=8, hidden=256, heads=8, kv=2, ff=512, vocab=300)
+
+
+def whole(out):
+    """Types and bytes of all matrices of a model that llama_model_quantize made, without and with importance."""
+    import ctypes
+    import tempfile
+
+    import llama_cpp
+    from gguf import GGUFReader, GGUFWriter
+
+    w = WHOLE
+    h, d = w["hidden"], w["hidden"] // w["heads"]
+    shapes = {"attn_q": (h, h), "attn_k": (w["kv"] * d, h), "attn_v": (w["kv"] * d, h), "attn_output": (h, h)}
+    shapes |= {"ffn_gate": (w["ff"], h), "ffn_up": (w["ff"], h), "ffn_down": (h, w["ff"])}
+    names = [("token_embd.weight", (w["vocab"], h))] + [(f"blk.{i}.{n}.weight", s) for i in range(w["layers"]) for n, s in shapes.items()]
+    cases = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        g = GGUFWriter(f"{tmp}/a.gguf", "llama")
+        for key, v in dict(context_length=64, embedding_length=h, block_count=w["layers"], feed_forward_length=w["ff"], vocab_size=w["vocab"]).items():
+            g.add_uint32(f"llama.{key}", v)
+        g.add_uint32("llama.attention.head_count", w["heads"])
+        g.add_uint32("llama.attention.head_count_kv", w["kv"])
+        g.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+        entries = []
+        for i, (name, shape) in enumerate(names):
+            x = values(i, shape[0] * shape[1], "bell").reshape(shape)
+            if "attn_q" in name or "attn_k" in name:  # neighbours turn together
+                x = x.reshape(-1, 2, d // 2, shape[1]).swapaxes(1, 2).reshape(shape)
+            g.add_tensor(name, np.ascontiguousarray(x))
+            if name.startswith("blk.") and int(name.split(".")[1]) % 2 == 0:
+                entries.append((name, np.abs(values(100 + i, shape[1], "positive"))))
+        g.write_header_to_file()
+        g.write_kv_data_to_file()
+        g.write_tensors_to_file()
+        g.close()
+        for name in ("Q4_K_M", "Q3_K_M", "Q2_K", "Q5_0", "IQ4_XS"):
+            for importance in (False, True):
+                p = llama_cpp.llama_model_quantize_default_params()
+                p.ftype, p.nthread = FILE_TYPES[name], 2
+                if importance:
+                    rows = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))()
+                    for r, (n, v) in zip(rows, entries):
+                        r.name, r.data, r.size = n.encode(), v.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), len(v)
+                    p.imatrix = ctypes.cast(rows, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+                assert llama_cpp.llama_model_quantize(f"{tmp}/a.gguf".encode(), f"{tmp}/b.gguf".encode(), ctypes.byref(p)) == 0
+                got = {t.name: t for t in GGUFReader(f"{tmp}/b.gguf").tensors}
+                cases[name + "+" * importance] = [[got[n].tensor_type.name, hashlib.sha256(got[n].data.tobytes()).hexdigest()[:16]] for n, _ in names]
+    (out / "whole.json").write_text(json.dumps(dict(model=w, names=[n for n, _ in names], cases=cases), indent=0))
+
+
 def config(out):
     """quantization_config as transformers writes it, and which modules its skip patterns leave alone."""
     from transformers import BitsAndBytesConfig
@@ -273,5 +467,9 @@ else:
     folder = Path(sys.argv[1])
     config(folder)
     ggml(folder)
+    alone(folder)
+    blocks(folder)
+    mixes(folder)
+    whole(folder)
     mean(folder)
     bnb4(folder)

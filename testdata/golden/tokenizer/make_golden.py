@@ -1,25 +1,24 @@
-"""Golden token ids of Hugging Face tokenizers.
+"""Golden token ids of Hugging Face tokenizers and of SentencePiece.
 
-    python make_golden.py golden OUT
-        trains small byte-level BPE tokenizers (GPT-2, SmolLM, Llama 3, Qwen2 and
-        odd pipelines) on text made here and writes each with the ids, and the
+    python make_golden.py OUT [NAME...]
+        trains small tokenizers (byte-level BPE as of GPT-2, SmolLM, Llama 3, Qwen2,
+        SentencePiece's BPE as of Llama 2, Gemma, Phi-3, unigram as of T5 and ALBERT,
+        and odd pipelines) on text made here and writes each with the ids, and the
         decoded text, of awkward and of random strings.
 
-    python make_golden.py lines OUT --model DIR --gguf FILE TEXTS...
-        writes the ids of every line of the given texts (.txt, .json, .jsonl, .gz)
-        for a real model, by tokenizers from DIR/tokenizer.json and by llama.cpp
-        from the GGUF file, with the GGUF's vocabulary: what TestPeers reads.
-
-Needs: tokenizers==0.23.3; for "lines" also gguf==0.19.0 and llama-cpp-python==0.3.36.
+Needs: tokenizers==0.23.3, sentencepiece==0.2.3.
 """
 
 import base64
 import gzip
+import io
 import json
 import pathlib
 import random
 import sys
+import tempfile
 
+import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -43,7 +42,7 @@ NASTY = [
     "def f(x):\n    return x ** 2  # ok\n\n\nif __name__ == '__main__':\n\tprint(f(3))\n", "http://a.b/c?d=e&f=%20#g", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>",
     "x<|end|>  <|end|><|endof<|end|>text|>", "[W] a[W]b [W] [L]  [L] [R]   x [N]N [LR]  \t[LR] [W]é [W]_ [W]\u200d [W]²", "ÉE\u0301 \u00c9x É",
     "\ufeffBOM \u200b zero\u200dwidth \u00ad", "\x00\x01\x7f\x80\x9f", "ﷺ ａｂｃ Ａ１", "ǅ ʰ ª º ⅷ Ⓐ ⓐ 〇 ㊀", "\U00010ffff\ue000\ufffe"[:3], "__init__ --- === ;;; \r\r\n x\r\n\r\n y",
-    "\u0898a\u0316\u0301\u0334 a\u08ca\u0301 \U00011935\U00011930 \U000105d2\u0307 \U00016d63\U00016d67 a\u1dfa\u0301",
+    "a" + "\u0301\u0316" * 30 + "e" + "\u0334\u0301" * 25 + "\u1100" + "\u1161" * 40, "\u0898a\u0316\u0301\u0334 a\u08ca\u0301 \U00011935\U00011930 \U000105d2\u0307 \U00016d63\U00016d67 a\u1dfa\u0301",
 ]
 BYTES = [b"a\xffb", b"\xe4\xb8", b"\xe4\xb8x\xad", b"\xf0\x9f\x98", b"\xc0\xaf\xed\xa0\x80", b"\xf4\x90\x80\x80 ok", b"caf\xc3", b"\x80\x80\x80", b"\xf0\x82\x82\xac\xe0\x9f\xbf"]
 
@@ -119,12 +118,166 @@ def tokenizers():
         pattern = [r"\w\d|[a-l&&[^e]]$|\h{2,}?|x*", [" "], r"\s+(?!\S)|[\d\s]{2}|é", r"(?i:[st]|ſx)|\P{L}", r"[^\W\d_]+|\p{^Z}"][i]
         yield f"split-{i}", train(sequence(split(pattern, b, inv), byte_level(False)), size=270)
 
+    invert = pre_tokenizers.Split(Regex(O200K), "removed", True)
+    yield "phi4-mini", train(sequence(invert, byte_level(False)), added=special)
+    yield "tekken", train(sequence(split(TEKKEN), byte_level(False)), ignore_merges=True, added=special, post=bos)
+    yield "cl100k", train(sequence(pre_tokenizers.Split(Regex(CL100K), "removed", True), byte_level(False)), added=special)
+    yield "qwen35", train(sequence(split(QWEN35), byte_level(False)), normalizer=normalizers.NFC(), size=300)
+    yield "neox", train(byte_level(True), normalizer=normalizers.NFC(), added=special[2:3], size=300)
+    yield "falcon", train(sequence(pre_tokenizers.Punctuation("contiguous"), byte_level(True), pre_tokenizers.Digits(False), split("[0-9][0-9][0-9]")), size=300)
+    yield "deepseek-coder", train(sequence(split("[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-퟿]+"), pre_tokenizers.Digits(True), byte_level(False)), size=300)  # fmt: skip
+    yield from underline_tokenizers(rules(pathlib.Path(tempfile.mkdtemp(), "rules.tsv")))
+
     partial = Tokenizer(models.BPE(
         vocab={p: i for i, p in enumerate(["<unk>", "a", "b", "Ġ", "ab", "<0xC3>", "<0x84>", "<0x8A>", "<0x7A>", "ba"])},
         merges=[("a", "b"), ("b", "a"), ("a", "b")], unk_token="<unk>", byte_fallback=True, fuse_unk=True,
     ))  # fmt: skip
     partial.pre_tokenizer, partial.decoder = byte_level(True), decoders.ByteLevel()
     yield "partial", partial
+
+
+UNDERLINE = "\u2581"
+TEKKEN = O200K.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace("{1,3}", "")
+CL100K = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
+QWEN35 = QWEN2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r" ?[^\s\p{L}\p{N}]", r" ?[^\s\p{L}\p{M}\p{N}]")
+# characters, sequences and what they become: a map as SentencePiece compiles it
+RULES = {"\u00a0": " ", "\t": " ", "\n": " ", "\r": " ", "\u3000": " ", "\u0001": "", "\u00ad": "", "\ufb01": "fi", "A\u030a": "\u00c5", "e\u0301": "\u00e9", "E\u0301": "\u00c9",
+         "\uff21": "A", "\uff11": "1", "\u00b2": "2", "\u00bd": "1/2", "\u1100\u1161": "\uac00", "\u212b": "\u00c5", "\ufdfa": "x y", "\u017f": "s", "\u2019": "'", "\u200d": "", "\u212a": "K"}  # fmt: skip
+
+
+def sp_train(**options):
+    rng, out = random.Random(7), io.BytesIO()
+    lines = [line.replace("\n", " ") for line in corpus(rng)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=out, minloglevel=2, num_threads=1, character_coverage=0.999, **options
+    )
+    return out.getvalue()
+
+
+def rules(path):
+    rows = ["%s\t%s" % (" ".join("%X" % ord(c) for c in k), " ".join("%X" % ord(c) for c in v)) for k, v in RULES.items()]
+    pathlib.Path(path).write_text("\n".join(rows) + "\n")
+    return path
+
+
+def pieces(model):
+    """The pieces of a SentencePiece model: text, score, type."""
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    kinds = ((sp.is_unknown, 2), (sp.is_control, 3), (sp.is_unused, 5), (sp.is_byte, 6))
+    for i in range(sp.get_piece_size()):
+        yield sp.id_to_piece(i), sp.get_score(i), next((n for is_kind, n in kinds if is_kind(i)), 1)
+
+
+def merges_of(vocab):
+    """The merges that a SentencePiece vocabulary stands for, best first, as transformers derives them."""
+    out = []
+    for piece, rank in vocab.items():
+        splits = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        pairs = [p for p in splits if p[0] in vocab and p[1] in vocab]
+        out += [(rank, p) for p in sorted(pairs, key=lambda p: (vocab[p[0]], vocab[p[1]]))]
+    return [p for _, p in sorted(out, key=lambda x: x[0])]
+
+
+def charsmap_of(model):
+    """The compiled character map inside a SentencePiece model: field 2 of field 3."""
+
+    def fields(data):
+        at = 0
+
+        def varint():
+            nonlocal at
+            x = shift = 0
+            while True:
+                b = data[at]
+                at += 1
+                x |= (b & 127) << shift
+                shift += 7
+                if b < 128:
+                    return x
+
+        while at < len(data):
+            key = varint()
+            size = {0: None, 1: 8, 5: 4}.get(key & 7, -1)
+            if size is None:
+                varint()
+                continue
+            size = varint() if size < 0 else size
+            yield key >> 3, data[at : at + size]
+            at += size
+
+    for num, v in fields(model):
+        if num == 3:
+            for n, w in fields(v):
+                if n == 2:
+                    return bytes(w)
+
+
+def underlined(model, normalizer, pre=None, prefix=True, added=(), post=None, fuse=True, fallback=True):
+    """BPE over the pieces of a SentencePiece model."""
+    vocab = {p: i for i, (p, _, _) in enumerate(pieces(model))}
+    t = Tokenizer(models.BPE(vocab, merges_of(vocab), unk_token="<unk>", fuse_unk=fuse, byte_fallback=fallback))
+    t.normalizer, t.pre_tokenizer = normalizer, pre
+    steps = [decoders.Replace(UNDERLINE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    t.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * prefix)
+    t.add_special_tokens([AddedToken(p, normalized=False, special=True) for p, _, kind in pieces(model) if kind in (2, 3)])
+    for a in added:
+        (t.add_special_tokens if a.special else t.add_tokens)([a])
+    if post:
+        t.post_processor = processors.TemplateProcessing(single=post, pair=None, special_tokens=[(x, t.token_to_id(x)) for x in ("<s>", "</s>")])
+    return t
+
+
+def unigram(model, normalizer, pre, decoder=None, fallback=False, added=(), post=None):
+    vocab = [(p, s) for p, s, _ in pieces(model)]
+    t = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=fallback))
+    t.normalizer, t.pre_tokenizer = normalizer, pre
+    t.decoder = decoder or decoders.Metaspace(UNDERLINE, "always")
+    t.add_special_tokens([AddedToken(p, normalized=False, special=True) for p, _, kind in pieces(model) if kind in (2, 3)])
+    t.add_special_tokens([AddedToken(f"<extra_id_{i}>", normalized=False, special=True) for i in range(3)])
+    for a in added:
+        (t.add_special_tokens if a.special else t.add_tokens)([a])
+    if post:
+        t.post_processor = processors.TemplateProcessing(single=post, pair=None, special_tokens=[("</s>", t.token_to_id("</s>"))])
+    return t
+
+
+LLAMA2 = dict(model_type="bpe", vocab_size=700, byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+              allow_whitespace_only_pieces=True)  # fmt: skip
+GEMMA = dict(LLAMA2, add_dummy_prefix=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3, user_defined_symbols=["<start_of_turn>", "\n\n", UNDERLINE * 2, "<h1>"])
+
+
+def underline_tokenizers(rules_file):
+    replace, prepend = normalizers.Replace(" ", UNDERLINE), normalizers.Prepend(UNDERLINE)
+    llama, gemma = sp_train(**LLAMA2), sp_train(**GEMMA)
+    legacy = normalizers.Sequence([prepend, replace])
+    turns = [AddedToken(x, normalized=False, rstrip=True, special=True) for x in ("<|im_start|>", "<|im_end|>", "<|end|>")]
+    words = [AddedToken("[W]", single_word=True, normalized=False), AddedToken("[L]", lstrip=True, normalized=False), AddedToken("[N]", normalized=True)]
+    yield "llama2", underlined(llama, legacy, post="<s> $A")
+    yield "llama2-modern", underlined(llama, None, pre_tokenizers.Metaspace(UNDERLINE, "first", False), added=words, post="<s> $A </s>")
+    yield "llama2-always", underlined(llama, None, pre_tokenizers.Metaspace(UNDERLINE, "always", True), fuse=False, fallback=False)
+    yield "phi3", underlined(llama, legacy, added=turns + words)
+    yield "gemma", underlined(gemma, replace, pre_tokenizers.Split(" ", "merged_with_previous"), prefix=False, added=[AddedToken(x, normalized=False) for x in ("<start_of_turn>", "\n\n", "<h1>")])  # fmt: skip
+    bare = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, UNDERLINE: 3, "e": 4, " ": 5, "\u0301": 6, "aba": 7}, [("a", "b"), ("ab", "a")], ignore_merges=True))
+    bare.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase(), normalizers.Strip()])
+    bare.pre_tokenizer = sequence(pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("merged_with_previous"))
+    yield "bare", bare
+
+    uni = dict(model_type="unigram", vocab_size=400, hard_vocab_limit=False, normalization_rule_tsv=rules_file)
+    t5 = sp_train(**uni)
+    clean = [normalizers.Precompiled(charsmap_of(t5)), normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), UNDERLINE)]
+    meta = pre_tokenizers.Metaspace(UNDERLINE, "always")
+    yield "t5", unigram(t5, normalizers.Sequence(clean), meta, post="$A </s>", added=words)
+    yield "t5-old", unigram(t5, normalizers.Precompiled(charsmap_of(t5)), sequence(pre_tokenizers.WhitespaceSplit(), meta), post="$A </s>")
+    albert = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()] + clean
+    yield "albert", unigram(t5, normalizers.Sequence(albert), meta)
+    fall = sp_train(**dict(uni, vocab_size=640, byte_fallback=True, split_by_whitespace=False, remove_extra_whitespaces=False))
+    yield "unigram-bytes", unigram(fall, normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), prepend, replace]), None, fallback=True, decoder=decoders.Sequence([decoders.Replace(UNDERLINE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]))  # fmt: skip
+
+
+def models_only():
+    yield "model-llama2", sp_train(**LLAMA2), {"tokenizer_class": "LlamaTokenizer"}
+    yield "model-gemma", sp_train(**GEMMA), {"tokenizer_class": "GemmaTokenizer"}
+    yield "model-bpe", sp_train(**dict(LLAMA2, byte_fallback=False, vocab_size=300)), None
 
 
 def case(t, text):
@@ -145,8 +298,14 @@ def case(t, text):
     return c
 
 
-def golden(out):
+def sp_case(sp, text):
+    return {"text": text, "plain": sp.encode(text)}
+
+
+def golden(out, names):
     for name, t in tokenizers():
+        if names and name not in names:
+            continue
         rng = random.Random(name)
         texts = NASTY + ["".join(rng.choices(POOL, k=rng.randint(1, 24))) for _ in range(60)]
         doc = {
@@ -160,66 +319,21 @@ def golden(out):
         for _ in range(40):
             ids = [rng.randrange(t.get_vocab_size()) for _ in range(rng.randint(1, 12))]
             doc["random_decode"].append({"ids": ids, "text": t.decode(ids, skip_special_tokens=False)})
-        with gzip.GzipFile(pathlib.Path(out, name + ".json.gz"), "wb", mtime=0) as f:
-            f.write(json.dumps(doc, separators=(",", ":")).encode())
+        write(out, name, doc)
+    for name, model, config in models_only():
+        if names and name not in names:
+            continue
+        sp, rng = sentencepiece.SentencePieceProcessor(model_proto=model), random.Random(name)
+        texts = NASTY + ["".join(rng.choices(POOL, k=rng.randint(1, 24))) for _ in range(60)]
+        doc = {"model": base64.b64encode(model).decode(), "config": config, "cases": [sp_case(sp, x) for x in texts]}
+        write(out, name, doc)
 
 
-def strings(value):
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        for v in value.values() if isinstance(value, dict) else value:
-            yield from strings(v)
-
-
-def texts(path):
-    raw = (gzip.open(path) if path.endswith(".gz") else open(path, "rb")).read().decode()
-    name = path.removesuffix(".gz")
-    if name.endswith(".json"):
-        found = list(strings(json.loads(raw)))
-    elif name.endswith(".jsonl"):
-        found = [s for line in raw.splitlines() if line for s in strings(json.loads(line))]
-    else:
-        found = [raw]
-    for text in found:
-        yield text
-        if "\n" in text:
-            yield from text.split("\n")
-
-
-def lines(out, model, gguf_file, paths):
-    import gguf
-    import llama_cpp
-
-    fields = gguf.GGUFReader(gguf_file).fields
-    get = lambda key: fields["tokenizer.ggml." + key].contents() if "tokenizer.ggml." + key in fields else None  # noqa: E731
-    keys = "model pre tokens token_type merges bos_token_id eos_token_id unknown_token_id padding_token_id add_bos_token add_eos_token".split()
-    out = pathlib.Path(out)
-    (out / "vocab.json").write_text(json.dumps({k: get(k) for k in keys}))
-    (out / "tokenizer.json").write_bytes(pathlib.Path(model, "tokenizer.json").read_bytes())
-    t = Tokenizer.from_file(str(out / "tokenizer.json"))
-    cpp = llama_cpp.Llama(model_path=gguf_file, vocab_only=True, verbose=False)
-    seen = set()
-    chat = ["<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n"]
-    with open(out / "lines.jsonl", "w") as f:
-        for path in paths:
-            for text in texts(path):
-                if text in seen:
-                    continue
-                seen.add(text)
-                for s in (text, chat[0] + text + chat[1] + chat[2]):
-                    raw = s.encode()
-                    row = {"text": s}
-                    for key, parse in (("ids", True), ("plain", False)):
-                        t.encode_special_tokens = not parse
-                        row[key] = t.encode(s, add_special_tokens=False).ids
-                        if cpp.tokenize(raw, add_bos=False, special=parse) != row[key]:
-                            row[key + "_cpp"] = cpp.tokenize(raw, add_bos=False, special=parse)
-                    f.write(json.dumps(row) + "\n")
+def write(out, name, doc):
+    with gzip.GzipFile(pathlib.Path(out, name + ".json.gz"), "wb", mtime=0) as f:
+        f.write(json.dumps(doc, separators=(",", ":")).encode())
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "golden":
-        golden(sys.argv[2])
-    else:
-        lines(sys.argv[2], sys.argv[4], sys.argv[6], sys.argv[7:])
+    golden(sys.argv[1], sys.argv[2:])
+

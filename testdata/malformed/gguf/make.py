@@ -36,6 +36,10 @@ def u32(v):
     return struct.pack("<I", v)
 
 
+def u16(v):
+    return struct.pack("<H", v)
+
+
 def tensor(name, dims, t, offset, n_dims=None):
     return string(name) + u32(len(dims) if n_dims is None else n_dims) + struct.pack(f"<{len(dims)}Q", *dims) + struct.pack("<IQ", t, offset)
 
@@ -114,6 +118,13 @@ CASES = [
     ("data_without_last_padding", "ok", "-", file([], [X], bytes(16))),
     ("data_long", "ok", "-", file([], [X], D + D)),
     ("data_none", "format", "cut short", file([], [X])),
+    ("split_of_one", "ok", "-", file([kv("split.no", U16, u16(0)), kv("split.count", U16, u16(1)), kv("split.tensors.count", I32, u32(1))], [X], D)),
+    ("split_count_zero", "format", "part 1 of 0", file([kv("split.count", U16, u16(0))], [X], D)),
+    ("split_no_past_count", "format", "part 3 of 2", file([kv("split.no", U16, u16(2)), kv("split.count", U16, u16(2))], [X], D)),
+    ("split_no_u32", "format", "it is uint32, want uint16", file([kv("split.no", U32, u32(0)), kv("split.count", U16, u16(2))], [X], D)),
+    ("split_count_string", "format", "it is string, want uint16", file([kv("split.count", STRING, string("2"))], [X], D)),
+    ("split_tensors_negative", "format", "with -1 tensors", file([kv("split.no", U16, u16(0)), kv("split.count", U16, u16(2)), kv("split.tensors.count", I32, u32(2**32 - 1))], [X], D)),
+    ("split_name", "format", "must be called NAME-00001-of-00002.gguf", file([kv("split.no", U16, u16(0)), kv("split.count", U16, u16(2)), kv("split.tensors.count", I32, u32(2))], [X], D)),
 ]
 
 
