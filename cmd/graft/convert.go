@@ -255,6 +255,9 @@ func dryRun(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, o che
 	}
 	t.row("in all", len(plan.Tensors), total)
 	t.flush()
+	if plan.Blocks {
+		say("beside them comes %s, as large as the quantized blocks that cannot be computed again; --forget-blocks does without", checkpoint.BlocksFile)
+	}
 	return nil
 }
 
