@@ -70,11 +70,7 @@ func FuzzParseJSON(f *testing.F) {
 // FuzzSentencePiece wants no panic from any file, and the same ids from a BPE model and from
 // the GGUF vocabulary that is made of it, where it has all bytes.
 func FuzzSentencePiece(f *testing.F) {
-	for _, name := range []string{"model-llama2", "model-gemma", "model-bpe"} {
-		g := readGolden(f, "../../testdata/golden/tokenizer/"+name+".json.gz")
-		f.Add(g.Model, []byte(g.Config), "a low <s> 12\n")
-	}
-	// A model of few bytes, for there mutations find more.
+	// A model of few bytes: mutating tens of kilobytes finds nothing.
 	piece := func(text string, typ byte) []byte {
 		p := append([]byte{0x0a, byte(len(text))}, text...)
 		p = append(p, 0x15, 0, 0, 0x80, typ, 0x18, typ)
