@@ -18,7 +18,45 @@ func half(b []byte) float32 { return kernel.F16Value(binary.LittleEndian.Uint16(
 func putHalf(b []byte, v float32) { binary.LittleEndian.PutUint16(b, kernel.F16Bits(v)) }
 
 // Nibbles of a 32-value block lie in halves: byte i holds value i in its low
-// half and value i+16 in its high half. Package kernel has the formats not listed here.
+// half and value i+16 in its high half. Q8_0, Q4_0 and Q4_1 are decoded by package kernel.
+//
+// Q5 blocks keep the fifth bit of value i at bit i of a 32-bit word.
+
+func decodeQ5_0(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[22:] {
+		d, high := half(src), binary.LittleEndian.Uint32(src[2:])
+		x := dst[:32]
+		for i, q := range src[6:22] {
+			x[i] = float32(int(q&15|byte(high>>i&1)<<4)-16) * d
+			x[i+16] = float32(int(q>>4|byte(high>>(i+16)&1)<<4)-16) * d
+		}
+	}
+}
+
+func decodeQ5_1(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[24:] {
+		d, m, high := half(src), half(src[2:]), binary.LittleEndian.Uint32(src[4:])
+		x := dst[:32]
+		for i, q := range src[8:24] {
+			x[i] = float32(float32(q&15|byte(high>>i&1)<<4)*d) + m
+			x[i+16] = float32(float32(q>>4|byte(high>>(i+16)&1)<<4)*d) + m
+		}
+	}
+}
+
+// iq4Values is the non-linear table of IQ4_NL and IQ4_XS.
+var iq4Values = [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+
+func decodeIQ4NL(dst []float32, src []byte) {
+	for ; len(dst) > 0; dst, src = dst[32:], src[18:] {
+		d := half(src)
+		x := dst[:32]
+		for i, q := range src[2:18] {
+			x[i] = d * iq4Values[q&15]
+			x[i+16] = d * iq4Values[q>>4]
+		}
+	}
+}
 
 // mxfp4Values are the E2M1 numbers doubled, which makes them whole.
 var mxfp4Values = [16]float32{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}

@@ -41,7 +41,6 @@ func main() {
 	asm.constants()
 	write("vec_amd64.s", asm.Bytes())
 	write("fit_amd64.s", fits())
-	write("decode_amd64.s", decodes())
 	writeGo("vec_amd64.go", dispatch())
 	writeGo("vec_other.go", forward())
 }
