@@ -105,46 +105,68 @@ func quantized(b *testing.B, rows, cols int, dtype string) *Tensor4 {
 	return q
 }
 
-// BenchmarkProducts multiplies by a weight in NF4 that is decoded inside the product, and reports
+// BenchmarkProducts multiplies by a weight in 4 bits that is decoded inside the product, and reports
 // of-dense: the fraction of the rate of the same product with a dense weight, in float32 or for half in
 // bfloat16, alternating with it.
 func BenchmarkProducts(b *testing.B) {
 	for _, s := range [][3]int{{1024, 576, 1536}, {1024, 1536, 576}, {1024, 576, 576}, {1024, 576, 192}, {1024, 2048, 2048}, {1024, 4096, 4096}} {
 		m, k, n := s[0], s[1], s[2]
-		for _, half := range []bool{false, true} {
-			for _, f := range []struct {
-				name    string
-				product func(x, y []float32, w *kernel.Matrix)
-			}{
-				{"MulT", func(x, y []float32, w *kernel.Matrix) { kernel.MulT(y, n, x, k, m, w, false) }},
-				{"Mul", func(x, y []float32, w *kernel.Matrix) { kernel.Mul(x, k, y, n, m, w, false) }},
-			} {
-				b.Run(fmt.Sprintf("%s/%d,%d→%d,half=%v", f.name, m, k, n, half), func(b *testing.B) {
-					x, y := repeated(m*k), repeated(m*n)
-					packed, plain := weights(b, n, k, half)
-					all := kernel.Threads()
-					defer kernel.SetThreads(all)
-					for _, threads := range []int{1, all} {
-						kernel.SetThreads(threads)
-						b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
-							benchmarkProduct(b, 2*float64(m*n*k), func() { f.product(x, y, packed) }, func() { f.product(x, y, plain) })
-						})
-						if all == 1 {
-							break
-						}
-					}
-				})
+		for _, format := range []string{"NF4", "Q4_K"} {
+			if format == "Q4_K" && k%256 != 0 {
+				continue // rows are whole super-blocks
+			}
+			for _, half := range []bool{false, true} {
+				benchmarkProducts(b, m, k, n, format, half)
 			}
 		}
 	}
 }
 
-// weights makes a weight in NF4 and the same dense.
-func weights(b *testing.B, n, k int, half bool) (packed, plain *kernel.Matrix) {
-	q := quantized(b, n, k, "float32")
-	packed, plain = &kernel.Matrix{N: n, K: k, Decode: q.DecodeRows, Half: half}, &kernel.Matrix{N: n, K: k, Half: half}
+func benchmarkProducts(b *testing.B, m, k, n int, format string, half bool) {
+	for _, f := range []struct {
+		name    string
+		product func(x, y []float32, w *kernel.Matrix)
+	}{
+		{"MulT", func(x, y []float32, w *kernel.Matrix) { kernel.MulT(y, n, x, k, m, w, false) }},
+		{"Mul", func(x, y []float32, w *kernel.Matrix) { kernel.Mul(x, k, y, n, m, w, false) }},
+	} {
+		b.Run(fmt.Sprintf("%s/%s/%d,%d→%d,half=%v", f.name, format, m, k, n, half), func(b *testing.B) {
+			x, y := repeated(m*k), repeated(m*n)
+			packed, plain := weights(b, n, k, format, half)
+			all := kernel.Threads()
+			defer kernel.SetThreads(all)
+			for _, threads := range []int{1, all} {
+				kernel.SetThreads(threads)
+				b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
+					benchmarkProduct(b, 2*float64(m*n*k), func() { f.product(x, y, packed) }, func() { f.product(x, y, plain) })
+				})
+				if all == 1 {
+					break
+				}
+			}
+		})
+	}
+}
+
+// weights makes a weight in 4 bits and the same dense.
+func weights(b *testing.B, n, k int, format string, half bool) (packed, plain *kernel.Matrix) {
+	var decode func(dst []float32, lo, hi int)
+	if format == "NF4" {
+		decode = quantized(b, n, k, "float32").DecodeRows
+	} else {
+		c, err := LookupEncoder(format)
+		if err != nil {
+			b.Fatal(err)
+		}
+		elems, size := c.Block()
+		row := k / elems * size
+		raw := make([]byte, n*row)
+		c.Encode(raw, repeated(n*k))
+		decode = func(dst []float32, lo, hi int) { c.Decode(dst, raw[lo*row:hi*row]) }
+	}
+	packed, plain = &kernel.Matrix{N: n, K: k, Decode: decode, Half: half}, &kernel.Matrix{N: n, K: k, Half: half}
 	dense := make([]float32, n*k)
-	q.DecodeRows(dense, 0, n)
+	decode(dense, 0, n)
 	if !half {
 		plain.F32 = dense
 		return packed, plain

@@ -90,7 +90,7 @@ func weightedQ5_1(dst []byte, src, importance []float32) {
 	})
 }
 
-// iq4 encodes runs of 32 values by iq4Values.
+// iq4 encodes runs of 32 values by kernel.IQ4Values.
 type iq4 struct{ group }
 
 // search weighs the first n values by their importance, or where there is none by their square, and finds
@@ -108,7 +108,7 @@ func (g *iq4) search(n, span int, importance []float32, column int) {
 		}
 	}
 	g.lanes()
-	kernel.FitTable(&g.fit, g.x[:], g.w[:], &iq4Values)
+	kernel.FitTable(&g.fit, g.x[:], g.w[:], &kernel.IQ4Values)
 }
 
 // put stores the codes of run r.
@@ -124,7 +124,7 @@ func encodeIQ4NL(dst []byte, src, importance []float32) {
 		for r, s := range g.fit.Scale {
 			g.over[r] = reciprocal(s)
 		}
-		kernel.TableCodes(g.codes[:], g.x[:], &g.over, &iq4Values)
+		kernel.TableCodes(g.codes[:], g.x[:], &g.over, &kernel.IQ4Values)
 		for r := range n / 32 {
 			putHalf(dst, g.fit.Scale[r])
 			g.put(dst[2:], r)
@@ -153,7 +153,7 @@ func encodeIQ4XS(dst []byte, src, importance []float32) {
 				g.over[b+j] = reciprocal(d[b] * float32(steps[b+j]))
 			}
 		}
-		kernel.TableCodes(g.codes[:], g.x[:], &g.over, &iq4Values)
+		kernel.TableCodes(g.codes[:], g.x[:], &g.over, &kernel.IQ4Values)
 		for b := 0; b < n/32; b += 8 {
 			putHalf(dst, d[b])
 			clear(dst[4:8])

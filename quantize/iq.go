@@ -230,7 +230,7 @@ func decodeQ2_0(dst []float32, src []byte) {
 func decodeNVFP4(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[64:], src[36:] {
 		for j, s := range src[:4] {
-			d := 0.5 * e4m3(s&127) // the table holds doubles
+			d := 0.5 * kernel.E4M3(s&127) // the table holds doubles
 			switch s {
 			case 0x7f:
 				d = 0
@@ -239,8 +239,8 @@ func decodeNVFP4(dst []float32, src []byte) {
 			}
 			x := dst[16*j:][:16]
 			for i, q := range src[4+8*j:][:8] {
-				x[i] = mxfp4Values[q&15] * d
-				x[i+8] = mxfp4Values[q>>4] * d
+				x[i] = kernel.MXFP4Values[q&15] * d
+				x[i+8] = kernel.MXFP4Values[q>>4] * d
 			}
 		}
 	}

@@ -2,6 +2,4 @@
 
 package kernel
 
-func decodeQ8_0Blocks(_ []float32, _ []byte) bool { return false }
-func decodeQ4_0Blocks(_ []float32, _ []byte) bool { return false }
-func decodeQ4_1Blocks(_ []float32, _ []byte) bool { return false }
+func (f blockFormat) assembly(_ []float32, _ []byte, _ int) bool { return false }

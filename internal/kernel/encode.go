@@ -11,7 +11,7 @@ import (
 
 // EncodeQ8_0 encodes whole blocks of 32 values to 34 bytes each.
 func EncodeQ8_0(dst []byte, src []float32) {
-	checkBlocks("EncodeQ8_0", len(src), len(dst), 34)
+	q8_0.check("encoding", len(src), len(dst))
 	if !encodeQ8_0Blocks(dst, src) {
 		encodeQ8_0Generic(dst, src)
 	}
@@ -19,7 +19,7 @@ func EncodeQ8_0(dst []byte, src []float32) {
 
 // EncodeQ4_0 encodes whole blocks of 32 values to 18 bytes each.
 func EncodeQ4_0(dst []byte, src []float32) {
-	checkBlocks("EncodeQ4_0", len(src), len(dst), 18)
+	q4_0.check("encoding", len(src), len(dst))
 	if !encodeQ4_0Blocks(dst, src) {
 		encodeQ4_0Generic(dst, src)
 	}
@@ -27,7 +27,7 @@ func EncodeQ4_0(dst []byte, src []float32) {
 
 // EncodeQ4_1 encodes whole blocks of 32 values to 20 bytes each.
 func EncodeQ4_1(dst []byte, src []float32) {
-	checkBlocks("EncodeQ4_1", len(src), len(dst), 20)
+	q4_1.check("encoding", len(src), len(dst))
 	if !encodeQ4_1Blocks(dst, src) {
 		encodeQ4_1Generic(dst, src)
 	}
@@ -35,7 +35,7 @@ func EncodeQ4_1(dst []byte, src []float32) {
 
 // EncodeQ5_0 encodes whole blocks of 32 values to 22 bytes each.
 func EncodeQ5_0(dst []byte, src []float32) {
-	checkBlocks("EncodeQ5_0", len(src), len(dst), 22)
+	q5_0.check("encoding", len(src), len(dst))
 	if !encodeQ5_0Blocks(dst, src) {
 		encodeQ5_0Generic(dst, src)
 	}
@@ -43,7 +43,7 @@ func EncodeQ5_0(dst []byte, src []float32) {
 
 // EncodeQ5_1 encodes whole blocks of 32 values to 24 bytes each.
 func EncodeQ5_1(dst []byte, src []float32) {
-	checkBlocks("EncodeQ5_1", len(src), len(dst), 24)
+	q5_1.check("encoding", len(src), len(dst))
 	if !encodeQ5_1Blocks(dst, src) {
 		encodeQ5_1Generic(dst, src)
 	}

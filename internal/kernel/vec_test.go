@@ -495,7 +495,7 @@ func TestVecGenerated(t *testing.T) {
 	if out, err := exec.Command("go", "run", "./_asm/vec", dir).CombinedOutput(); err != nil {
 		t.Fatalf("go run ./_asm/vec: %v\n%s", err, out)
 	}
-	for _, name := range []string{"vec_amd64.s", "fit_amd64.s", "vec_amd64.go", "vec_other.go"} {
+	for _, name := range []string{"vec_amd64.s", "fit_amd64.s", "decode_amd64.s", "decode_amd64.go", "vec_amd64.go", "vec_other.go"} {
 		want, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -7,7 +7,8 @@
 // description of a kernel's loop body serves both instruction sets and the
 // masked tail: emit.go holds the frame, kernels.go the bodies, tile.go the
 // product tile and the transposition. fit_amd64.s holds the searches of quantizers (fit.go, symmetric.go,
-// lookup.go) and the encoders of blocks (blocks.go).
+// lookup.go) and the encoders of blocks (blocks.go); decode_amd64.s and decode_amd64.go the decoders of
+// blocks (decode.go).
 package main
 
 import (
@@ -41,6 +42,8 @@ func main() {
 	asm.constants()
 	write("vec_amd64.s", asm.Bytes())
 	write("fit_amd64.s", fits())
+	write("decode_amd64.s", decoders())
+	writeGo("decode_amd64.go", decoderTable())
 	writeGo("vec_amd64.go", dispatch())
 	writeGo("vec_other.go", forward())
 }

@@ -1,4 +1,4 @@
-package quantize
+package kernel
 
 import "encoding/binary"
 
@@ -7,10 +7,10 @@ import "encoding/binary"
 // two half-precision numbers. Value i of a super-block is at dst[i]; the
 // products are taken as (d*scale)*q - (dmin*min), each rounded to float32.
 
-func decodeQ2K(dst []float32, src []byte) {
+func decodeQ2_KGeneric(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[256:], src[84:] {
 		scales, qs := src[:16], src[16:80]
-		d, dmin := half(src[80:]), half(src[82:])
+		d, dmin := halfAt(src[80:]), halfAt(src[82:])
 		for j, s := range scales { // 16 sub-blocks of 16 values
 			sc, m := d*float32(s&15), dmin*float32(s>>4)
 			shift := 2 * (j % 8 / 2)
@@ -23,9 +23,9 @@ func decodeQ2K(dst []float32, src []byte) {
 	}
 }
 
-func decodeQ3K(dst []float32, src []byte) {
+func decodeQ3_KGeneric(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[256:], src[110:] {
-		hmask, qs, scales, d := src[:32], src[32:96], src[96:108], half(src[108:])
+		hmask, qs, scales, d := src[:32], src[32:96], src[96:108], halfAt(src[108:])
 		for j := range 16 { // sub-blocks of 16 values
 			low := scales[j%8] >> (4 * (j / 8)) & 15
 			high := scales[8+j%4] >> (2 * (j / 4)) & 3
@@ -51,9 +51,9 @@ func scaleMin(s []byte, j int) (scale, minimum float32) {
 	return float32(s[j+4]&15 | s[j-4]>>6<<4), float32(s[j+4]>>4 | s[j]>>6<<4)
 }
 
-func decodeQ4K(dst []float32, src []byte) {
+func decodeQ4_KGeneric(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[256:], src[144:] {
-		d, dmin, scales, qs := half(src), half(src[2:]), src[4:16], src[16:144]
+		d, dmin, scales, qs := halfAt(src), halfAt(src[2:]), src[4:16], src[16:144]
 		for j := range 8 { // sub-blocks of 32 values
 			scale, minimum := scaleMin(scales, j)
 			sc, m := d*scale, dmin*minimum
@@ -67,9 +67,9 @@ func decodeQ4K(dst []float32, src []byte) {
 	}
 }
 
-func decodeQ5K(dst []float32, src []byte) {
+func decodeQ5_KGeneric(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[256:], src[176:] {
-		d, dmin, scales, high, qs := half(src), half(src[2:]), src[4:16], src[16:48], src[48:176]
+		d, dmin, scales, high, qs := halfAt(src), halfAt(src[2:]), src[4:16], src[16:48], src[48:176]
 		for j := range 8 { // sub-blocks of 32 values
 			scale, minimum := scaleMin(scales, j)
 			sc, m := d*scale, dmin*minimum
@@ -83,9 +83,9 @@ func decodeQ5K(dst []float32, src []byte) {
 	}
 }
 
-func decodeQ6K(dst []float32, src []byte) {
+func decodeQ6_KGeneric(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[256:], src[210:] {
-		ql, qh, scales, d := src[:128], src[128:192], src[192:208], half(src[208:])
+		ql, qh, scales, d := src[:128], src[128:192], src[192:208], halfAt(src[208:])
 		for j := range 16 { // sub-blocks of 16 values
 			sc := d * float32(int8(scales[j]))
 			// Half H = j/8 of the super-block has four quarters of 32 values: 0 and
@@ -102,16 +102,16 @@ func decodeQ6K(dst []float32, src []byte) {
 	}
 }
 
-func decodeIQ4XS(dst []float32, src []byte) {
+func decodeIQ4_XSGeneric(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[256:], src[136:] {
-		d, high, low, qs := half(src), binary.LittleEndian.Uint16(src[2:]), src[4:8], src[8:136]
+		d, high, low, qs := halfAt(src), binary.LittleEndian.Uint16(src[2:]), src[4:8], src[8:136]
 		for j := range 8 { // sub-blocks of 32 values
 			scale := int(low[j/2]>>(4*(j%2))&15) | int(high>>(2*j)&3)<<4
 			sc := d * float32(scale-32)
 			x := dst[32*j:][:32]
 			for i, q := range qs[16*j:][:16] {
-				x[i] = sc * iq4Values[q&15]
-				x[i+16] = sc * iq4Values[q>>4]
+				x[i] = sc * IQ4Values[q&15]
+				x[i+16] = sc * IQ4Values[q>>4]
 			}
 		}
 	}
