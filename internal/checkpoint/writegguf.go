@@ -143,9 +143,7 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 			panic(fmt.Sprintf("checkpoint: internal error: key %s of type %T", k.Name, v))
 		}
 	}
-	if w.mix != nil {
-		keys = append(keys, gguf.Entry("general.file_type", w.mix.FileType()))
-	} else if ft, ok := fileTypes[w.mainCodec()]; ok {
+	if ft, ok := w.fileType(); ok {
 		keys = append(keys, gguf.Entry("general.file_type", ft))
 	}
 	keys = append(keys, gguf.Entry("general.quantization_version", uint32(2)))
