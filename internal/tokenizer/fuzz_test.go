@@ -71,15 +71,9 @@ func FuzzParseJSON(f *testing.F) {
 // the GGUF vocabulary that is made of it, where it has all bytes.
 func FuzzSentencePiece(f *testing.F) {
 	// A model of few bytes: mutating tens of kilobytes finds nothing.
-	piece := func(text string, typ byte) []byte {
-		p := append([]byte{0x0a, byte(len(text))}, text...)
-		p = append(p, 0x15, 0, 0, 0x80, typ, 0x18, typ)
-		return append([]byte{0x0a, byte(len(p))}, p...)
-	}
-	small := slices.Concat(piece("<unk>", 2), piece("<s>", 3), piece("</s>", 3), piece("a", 1), piece("b", 1), piece("ab", 1), piece(underline, 1),
-		piece("bab", 4), []byte{0x12, 2, 0x18, 2}, []byte{0x1a, 2, 0x20, 0})
+	small := smallModel(2)
 	f.Add(small, []byte(`{"legacy":false,"added_tokens_decoder":{"9":{"content":"<x>","special":true}}}`), "ab bab<x>")
-	f.Add(slices.Concat(small, []byte{0x12, 2, 0x18, 1}), []byte(`{"add_prefix_space":false}`), "ab bab<x>")
+	f.Add(smallModel(1), []byte(`{"add_prefix_space":false}`), "ab bab<x>")
 	f.Fuzz(func(t *testing.T, model, config []byte, text string) {
 		if len(text) > 1<<10 {
 			return
@@ -90,6 +84,20 @@ func FuzzSentencePiece(f *testing.F) {
 		}
 		exercise(t, tok, text)
 	})
+}
+
+// smallModel is a SentencePiece model of few pieces, of type 1, unigram, or 2, BPE; more
+// follows the rest.
+func smallModel(kind byte, more ...byte) []byte {
+	return slices.Concat(modelPiece("<unk>", 2), modelPiece("<s>", 3), modelPiece("</s>", 3), modelPiece("a", 1), modelPiece("b", 1),
+		modelPiece("ab", 1), modelPiece(underline, 1), modelPiece("bab", 4), []byte{0x12, 2, 0x18, kind}, []byte{0x1a, 2, 0x20, 0}, more)
+}
+
+// modelPiece is one piece as it stands in a model, with the score -1.
+func modelPiece(text string, typ byte) []byte {
+	p := append([]byte{0x0a, byte(len(text))}, text...)
+	p = append(p, 0x15, 0, 0, 0x80, 0xbf, 0x18, typ)
+	return append([]byte{0x0a, byte(len(p))}, p...)
 }
 
 // FuzzVocab wants no panic from any vocabulary of a GGUF file.

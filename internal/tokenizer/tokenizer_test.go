@@ -202,6 +202,44 @@ func TestFromVocabErrors(t *testing.T) {
 	}
 }
 
+func TestSentencePieceErrors(t *testing.T) {
+	for _, kind := range []byte{1, 2} {
+		good := smallModel(kind)
+		if _, err := ParseSentencePiece(good, nil); err != nil {
+			t.Fatal(err)
+		}
+		for n := range good { // a cut between fields goes unnoticed
+			if _, err := ParseSentencePiece(good[:n], nil); err != nil && !errors.Is(err, ErrFormat) {
+				t.Errorf("cut at byte %d: %v", n, err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		model, config []byte
+		want          error
+		part          string
+	}{
+		"empty":        {nil, nil, ErrFormat, "without pieces"},
+		"not protobuf": {[]byte("<html>\xff"), nil, ErrFormat, "SentencePiece model"},
+		"cut":          {smallModel(2)[:9], nil, ErrFormat, "cut off"},
+		"words":        {smallModel(3), nil, ErrUnsupported, "type 3"},
+		"suffix":       {smallModel(2, 0x12, 3, 0xc0, 1, 1), nil, ErrUnsupported, "treat_whitespace_as_suffix"},
+		"unescaped":    {smallModel(2, 0x1a, 2, 0x28, 0), nil, ErrUnsupported, "escape_whitespaces"},
+		"unk":          {smallModel(2, 0x12, 3, 0xc0, 2, 9), nil, ErrFormat, "unk_id is 9 of 8"},
+		"same piece":   {smallModel(2, modelPiece("a", 1)...), nil, ErrFormat, `"a" has ids 3 and 8`},
+		"empty piece":  {smallModel(2, modelPiece("", 1)...), nil, ErrFormat, "piece 8"},
+		"not UTF-8":    {smallModel(2, modelPiece("\xff", 1)...), nil, ErrFormat, "piece 8"},
+		"type":         {smallModel(2, modelPiece("x", 7)...), nil, ErrFormat, "of type 7"},
+		"score":        {smallModel(2, 0x0a, 8, 0x0a, 1, 'x', 0x15, 0, 0, 0xc0, 0xff), nil, ErrFormat, "score of piece 8"},
+		"charsmap":     {smallModel(1, 0x1a, 3, 0x12, 1, 7), nil, ErrFormat, "character map"},
+		"config":       {smallModel(2), []byte("{"), ErrFormat, "tokenizer_config.json"},
+		"added":        {smallModel(2), []byte(`{"added_tokens_decoder":{"x":{"content":"y"}}}`), ErrFormat, "added_tokens_decoder"},
+		"added far":    {smallModel(2), []byte(`{"added_tokens_decoder":{"2000000000":{"content":"y"}}}`), ErrFormat, "id 2000000000"},
+	} {
+		checkError(t, name, second(ParseSentencePiece(c.model, c.config)), c.want, c.part)
+	}
+}
+
 func second(_ *Tokenizer, err error) error { return err }
 
 func checkError(t *testing.T, name string, err, want error, part string) {
