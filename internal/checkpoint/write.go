@@ -40,6 +40,8 @@ type Options struct {
 	// ForgetBlocks leaves out what a folder keeps of ggml's quantized blocks beside their values, and does
 	// not use it: a tensor that was quantized is then quantized again.
 	ForgetBlocks bool
+	// Pre is the name of the pre-tokenizer for GGUF where the tokenizer's structure is not to say it.
+	Pre string
 	// Unsynced leaves it to the caller to make the output durable (wholefile.SyncFolder).
 	Unsynced bool
 	// Progress, where set, is told the values written so far and in all, from several goroutines.

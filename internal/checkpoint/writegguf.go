@@ -152,7 +152,7 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 	if err != nil {
 		return nil, err
 	}
-	vocab, err := tok.Vocab()
+	vocab, err := tok.VocabAs(w.o.Pre)
 	if err != nil {
 		return nil, err
 	}
