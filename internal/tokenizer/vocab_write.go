@@ -136,6 +136,9 @@ func (t *Tokenizer) markBytes(v *Vocab, byteTokens []int32) {
 // refused, but for "first": there a space comes in front of text behind special tokens too.
 func (t *Tokenizer) underlineVocab(v *Vocab) error {
 	v.Model, v.Pre = modelSPM, "default"
+	if !slices.Contains(v.Types, TypeByte) {
+		return fmt.Errorf("%w: a vocabulary of characters without byte tokens (<0x00> …): llama.cpp stops at characters that it lacks", ErrUnsupported)
+	}
 	refuse := func(what, kind string) error {
 		return fmt.Errorf("%w: GGUF has no SentencePiece tokenizer with the %s %q", ErrUnsupported, what, kind)
 	}
