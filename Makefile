@@ -5,6 +5,7 @@
 #   make bench        Graft, and its peers where GRAFT_PEERS names their scripts, at the same work; then the kernels
 #   make bench-gemm   the matrix products beside PyTorch's; GRAFT_PEERS_PYTHON has PyTorch
 #   make bench-scaling  tokens/s and memory by sequence length and batch
+#   make bench-large  converting, quantizing and merging a sparse model of 8 GB (ARGS='--gigabytes 40'): time and memory
 #   make bench-7b     QLoRA on a random checkpoint of a 7B llama's shape (8 GB of disk, 7 GB of memory)
 #   make lint         gofmt, vet, staticcheck
 #   make build        bin/graft
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ORT_DIR := .tools/ort
 
-.PHONY: build quickstart test bench bench-gemm bench-scaling bench-7b lint generate fuzz
+.PHONY: build quickstart test bench bench-gemm bench-scaling bench-7b bench-large lint generate fuzz
 
 build:
 	go build -o bin/graft ./cmd/graft
@@ -47,6 +48,9 @@ bench-scaling: build
 
 bench-7b: build
 	$(PYTHON) testdata/bench/sevenb.py $(ARGS)
+
+bench-large: build
+	$(PYTHON) testdata/bench/large.py $(ARGS)
 
 lint:
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi

@@ -201,6 +201,12 @@ func (s *Set) Tensor(name string) (Tensor, bool) {
 	return s.files[i].Tensor(name)
 }
 
+// Place returns the path of the file that holds a tensor and where in it the tensor's bytes begin.
+func (s *Set) Place(t Tensor) (path string, offset int64) {
+	i := s.owner[t.Name]
+	return s.paths[i], s.files[i].DataOffset() + t.Offset
+}
+
 // ReadAt fills p with the bytes of t that begin off bytes into it; see [File.ReadAt].
 func (s *Set) ReadAt(t Tensor, p []byte, off int64) error {
 	return s.files[s.owner[t.Name]].ReadAt(t, p, off) // of no part: the first says so

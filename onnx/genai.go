@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -9,11 +10,14 @@ import (
 	"github.com/graftml/graft/internal/model"
 )
 
+// genaiTypes are the architectures of ours that onnxruntime-genai knows by name.
+var genaiTypes = []string{"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "smollm3", "granite"}
+
 // genaiConfig returns the genai_config.json that onnxruntime-genai reads: what the graph's inputs
 // and outputs are called and how large its cache is, with greedy search as the default.
 func genaiConfig(c *model.Config) ([]byte, error) {
 	kind := c.Arch
-	if kind == "olmo2" {
+	if !slices.Contains(genaiTypes, kind) {
 		kind = "decoder" // the runtime does not know it by name, nor need it
 	}
 	m := map[string]any{

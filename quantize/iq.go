@@ -2,7 +2,9 @@ package quantize
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
+	"sync"
 
 	"github.com/graftml/graft/internal/kernel"
 )
@@ -15,41 +17,58 @@ import (
 // number of those below zero even.
 func evenSigns(s uint32) byte { return byte(s&127) | byte(bits.OnesCount32(s&127)&1)<<7 }
 
-// grid8 writes eight values: digits of the entry in base 3, each an index in levels, times scale,
-// negated where signs has a bit.
-func grid8(dst []float32, entry uint16, levels *[3]float32, scale float32, signs byte) {
-	_ = dst[7]
-	for i := range 8 {
-		v := scale * levels[entry%3]
-		entry /= 3
-		if signs>>i&1 != 0 {
-			v = -v
-		}
-		dst[i] = v
+// signed writes values of a grid times scale, negated where signs has a bit.
+func signed(dst, values []float32, scale float32, signs byte) {
+	_ = dst[len(values)-1]
+	for i, v := range values {
+		// The sign bit alone changes, as multiplying by −1 would.
+		dst[i] = math.Float32frombits(math.Float32bits(scale*v) ^ uint32(signs>>i&1)<<31)
 	}
 }
 
-// grid4 writes four values: digits of the entry in base 8.
-func grid4(dst []float32, entry uint16, levels *[8]float32, scale float32, signs byte) {
-	_ = dst[3]
-	for i := range 4 {
-		v := scale * levels[entry>>(3*i)&7]
-		if signs>>i&1 != 0 {
-			v = -v
+// grid8 makes the values of entries of 8 digits in base 3, each an index in levels, one entry after
+// the other.
+func grid8(entries []uint16, levels [3]float32) func() []float32 {
+	return sync.OnceValue(func() []float32 {
+		var x []float32
+		for _, e := range entries {
+			for range 8 {
+				x, e = append(x, levels[e%3]), e/3
+			}
 		}
-		dst[i] = v
-	}
+		return x
+	})
+}
+
+// grid4 makes those of entries of 4 digits in base 8.
+func grid4(entries []uint16, levels [8]float32) func() []float32 {
+	return sync.OnceValue(func() []float32 {
+		var x []float32
+		for _, e := range entries {
+			for range 4 {
+				x, e = append(x, levels[e%8]), e/8
+			}
+		}
+		return x
+	})
 }
 
 var (
 	iq2Levels  = [3]float32{8, 25, 43}
 	iq3xLevels = [8]float32{4, 12, 20, 28, 36, 44, 52, 62}
 	iq3sLevels = [8]float32{1, 3, 5, 7, 9, 11, 13, 15}
+
+	iq2xxsValues, iq2xsValues = grid8(iq2xxsGrid[:], iq2Levels), grid8(iq2xsGrid[:], iq2Levels)
+	iq2sValues                = grid8(iq2sGrid[:], iq2Levels)
+	iq3xxsValues, iq3sValues  = grid4(iq3xxsGrid[:], iq3xLevels), grid4(iq3sGrid[:], iq3sLevels)
+	// The values of IQ1 are −1, 0 and 1, moved by an eighth up, or down.
+	iq1Up, iq1Down = grid8(iq1Grid[:], [3]float32{-0.875, 0.125, 1.125}), grid8(iq1Grid[:], [3]float32{-1.125, -0.125, 0.875})
 )
 
 // decodeIQ2XXS: for each 32 values four grid bytes and a word, 4 × 7 bits of signs below 4 bits of
 // scale.
 func decodeIQ2XXS(dst []float32, src []byte) {
+	grid := iq2xxsValues()
 	for ; len(dst) > 0; dst, src = dst[256:], src[66:] {
 		d := half(src)
 		for j := range 8 {
@@ -57,7 +76,7 @@ func decodeIQ2XXS(dst []float32, src []byte) {
 			word := binary.LittleEndian.Uint32(q[4:])
 			scale := d * (0.5 + float32(word>>28)) * 0.25
 			for k := range 4 {
-				grid8(dst[32*j+8*k:], iq2xxsGrid[q[k]], &iq2Levels, scale, evenSigns(word>>(7*k)))
+				signed(dst[32*j+8*k:], grid[8*int(q[k]):][:8], scale, evenSigns(word>>(7*k)))
 			}
 		}
 	}
@@ -65,30 +84,33 @@ func decodeIQ2XXS(dst []float32, src []byte) {
 
 // decodeIQ2XS: for each 8 values 9 bits of grid below 7 of signs; a scale of 4 bits for each 16.
 func decodeIQ2XS(dst []float32, src []byte) {
+	grid := iq2xsValues()
 	for ; len(dst) > 0; dst, src = dst[256:], src[74:] {
 		d, qs, scales := half(src), src[2:66], src[66:74]
 		for j := range 32 {
 			q := binary.LittleEndian.Uint16(qs[2*j:])
 			scale := d * (0.5 + float32(scales[j/4]>>(j/2%2*4)&15)) * 0.25
-			grid8(dst[8*j:], iq2xsGrid[q&511], &iq2Levels, scale, evenSigns(uint32(q>>9)))
+			signed(dst[8*j:], grid[8*int(q&511):][:8], scale, evenSigns(uint32(q>>9)))
 		}
 	}
 }
 
 // decodeIQ2S: 8 bits of grid, a byte of signs and 2 more bits of grid for each 8 values.
 func decodeIQ2S(dst []float32, src []byte) {
+	grid := iq2sValues()
 	for ; len(dst) > 0; dst, src = dst[256:], src[82:] {
 		d, qs, signs, high, scales := half(src), src[2:34], src[34:66], src[66:74], src[74:82]
 		for j := range 32 {
 			at := int(qs[j]) | int(high[j/4]>>(j%4*2)&3)<<8
 			scale := d * (0.5 + float32(scales[j/4]>>(j/2%2*4)&15)) * 0.25
-			grid8(dst[8*j:], iq2sGrid[at], &iq2Levels, scale, signs[j])
+			signed(dst[8*j:], grid[8*at:][:8], scale, signs[j])
 		}
 	}
 }
 
 // decodeIQ3XXS: a grid byte for each 4 values, then for each 32 a word as in IQ2_XXS.
 func decodeIQ3XXS(dst []float32, src []byte) {
+	grid := iq3xxsValues()
 	for ; len(dst) > 0; dst, src = dst[256:], src[98:] {
 		d, qs, words := half(src), src[2:66], src[66:98]
 		for j := range 8 {
@@ -96,8 +118,8 @@ func decodeIQ3XXS(dst []float32, src []byte) {
 			scale := d * (0.5 + float32(word>>28)) * 0.5
 			for k := range 4 {
 				s := evenSigns(word >> (7 * k))
-				grid4(dst[32*j+8*k:], iq3xxsGrid[qs[8*j+2*k]], &iq3xLevels, scale, s)
-				grid4(dst[32*j+8*k+4:], iq3xxsGrid[qs[8*j+2*k+1]], &iq3xLevels, scale, s>>4)
+				signed(dst[32*j+8*k:], grid[4*int(qs[8*j+2*k]):][:4], scale, s)
+				signed(dst[32*j+8*k+4:], grid[4*int(qs[8*j+2*k+1]):][:4], scale, s>>4)
 			}
 		}
 	}
@@ -105,22 +127,21 @@ func decodeIQ3XXS(dst []float32, src []byte) {
 
 // decodeIQ3S: 9 bits of grid and 4 of signs for each 4 values, 4 bits of scale for each 32.
 func decodeIQ3S(dst []float32, src []byte) {
+	grid := iq3sValues()
 	for ; len(dst) > 0; dst, src = dst[256:], src[110:] {
 		d, qs, high, signs, scales := half(src), src[2:66], src[66:74], src[74:106], src[106:110]
 		for j := range 64 {
 			at := int(qs[j]) | int(high[j/8]>>(j%8)&1)<<8
 			scale := d * float32(1+2*int(scales[j/16]>>(j/8%2*4)&15))
-			grid4(dst[4*j:], iq3sGrid[at], &iq3sLevels, scale, signs[j/2]>>(j%2*4))
+			signed(dst[4*j:], grid[4*at:][:4], scale, signs[j/2]>>(j%2*4))
 		}
 	}
 }
 
-// iq1Levels are −1, 0 and 1, moved by an eighth up or, in the second row, down.
-var iq1Levels = [2][3]float32{{-0.875, 0.125, 1.125}, {-1.125, -0.125, 0.875}}
-
 // decodeIQ1S: 11 bits of grid for each 8 values; for each 32 a scale of 3 bits and the sign of the
 // eighth.
 func decodeIQ1S(dst []float32, src []byte) {
+	grids := [2][]float32{iq1Up(), iq1Down()}
 	for ; len(dst) > 0; dst, src = dst[256:], src[50:] {
 		d, qs, high := half(src), src[2:34], src[34:50]
 		for j := range 8 {
@@ -128,7 +149,7 @@ func decodeIQ1S(dst []float32, src []byte) {
 			scale := d * float32(2*(h>>12&7)+1)
 			for k := range 4 {
 				at := int(qs[4*j+k]) | int(h>>(3*k)&7)<<8
-				grid8(dst[32*j+8*k:], iq1Grid[at], &iq1Levels[h>>15], scale, 0)
+				signed(dst[32*j+8*k:], grids[h>>15][8*at:][:8], scale, 0)
 			}
 		}
 	}
@@ -137,6 +158,7 @@ func decodeIQ1S(dst []float32, src []byte) {
 // decodeIQ1M: as IQ1_S, with the sign of the eighth for each 8 values and a scale for each 16; the
 // four upper bits of the scales' words make the half-precision scale of all.
 func decodeIQ1M(dst []float32, src []byte) {
+	grids := [2][]float32{iq1Up(), iq1Down()}
 	for ; len(dst) > 0; dst, src = dst[256:], src[56:] {
 		qs, high := src[:32], src[32:48]
 		var words [4]uint16
@@ -149,7 +171,7 @@ func decodeIQ1M(dst []float32, src []byte) {
 		for j := range 32 {
 			h := high[j/2] >> (j % 2 * 4)
 			scale := d * float32(2*(words[j/8]>>(j/2%4*3)&7)+1)
-			grid8(dst[8*j:], iq1Grid[int(qs[j])|int(h&7)<<8], &iq1Levels[h>>3&1], scale, 0)
+			signed(dst[8*j:], grids[h>>3&1][8*(int(qs[j])|int(h&7)<<8):][:8], scale, 0)
 		}
 	}
 }

@@ -59,11 +59,12 @@ type template struct {
 	bos, eos string
 }
 
-func (t *template) Render(messages []dataset.Message, prompt, spans bool) (string, [][2]int, error) {
-	in := chat.Input{AddGenerationPrompt: prompt, BOSToken: t.bos, EOSToken: t.eos}
-	for _, m := range messages {
-		in.Messages = append(in.Messages, chat.Message{Role: m.Role, Content: m.Content})
+func (t *template) Render(c dataset.Conversation, prompt, spans bool) (string, [][2]int, error) {
+	in, err := t.input(c)
+	if err != nil {
+		return "", nil, err
 	}
+	in.AddGenerationPrompt = prompt
 	if !spans {
 		text, err := t.Template.Render(in)
 		return text, nil, err
@@ -74,6 +75,45 @@ func (t *template) Render(messages []dataset.Message, prompt, spans bool) (strin
 		out[i] = [2]int{s.Start, s.End}
 	}
 	return text, out, err
+}
+
+// input is a conversation as the chat template takes it.
+func (t *template) input(c dataset.Conversation) (chat.Input, error) {
+	in := chat.Input{BOSToken: t.bos, EOSToken: t.eos}
+	for i, m := range c.Messages {
+		message := chat.Message{Role: m.Role, Content: m.Content}
+		if m.JSON != "" {
+			v, err := chat.ParseJSON([]byte(m.JSON))
+			row, ok := v.(*chat.Dict)
+			if err != nil || !ok {
+				return in, fmt.Errorf("message %d: %w", i+1, err)
+			}
+			row.Set("role", m.Role) // as the package names it
+			if message, err = chat.NewMessage(row); err != nil {
+				return in, fmt.Errorf("message %d: %w", i+1, err)
+			}
+		}
+		in.Messages = append(in.Messages, message)
+	}
+	if c.Tools != "" {
+		v, err := chat.ParseJSON([]byte(c.Tools))
+		if err != nil {
+			return in, fmt.Errorf("field \"tools\": %w", err)
+		}
+		in.Tools, _ = v.([]any)
+	}
+	if c.Vars != "" {
+		v, err := chat.ParseJSON([]byte(c.Vars))
+		if err != nil {
+			return in, fmt.Errorf("field \"chat_template_kwargs\": %w", err)
+		}
+		in.Vars = map[string]any{}
+		vars, _ := v.(*chat.Dict)
+		for name, value := range vars.All() {
+			in.Vars[name] = value
+		}
+	}
+	return in, nil
 }
 
 // maxTemplate is far above any chat template.

@@ -54,27 +54,87 @@ func readRow(t *testing.T, row json.RawMessage) *dataset.File {
 	return f
 }
 
-func TestExamplesEqualTRL(t *testing.T) {
-	var forms map[string][]struct {
-		Row  json.RawMessage
-		IDs  []int32
-		Loss []int
+// goldenExample is a row and what TRL makes of it for supervised training.
+type goldenExample struct {
+	Row  json.RawMessage
+	IDs  []int32
+	Loss []int
+}
+
+func (g *goldenExample) check(t *testing.T, e *dataset.Encoder, name string) {
+	t.Helper()
+	list, _, err := e.Examples(readRow(t, g.Row))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
 	}
+	want := dataset.Example{Tokens: g.IDs}
+	for k, l := range g.Loss {
+		want.Loss = append(want.Loss, l == 1 && k > 0) // nothing predicts the first
+	}
+	if !slices.Equal(list[0].Tokens, want.Tokens) || !slices.Equal(list[0].Loss, want.Loss) {
+		t.Errorf("%s:\n%v\n%v\nwant\n%v\n%v", name, list[0].Tokens, list[0].Loss, want.Tokens, want.Loss)
+	}
+}
+
+// goldenPair is a preference row and what TRL makes of it.
+type goldenPair struct {
+	Row                      json.RawMessage
+	Prompt, Chosen, Rejected []int32
+}
+
+func (g *goldenPair) check(t *testing.T, e *dataset.Encoder, name string) {
+	t.Helper()
+	list, _, err := e.Pairs(readRow(t, g.Row))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	for _, s := range []struct {
+		got  *dataset.Example
+		want []int32
+	}{{&list[0].Chosen, g.Chosen}, {&list[0].Rejected, g.Rejected}} {
+		first := slices.Index(s.got.Loss, true)
+		if !slices.Equal(s.got.Tokens, slices.Concat(g.Prompt, s.want)) || first != len(g.Prompt) || s.got.Targets() != len(s.want) {
+			t.Errorf("%s: %v from %d on, want %v and %v", name, s.got.Tokens, first, g.Prompt, s.want)
+		}
+	}
+}
+
+// TestToolsEqualTRL: tools, calls, results and reasoning reach the chat template as they do in TRL, and
+// what the assistant says carries the loss.
+func TestToolsEqualTRL(t *testing.T) {
+	var rows struct {
+		SFT []goldenExample
+		DPO []goldenPair
+	}
+	golden(t, "tools.json", &rows)
+	if len(rows.SFT) < 7 || len(rows.DPO) < 2 {
+		t.Fatalf("only %d and %d rows", len(rows.SFT), len(rows.DPO))
+	}
+	source, err := os.ReadFile(filepath.Join("..", "testdata", "golden", "chat", "steps.jinja"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := chat.Parse(string(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := goldenEncoder(t)
+	e.Template = &template{steps, "", "<|im_end|>"}
+	for i, g := range rows.SFT {
+		g.check(t, e, fmt.Sprint("sft ", i))
+	}
+	for i, g := range rows.DPO {
+		g.check(t, e, fmt.Sprint("dpo ", i))
+	}
+}
+
+func TestExamplesEqualTRL(t *testing.T) {
+	var forms map[string][]goldenExample
 	golden(t, "sft.json", &forms)
 	e := goldenEncoder(t)
 	for name, rows := range forms {
 		for i, g := range rows {
-			list, _, err := e.Examples(readRow(t, g.Row))
-			if err != nil {
-				t.Fatalf("%s %d: %v", name, i, err)
-			}
-			want := dataset.Example{Tokens: g.IDs}
-			for k, l := range g.Loss {
-				want.Loss = append(want.Loss, l == 1 && k > 0) // nothing predicts the first
-			}
-			if !slices.Equal(list[0].Tokens, want.Tokens) || !slices.Equal(list[0].Loss, want.Loss) {
-				t.Errorf("%s %d:\n%v\n%v\nwant\n%v\n%v", name, i, list[0].Tokens, list[0].Loss, want.Tokens, want.Loss)
-			}
+			g.check(t, e, fmt.Sprint(name, " ", i))
 		}
 	}
 	if len(forms) != 5 {
@@ -83,27 +143,12 @@ func TestExamplesEqualTRL(t *testing.T) {
 }
 
 func TestPairsEqualTRL(t *testing.T) {
-	var forms map[string][]struct {
-		Row                      json.RawMessage
-		Prompt, Chosen, Rejected []int32
-	}
+	var forms map[string][]goldenPair
 	golden(t, "dpo.json", &forms)
 	e := goldenEncoder(t)
 	for name, rows := range forms {
 		for i, g := range rows {
-			list, _, err := e.Pairs(readRow(t, g.Row))
-			if err != nil {
-				t.Fatalf("%s %d: %v", name, i, err)
-			}
-			for _, s := range []struct {
-				got  *dataset.Example
-				want []int32
-			}{{&list[0].Chosen, g.Chosen}, {&list[0].Rejected, g.Rejected}} {
-				first := slices.Index(s.got.Loss, true)
-				if !slices.Equal(s.got.Tokens, slices.Concat(g.Prompt, s.want)) || first != len(g.Prompt) || s.got.Targets() != len(s.want) {
-					t.Errorf("%s %d: %v from %d on, want %v and %v", name, i, s.got.Tokens, first, g.Prompt, s.want)
-				}
-			}
+			g.check(t, e, fmt.Sprint(name, " ", i))
 		}
 	}
 	if len(forms) != 4 {

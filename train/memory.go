@@ -25,6 +25,7 @@ type Plan struct {
 
 	Blocks      int   // of the model that can be computed again
 	RematBlocks int   // of these, that are
+	KeepLogits  bool  // the head's are kept rather than made twice
 	Limit       int64 // the recipe's memory, 0 where it sets none
 }
 
@@ -107,6 +108,12 @@ func (r *Recipe) plan(c *model.Config, o engine.MemoryOptions) (*Plan, error) {
 		p.RematBlocks, _ = planner.Fit(limit)
 	}
 	m := planner.Memory(p.RematBlocks)
+	if o.Full && p.RematBlocks == 0 && limit > 0 {
+		planner.KeepLogits(true)
+		if kept := planner.Memory(0); kept.Total() <= limit {
+			m, p.KeepLogits = kept, true
+		}
+	}
 	p.Total = m.Total()
 	for _, part := range m.Parts() {
 		p.Parts = append(p.Parts, Part(part))
@@ -194,7 +201,11 @@ func (r *run) planMemory() (*Plan, error) {
 			ErrRecipe, megabytes(p.Total), r.recipe.though(p, r.base.Config().Layers), r.recipe.Memory, r.recipe.frugal())
 	}
 	if p.Limit > 0 || p.RematBlocks > 0 {
-		r.note(fmt.Sprintf("%s planned, with %d of %d blocks computed again", megabytes(p.Total), p.RematBlocks, r.base.Config().Layers))
+		logits := ""
+		if p.KeepLogits {
+			logits = " and logits kept"
+		}
+		r.note(fmt.Sprintf("%s planned, with %d of %d blocks computed again%s", megabytes(p.Total), p.RematBlocks, r.base.Config().Layers, logits))
 	}
 	if r.options.Planned != nil {
 		r.options.Planned(p)

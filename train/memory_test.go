@@ -62,6 +62,29 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// TestKeptLogits: full training within a limit keeps its logits where that fits, to the same bytes.
+func TestKeptLogits(t *testing.T) {
+	model, data := newModel(t), write(t, "d.jsonl", colours(8))
+	run := func(sets ...string) ([]byte, *Plan) {
+		var plan *Plan
+		out := filepath.Join(t.TempDir(), "run")
+		r := recipeFor(t, model, append([]string{"method=full", "data=" + data, "batch_size=4", "max_steps=2", "out=" + out}, sets...)...)
+		mustRun(t, r, Options{Planned: func(p *Plan) { plan = p }})
+		return read(t, out, "model.safetensors"), plan
+	}
+	want, free := run()
+	got, roomy := run("memory=10GB")
+	if free.KeepLogits || !roomy.KeepLogits || roomy.Total <= free.Total {
+		t.Errorf("without a limit %+v, with room %+v", free, roomy)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("keeping logits changes the model")
+	}
+	if _, again := run("memory=10GB", "remat=block"); again.KeepLogits {
+		t.Errorf("blocks are computed again to save memory: %+v", again)
+	}
+}
+
 // TestLargestBatch: a run is planned for the longest examples that may meet, in training or evaluation.
 func TestLargestBatch(t *testing.T) {
 	model := newModel(t)

@@ -177,7 +177,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	o := engine.SessionOptions{Full: r.recipe.Method == "full", Remat: plan.RematBlocks, Seed: uint64(r.recipe.Seed)}
+	o := engine.SessionOptions{Full: r.recipe.Method == "full", Remat: plan.RematBlocks, KeepLogits: plan.KeepLogits, Seed: uint64(r.recipe.Seed)}
 	if !o.Full {
 		if r.adapter, err = newAdapter(r.recipe, m); err != nil {
 			return err

@@ -21,6 +21,7 @@ func writeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "to", Usage: "`FORM`: gguf, safetensors or onnx; by default what the name looks like"},
 		&cli.StringSliceFlag{Name: "tensor-type", Usage: "`PATTERN=TYPE` for matrices whose name has the regular expression in it; repeatable, the first that fits counts"},
 		&cli.StringFlag{Name: "shard-size", Aliases: []string{"split-max-size"}, Usage: "largest safetensors file, or part of a GGUF model, such as 5GB (`SIZE`); by default one file"},
+		&cli.StringFlag{Name: "pre", Usage: "`NAME` of the pre-tokenizer for GGUF (tokenizer.ggml.pre), where the tokenizer's structure says none or another"},
 		&cli.BoolFlag{Name: "forget-blocks", Usage: "neither keep beside a folder's tensors what it takes to write the same quantized blocks again, nor use it"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would be written and its size; write nothing"},
 		&cli.IntFlag{Name: "workers", Usage: "`N` workers; by default one a processor", HideDefault: true, Validator: atLeast(0)},
@@ -115,7 +116,7 @@ func convert(ctx context.Context, c *cli.Command, typ string) error {
 	}
 	defer m.Close()
 	if form == "onnx" {
-		for _, name := range []string{"tensor-type", "dry-run", "shard-size", "forget-blocks"} {
+		for _, name := range []string{"tensor-type", "dry-run", "shard-size", "forget-blocks", "pre"} {
 			if c.IsSet(name) {
 				return usagef("--%s is for a GGUF file or a folder, not for an ONNX bundle", name)
 			}
@@ -219,8 +220,11 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 // writeOptions takes the options of a command that writes a model from its flags.
 func writeOptions(c *cli.Command, form checkpoint.Form, typ string) (o checkpoint.Options, err error) {
 	o = checkpoint.Options{
-		Form: form, Type: strings.ToLower(typ), Workers: c.Int("workers"), Errors: c.Bool("report"), ForgetBlocks: c.Bool("forget-blocks"),
+		Form: form, Type: strings.ToLower(typ), Workers: c.Int("workers"), Errors: c.Bool("report"), ForgetBlocks: c.Bool("forget-blocks"), Pre: c.String("pre"),
 		FourBit: quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
+	}
+	if o.Pre != "" && form != checkpoint.GGUF {
+		return o, usagef("--pre names what a GGUF file calls the pre-tokenizer; a folder has the tokenizer itself")
 	}
 	for _, arg := range c.StringSlice("tensor-type") {
 		rule, err := checkpoint.ParseTensorType(arg)
@@ -255,6 +259,9 @@ func dryRun(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, o che
 	}
 	t.row("in all", len(plan.Tensors), total)
 	t.flush()
+	if plan.Blocks {
+		say("beside them comes %s, as large as the quantized blocks that cannot be computed again; --forget-blocks does without", checkpoint.BlocksFile)
+	}
 	return nil
 }
 

@@ -114,7 +114,11 @@ func printInspection(r *inspect.Report) {
 	row("rank", r.Rank, r.Rank > 0)
 	row("alpha", r.Alpha, r.Alpha != 0)
 	row("parameters", fmt.Sprintf("%s (%d)", count(r.Parameters), r.Parameters), r.Parameters > 0)
-	row("size", fmt.Sprintf("%s in %d files", size(r.Bytes), max(1, len(r.Files))), r.Bytes > 0)
+	in := ""
+	if n := len(r.Files); n > 1 {
+		in = fmt.Sprintf(" in %d files", n)
+	}
+	row("size", size(r.Bytes)+in, r.Bytes > 0)
 	row("bits a weight", fmt.Sprintf("%.2f", r.BitsPerWeight), r.BitsPerWeight > 0)
 	row("layers", r.Layers, r.Layers > 0)
 	row("hidden size", fmt.Sprintf("%d, %d in the gated unit", r.Hidden, r.Intermediate), r.Hidden > 0)

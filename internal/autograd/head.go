@@ -35,6 +35,7 @@ func (o *headOp) reads(*Tape) []Var  { return nil }
 const (
 	targetRows  = iota // the rows that have a target (M, C)
 	targetGrads        // the gradients of their nll (M, C)
+	keptLogits         // (M, V), of width 0 where they are made again
 )
 
 func (o *headOp) private(t *Tape) []buffer {
@@ -43,7 +44,11 @@ func (o *headOp) private(t *Tape) []buffer {
 	case !t.training:
 		return []buffer{{c, forwardScratch, o.ins[0]}}
 	case o.weight.Grad != nil: // the rows are wanted again
-		return []buffer{{c, saved, o.ins[0]}, {c, saved, none}}
+		logits := 0
+		if t.keepLogits {
+			logits = o.weight.Matrix.N
+		}
+		return []buffer{{c, saved, o.ins[0]}, {c, saved, none}, {logits, saved, none}}
 	}
 	return []buffer{{c, forwardScratch, o.ins[0]}, {c, saved, none}}
 }
@@ -62,23 +67,31 @@ func (o *headOp) forward(c *call) {
 			t.targets, t.targetAt, t.nll = append(t.targets, target), append(t.targetAt, int32(i)), append(t.nll, 0)
 		}
 	}
-	var grads []float32
+	var grads, kept []float32
 	m := len(t.targets)
 	if !t.lossOnly {
-		grads = c.own(targetGrads).F32[:m*w.K]
+		grads, kept = c.own(targetGrads).F32[:m*w.K], o.kept(c)
 	}
 	if cap(t.lse) < m {
 		t.lse = make([]float32, m)
 	}
 	t.lse = t.lse[:m]
-	kernel.CrossEntropy(t.nll, t.lse, grads, rows.Slice(0, m*w.K), w, o.spec, t.targets)
+	kernel.CrossEntropy(t.nll, t.lse, grads, kept, rows.Slice(0, m*w.K), w, o.spec, t.targets)
+}
+
+// kept is where the logits of the targets stay for backward, nil where they are made again.
+func (o *headOp) kept(c *call) []float32 {
+	if len(c.private) <= keptLogits || c.private[keptLogits].width == 0 {
+		return nil
+	}
+	return c.own(keptLogits).F32[:len(c.tape.targets)*o.weight.Matrix.N]
 }
 
 func (o *headOp) backward(c *call) {
 	t, w := c.tape, &o.weight.Matrix
 	if o.weight.Grad != nil {
-		// Forward did not know the coefficients, so the logits are made again.
-		kernel.HeadGradient(o.weight.Grad, c.own(targetRows).Slice(0, len(t.targets)*w.K), w, o.spec, t.targets, t.lse, t.coef)
+		// Forward did not know the coefficients.
+		kernel.HeadGradient(o.weight.Grad, o.kept(c), c.own(targetRows).Slice(0, len(t.targets)*w.K), w, o.spec, t.targets, t.lse, t.coef)
 	}
 	if !c.ins[0].wants {
 		return

@@ -31,6 +31,8 @@ type Tape struct {
 	half     bool // values are held in bfloat16 where the graph lets them be
 	remat    int  // blocks that are computed again
 
+	keepLogits bool // of the targets, where the head is trained
+
 	plan  *plan
 	arena []float32
 	at    []int // buffer → first column now
@@ -78,6 +80,14 @@ func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
 // Watch has f called before every product inside blocks with its place and its input x (rows, in), which is
 // valid during the call only. Nil ends that.
 func (t *Tape) Watch(f func(place int, x kernel.Vec, rows int)) { t.watch = f }
+
+// KeepLogits makes the tape keep the logits of all targets for the gradient of the head, where that is
+// trained, rather than make them twice: a product less, for as many values as there are targets times
+// words. The bits are the same.
+func (t *Tape) KeepLogits(keep bool) {
+	t.keepLogits = keep
+	t.plan = nil
+}
 
 // Mode says how a pass runs. The zero Mode is plain evaluation.
 type Mode struct {

@@ -48,7 +48,7 @@ type Meta struct {
 	ChatTemplate string    // Jinja source, "" where there is none
 	Tokenizer    string    // its kind as the files call it ("gpt2 smollm", "LlamaTokenizer"), "" where they do not
 	Generation   []byte    // generation_config.json, nil where there is none
-	Provenance   []gguf.KV // further general.* keys of a GGUF file, and named chat templates
+	Provenance   []gguf.KV // further general.* keys of a GGUF file, named chat templates, and roles of tokens
 	// Files are a folder's other small files by name (tokenizer.json, tokenizer_config.json, …), as
 	// they are. A model read from GGUF has none.
 	Files map[string][]byte

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -154,8 +155,12 @@ func provenance(key string) bool {
 		"general.quantization_version", "general.alignment":
 		return false // written from what the output is
 	}
-	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates"
+	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates" || tokenRole.MatchString(key)
 }
+
+// tokenRole is the keys of tokens whose roles the tokenizer here has no use for: the end of a turn, the
+// parts of a text with a hole to fill, …
+var tokenRole = regexp.MustCompile(`^tokenizer\.ggml\.((eot|eom|seperator|mask|cls|prefix|suffix|middle|fim_[a-z]+)_token_id|add_sep_token)$`)
 
 // readVocab reads the tokenizer's keys, nil where the file has no vocabulary. Keys that it lacks
 // stand for what llama.cpp takes them for.

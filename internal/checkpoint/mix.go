@@ -49,6 +49,19 @@ func (w *writing) chooseMix() error {
 	if w.o.Form != GGUF {
 		return fmt.Errorf("a safetensors folder cannot hold type %s; choose f32, f16, bf16, nf4 or fp4, or write a .gguf", w.o.Type)
 	}
+	m, tensors, err := w.mixModel()
+	if err != nil {
+		return err
+	}
+	w.mix, w.mixed = &mix, map[string]string{}
+	for i, typ := range mix.Types(m, tensors) {
+		w.mixed[w.c.Tensors()[i].Name] = typ
+	}
+	return nil
+}
+
+// mixModel is the model as mixes see it, its tensors in their order.
+func (w *writing) mixModel() (quantize.MixModel, []quantize.MixTensor, error) {
 	c := w.c.Config()
 	m := quantize.MixModel{Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads, Importance: w.o.Importance != nil}
 	m.Arch, _ = c.GGUFKeys()[0].Value.(string)
@@ -57,15 +70,52 @@ func (w *writing) chooseMix() error {
 	for i, t := range list {
 		name, ok := c.GGUFName(t.Name)
 		if !ok {
-			return fmt.Errorf("tensor %q has no name in GGUF", t.Name)
+			return m, nil, fmt.Errorf("tensor %q has no name in GGUF", t.Name)
 		}
 		tensors[i] = quantize.MixTensor{Name: name, Shape: t.Shape}
 	}
-	w.mix, w.mixed = &mix, map[string]string{}
-	for i, typ := range mix.Types(m, tensors) {
-		w.mixed[list[i].Name] = typ
+	return m, tensors, nil
+}
+
+// fileType is general.file_type: the mix's, where the tensors have the types that it gives them, else that
+// of the type that most bytes have; false where that has no number.
+func (w *writing) fileType() (uint32, bool) {
+	if w.mix != nil && len(w.o.TensorTypes) == 0 {
+		return w.mix.FileType(), true // others may give the same types
 	}
-	return nil
+	main := w.mainCodec()
+	number, ok := fileTypes[main]
+	if codec, err := quantize.Lookup(main); err != nil {
+		return number, ok
+	} else if elems, _ := codec.Block(); elems == 1 {
+		return number, ok
+	}
+	m, tensors, err := w.mixModel()
+	if err != nil {
+		return number, ok
+	}
+	for _, name := range quantize.Mixes() {
+		mix, err := quantize.LookupMix(name)
+		if err != nil {
+			continue
+		}
+		for _, m.Importance = range []bool{false, true} {
+			if w.like(mix.Types(m, tensors)) {
+				return mix.FileType(), true
+			}
+		}
+	}
+	return number, ok
+}
+
+// like reports whether the tensors have these types, "" standing for what a mix leaves alone.
+func (w *writing) like(types []string) bool {
+	for i, t := range w.tensors {
+		if len(t.Shape) > 1 && types[i] != "" && types[i] != t.Codec {
+			return false
+		}
+	}
+	return true
 }
 
 // importance is what the importance matrix says of a tensor's columns; nil where it says nothing, and of

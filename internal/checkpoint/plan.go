@@ -71,6 +71,8 @@ func (w *writing) checkRules() error {
 type Planned struct {
 	Files   []PlannedFile // that hold tensors
 	Tensors []Written     // without errors
+	// Blocks tells that a folder will have a [BlocksFile], too. Its size shows only when it is written.
+	Blocks bool
 }
 
 // PlannedFile is a file of a planned output.
@@ -94,6 +96,7 @@ func Plan(ctx context.Context, c *Checkpoint, out string, o Options) (*Planned, 
 		return nil, fmt.Errorf("checkpoint: planning %q: %w", out, err)
 	}
 	p.Tensors = w.report()
+	p.Blocks = slices.ContainsFunc(w.tensors, func(t *target) bool { return t.blocks != nil })
 	return p, nil
 }
 

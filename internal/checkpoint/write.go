@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -41,6 +40,8 @@ type Options struct {
 	// ForgetBlocks leaves out what a folder keeps of ggml's quantized blocks beside their values, and does
 	// not use it: a tensor that was quantized is then quantized again.
 	ForgetBlocks bool
+	// Pre is the name of the pre-tokenizer for GGUF where the tokenizer's structure is not to say it.
+	Pre string
 	// Unsynced leaves it to the caller to make the output durable (wholefile.SyncFolder).
 	Unsynced bool
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
@@ -475,13 +476,6 @@ func (w *writing) encode(b *buffers, t *target, lo, hi int) ([]byte, error) {
 	return moved, nil
 }
 
-func (w *writing) progress(values int64) {
-	done := w.done.Add(values)
-	if w.o.Progress != nil {
-		w.o.Progress(done, w.total)
-	}
-}
-
 // finite refuses values no model has, which every later computation would spread.
 func finite(values []float32, row, cols int) error {
 	if quantize.Finite(values) {
@@ -493,34 +487,4 @@ func finite(values []float32, row, cols int) error {
 		}
 	}
 	return nil
-}
-
-func (t *target) addError(lo int, want, got []float32) {
-	var e, v float64
-	for i, x := range want {
-		d := float64(x) - float64(got[i])
-		e += d * d
-		v += float64(x) * float64(x)
-	}
-	t.mu.Lock()
-	t.err2[lo], t.val2[lo] = e, v
-	t.mu.Unlock()
-}
-
-func (w *writing) report() []Written {
-	out := make([]Written, len(w.tensors))
-	for i, t := range w.tensors {
-		n := t.Shape[0] * t.cols
-		out[i] = Written{t.Name, t.Shape, t.from, t.Codec, t.packedBytes + t.rowBytes*int64(t.Shape[0]), t.copied, math.Sqrt(total(t.err2) / float64(n)), math.Sqrt(total(t.val2) / float64(n))}
-	}
-	return out
-}
-
-// total adds up in order of rows.
-func total(sums map[int]float64) float64 {
-	var s float64
-	for _, lo := range sortedKeys(sums) {
-		s += sums[lo]
-	}
-	return s
 }

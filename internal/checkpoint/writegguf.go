@@ -143,9 +143,7 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 			panic(fmt.Sprintf("checkpoint: internal error: key %s of type %T", k.Name, v))
 		}
 	}
-	if w.mix != nil {
-		keys = append(keys, gguf.Entry("general.file_type", w.mix.FileType()))
-	} else if ft, ok := fileTypes[w.mainCodec()]; ok {
+	if ft, ok := w.fileType(); ok {
 		keys = append(keys, gguf.Entry("general.file_type", ft))
 	}
 	keys = append(keys, gguf.Entry("general.quantization_version", uint32(2)))
@@ -154,7 +152,7 @@ func (w *writing) ggufKeys() ([]gguf.KV, error) {
 	if err != nil {
 		return nil, err
 	}
-	vocab, err := tok.Vocab()
+	vocab, err := tok.VocabAs(w.o.Pre)
 	if err != nil {
 		return nil, err
 	}

@@ -79,6 +79,9 @@ type Planner struct {
 // Blocks returns the largest number of blocks that it helps to compute again.
 func (p *Planner) Blocks() int { return p.tape.RematBlocks() }
 
+// KeepLogits says whether the run is one that keeps logits, as SessionOptions has it. It is not at first.
+func (p *Planner) KeepLogits(keep bool) { p.tape.KeepLogits(keep) }
+
 // Memory returns what a run takes that computes n blocks again.
 func (p *Planner) Memory(n int) Memory {
 	p.tape.SetRemat(n)

@@ -58,26 +58,28 @@ type planCase struct {
 	MemoryOptions
 	remat  int
 	family string // more of the configuration, "" for a llama
+	kept   bool   // logits are
 }
 
 // planCases are runs by name.
 var planCases = map[string]planCase{
-	"lora":              {MemoryOptions{Lengths: []int{512, 512}}, 0, ""},
-	"lora, four blocks": {MemoryOptions{Lengths: []int{512, 512}}, 4, ""},
-	"lora, all blocks":  {MemoryOptions{Lengths: []int{512, 512}}, 8, ""},
-	"lora, bf16":        {MemoryOptions{Lengths: []int{512, 512}, BF16: true}, 0, ""},
-	"lora, short":       {MemoryOptions{Lengths: slices.Repeat([]int{16}, 8)}, 0, ""},
-	"qlora":             {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true}, 0, ""},
-	"qlora, bf16, all":  {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, BF16: true}, 8, ""},
-	"full":              {MemoryOptions{Lengths: []int{512}, Full: true}, 0, ""},
-	"full, all blocks":  {MemoryOptions{Lengths: []int{1024}, Full: true}, 8, ""},
+	"lora":              {MemoryOptions{Lengths: []int{512, 512}}, 0, "", false},
+	"lora, four blocks": {MemoryOptions{Lengths: []int{512, 512}}, 4, "", false},
+	"lora, all blocks":  {MemoryOptions{Lengths: []int{512, 512}}, 8, "", false},
+	"lora, bf16":        {MemoryOptions{Lengths: []int{512, 512}, BF16: true}, 0, "", false},
+	"lora, short":       {MemoryOptions{Lengths: slices.Repeat([]int{16}, 8)}, 0, "", false},
+	"qlora":             {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true}, 0, "", false},
+	"qlora, bf16, all":  {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, BF16: true}, 8, "", false},
+	"full":              {MemoryOptions{Lengths: []int{512}, Full: true}, 0, "", false},
+	"full, all blocks":  {MemoryOptions{Lengths: []int{1024}, Full: true}, 8, "", false},
 
-	"fused products":       {MemoryOptions{Lengths: []int{512, 512}}, 0, phi},
-	"fused products, bf16": {MemoryOptions{Lengths: []int{512, 512}, BF16: true, Dropout: true}, 0, phi},
-	"fused products, full": {MemoryOptions{Lengths: []int{512}, Full: true}, 4, phi},
-	"norms on heads":       {MemoryOptions{Lengths: []int{900}}, 0, gemma},
-	"norms on heads, bf16": {MemoryOptions{Lengths: []int{900}, BF16: true}, 3, gemma},
-	"factors, full":        {MemoryOptions{Lengths: []int{512, 100}, Full: true}, 0, granite},
+	"fused products":       {MemoryOptions{Lengths: []int{512, 512}}, 0, phi, false},
+	"fused products, bf16": {MemoryOptions{Lengths: []int{512, 512}, BF16: true, Dropout: true}, 0, phi, false},
+	"fused products, full": {MemoryOptions{Lengths: []int{512}, Full: true}, 4, phi, false},
+	"norms on heads":       {MemoryOptions{Lengths: []int{900}}, 0, gemma, false},
+	"norms on heads, bf16": {MemoryOptions{Lengths: []int{900}, BF16: true}, 3, gemma, false},
+	"full, logits kept":    {MemoryOptions{Lengths: []int{512}, Full: true}, 0, "", true},
+	"factors, full":        {MemoryOptions{Lengths: []int{512, 100}, Full: true}, 0, granite, false},
 }
 
 // The families whose graphs have other operations.
@@ -133,6 +135,7 @@ func planOf(t *testing.T, c *model.Config, o planCase) Memory {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.KeepLogits(o.kept)
 	return p.Memory(o.remat)
 }
 
@@ -164,7 +167,7 @@ func trainMeasured(t *testing.T, o planCase, plan Memory) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	so := SessionOptions{Full: o.Full, Remat: o.remat}
+	so := SessionOptions{Full: o.Full, Remat: o.remat, KeepLogits: o.kept}
 	if o.Dropout {
 		so.Dropout = 0.1
 	}

@@ -42,6 +42,9 @@ type SessionOptions struct {
 	// Remat is the number of blocks whose activations are not kept but computed again: less memory,
 	// more time, the same bits. A number above what there are is all.
 	Remat int
+	// KeepLogits keeps the logits of all targets for the gradient of the head, with Full, rather than
+	// make them twice: more memory, less time, the same bits.
+	KeepLogits bool
 	// Seed decides the dropout masks, together with the number of the pass.
 	Seed uint64
 }
@@ -70,6 +73,7 @@ func (m *Model) NewSession(o SessionOptions) (*Session, error) {
 	}
 	s := &Session{model: m, seed: o.Seed, tape: autograd.NewTape(m.graph, autograd.Training)}
 	s.tape.SetRemat(o.Remat)
+	s.tape.KeepLogits(o.KeepLogits)
 	if o.Full {
 		return s, s.trainWeights()
 	}

@@ -47,7 +47,7 @@ func (s *subject) check(path string) error {
 		return err
 	}
 	s.checkText()
-	if s.r.License == "" {
+	if s.r.License == "" && s.m != nil {
 		s.r.find(Note, "licence-missing", "", "name it: license in the front matter of README.md, or the GGUF key general.license", "no licence is named")
 	}
 	return nil

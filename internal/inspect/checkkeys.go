@@ -116,7 +116,7 @@ func (s *subject) checkKeys() {
 	}
 }
 
-func (r *Report) ggufArch(f *gguf.File) string {
+func (r *Report) ggufArch(f *gguf.Set) string {
 	arch, _, _ := gguf.Value[string](f, "general.architecture")
 	return arch
 }

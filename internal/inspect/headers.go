@@ -7,8 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/quantize"
@@ -41,7 +39,7 @@ type headers struct {
 	files   []string
 	tensors []*stored
 	byName  map[string]*stored
-	gguf    *gguf.File // the first part of a GGUF model, else nil
+	gguf    *gguf.Set // nil where it is not a GGUF model
 	meta    map[string]string
 	closers []io.Closer
 }
@@ -145,66 +143,26 @@ func (h *headers) openFile(path string) error {
 }
 
 func (h *headers) openGGUF(path string) error {
-	paths, err := ggufParts(path)
+	set, err := gguf.OpenSet(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("inspect: %w", err)
 	}
-	h.form = "gguf"
-	for _, path := range paths {
-		f, err := gguf.Open(path)
-		if err != nil {
-			return fmt.Errorf("inspect: %w", err)
-		}
-		h.closers, h.files = append(h.closers, f), append(h.files, filepath.Base(path))
-		if h.gguf == nil {
-			h.gguf = f
-		}
-		for _, t := range f.Tensors() {
-			shape := make([]int, len(t.Dims))
-			for i, d := range t.Dims {
-				shape[len(shape)-1-i] = int(d)
-			}
-			if err := h.add(&stored{name: t.Name, shape: shape, typ: t.Type.String(), bytes: t.Size, file: filepath.Base(path),
-				offset: f.DataOffset() + t.Offset, read: func(p []byte, off int64) error { return f.ReadAt(t, p, off) }}); err != nil {
-				return fmt.Errorf("inspect: opening %q: %w", path, err)
-			}
-		}
+	h.form, h.gguf, h.closers = "gguf", set, []io.Closer{set}
+	for _, path := range set.Paths() {
+		h.files = append(h.files, filepath.Base(path))
 	}
-	if n, ok, _ := gguf.Value[int32](h.gguf, "split.tensors.count"); ok && int(n) != len(h.tensors) {
-		return fmt.Errorf("inspect: opening %q: its parts hold %d tensors, split.tensors.count says %d", path, len(h.tensors), n)
+	for _, t := range set.Tensors() {
+		shape := make([]int, len(t.Dims))
+		for i, d := range t.Dims {
+			shape[len(shape)-1-i] = int(d)
+		}
+		file, offset := set.Place(t)
+		if err := h.add(&stored{name: t.Name, shape: shape, typ: t.Type.String(), bytes: t.Size, file: filepath.Base(file), offset: offset,
+			read: func(p []byte, off int64) error { return set.ReadAt(t, p, off) }}); err != nil {
+			return fmt.Errorf("inspect: opening %q: %w", path, err)
+		}
 	}
 	return nil
-}
-
-var partName = regexp.MustCompile(`^(.*)-(\d{5})-of-(\d{5})\.gguf$`)
-
-// maxParts is far above any split there is.
-const maxParts = 10000
-
-// ggufParts returns the files of a GGUF model, of which path is one.
-func ggufParts(path string) ([]string, error) {
-	f, err := gguf.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("inspect: %w", err)
-	}
-	defer f.Close()
-	n, ok, err := gguf.Value[uint16](f, "split.count")
-	if err != nil || !ok || n < 2 {
-		return []string{path}, err
-	}
-	dir, base := filepath.Split(path)
-	m := partName.FindStringSubmatch(base)
-	if m == nil || n > maxParts {
-		return nil, fmt.Errorf("inspect: opening %q: it is one of %d parts, whose names end in -00001-of-%05d.gguf; give it back its name", path, n, n)
-	}
-	if of, _ := strconv.Atoi(m[3]); of != int(n) {
-		return nil, fmt.Errorf("inspect: opening %q: the name speaks of %d parts, split.count of %d", path, of, n)
-	}
-	parts := make([]string, n)
-	for i := range parts {
-		parts[i] = filepath.Join(dir, fmt.Sprintf("%s-%05d-of-%05d.gguf", m[1], i+1, n))
-	}
-	return parts, nil
 }
 
 // values reads the values [lo, lo+len(dst)) of a tensor; lo is at the beginning of a block.

@@ -36,6 +36,9 @@ func describeModel(ctx context.Context, path string, o Options) (*Report, error)
 	}
 	r := &Report{Kind: "model", Path: path, Form: string(m.Form), Name: m.Meta.Name, License: m.Meta.License, Parameters: n, Tokenizer: m.Meta.Tokenizer, Template: m.Meta.ChatTemplate != ""}
 	r.configure(c)
+	for _, part := range m.Parts {
+		r.Files = append(r.Files, filepath.Base(part))
+	}
 	var h *headers
 	if m.Form != checkpoint.GGUF || o.Check || o.Stats || o.Against != "" || o.Tensors {
 		// The header of a GGUF file holds the vocabulary and is not read twice without need.
@@ -119,7 +122,7 @@ func describeRefused(ctx context.Context, path string, refused error, o Options)
 }
 
 // headerKeys fills in what the metadata of a GGUF file says, whatever the architecture.
-func (r *Report) headerKeys(f *gguf.File) {
+func (r *Report) headerKeys(f *gguf.Set) {
 	str := func(key string) string { v, _, _ := gguf.Value[string](f, key); return v }
 	r.Arch, r.Name, r.License = str("general.architecture"), str("general.name"), str("general.license")
 	r.Template = str("tokenizer.chat_template") != ""

@@ -234,8 +234,8 @@ func crossEntropyHalf(t *testing.T, spec LogitSpec) {
 		Scale(h[:c], h[:c], 4)
 		loss, dh := make([]float32, p), make([]float32, p*c)
 		wantLoss, want := make([]float32, p), make([]float32, p*c)
-		CrossEntropy(wantLoss, nil, want, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, spec, targets)
-		CrossEntropy(loss, nil, dh, halfVec(h), halfMatrices(vocab, c, w)[1], spec, targets)
+		CrossEntropy(wantLoss, nil, want, nil, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, spec, targets)
+		CrossEntropy(loss, nil, dh, nil, halfVec(h), halfMatrices(vocab, c, w)[1], spec, targets)
 		near(t, "loss", loss, wantLoss, 3e-6)
 		near(t, "dh", dh, want, 4e-3)
 		for j := range c {

@@ -231,17 +231,17 @@ func BenchmarkCrossEntropy(b *testing.B) {
 	h, dh, dhead, loss, lse := normal(r, rows*c), make([]float32, rows*c), make([]float32, vocab*c), make([]float32, rows), make([]float32, rows)
 	Scale(h, h, 0.02)
 	targets := make([]int32, rows)
-	CrossEntropy(loss, lse, nil, F32Vec(h), head, LogitSpec{}, targets)
+	CrossEntropy(loss, lse, nil, nil, F32Vec(h), head, LogitSpec{}, targets)
 	for _, f := range []struct {
 		name     string
 		products float64
 		peak     func() float64
 		run      func()
 	}{
-		{"loss", 1, flopPeak, func() { CrossEntropy(loss, nil, nil, F32Vec(h), head, LogitSpec{}, targets) }},
-		{"input", 2, flopPeak, func() { CrossEntropy(loss, nil, dh, F32Vec(h), head, LogitSpec{}, targets) }},
-		{"input-bf16", 2, halfPeak, func() { CrossEntropy(loss, nil, dh, halfVec(h), half, LogitSpec{}, targets) }},
-		{"head", 2, flopPeak, func() { HeadGradient(dhead, F32Vec(h), head, LogitSpec{}, targets, lse, loss) }},
+		{"loss", 1, flopPeak, func() { CrossEntropy(loss, nil, nil, nil, F32Vec(h), head, LogitSpec{}, targets) }},
+		{"input", 2, flopPeak, func() { CrossEntropy(loss, nil, dh, nil, F32Vec(h), head, LogitSpec{}, targets) }},
+		{"input-bf16", 2, halfPeak, func() { CrossEntropy(loss, nil, dh, nil, halfVec(h), half, LogitSpec{}, targets) }},
+		{"head", 2, flopPeak, func() { HeadGradient(dhead, nil, F32Vec(h), head, LogitSpec{}, targets, lse, loss) }},
 	} {
 		forThreads(b, f.name, func() func(b *testing.B) { return benchmarkFlops(f.products*2*rows*c*vocab, f.peak, f.run) })
 	}

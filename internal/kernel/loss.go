@@ -34,9 +34,10 @@ func lossPiece(rows, vocab int) int {
 	return min(vocab, roundUp(max(lossValues/max(rows, 1), 1), 64))
 }
 
-// logits are those of some rows and a piece of the vocabulary, words [v0, v0+n), in
-// scratch of its own.
+// logits are those of some rows and a piece of the vocabulary, words [v0, v0+n): in
+// scratch of its own, or where they are to be kept.
 type logits struct {
+	scratch []float32
 	x       []float32 // (rows, stride)
 	stride  int
 	v0, n   int
@@ -45,22 +46,27 @@ type logits struct {
 	targets []int32
 }
 
-// compute makes them, before a softcap, from hidden states h (rows, C).
-func (l *logits) compute(h Vec, rows int, head *Matrix, v0, n, stride int) {
+// compute makes them, before a softcap, from hidden states h (rows, C). Unless kept is
+// nil, they stay there, (rows, V).
+func (l *logits) compute(h Vec, rows int, head *Matrix, v0, n, stride int, kept []float32) {
 	l.v0, l.n, l.stride = v0, n, stride
-	l.x = grow(l.x, rows*stride)
+	l.scratch = grow(l.scratch, rows*stride)
+	l.x = l.scratch
+	if kept != nil {
+		l.x, l.stride = kept[v0:], head.N
+	}
 	l.piece = head.Rows(v0, v0+n)
-	forward("CrossEntropy", F32Vec(l.x), stride, h, head.K, rows, &l.piece, l.spec.scale(), false, nil)
+	forward("CrossEntropy", F32Vec(l.x), l.stride, h, head.K, rows, &l.piece, l.spec.scale(), false, nil)
 }
 
-// row is the logits of row i as compute left them, which the first call in each piece
-// caps.
-func (l *logits) row(i int) []float32 {
-	x := l.x[i*l.stride:][:l.n]
+// row is the logits of row i.
+func (l *logits) row(i int) []float32 { return l.x[i*l.stride:][:l.n] }
+
+// cap caps the logits of row i, which compute left as they came.
+func (l *logits) cap(i int) {
 	if c := l.spec.Softcap; c != 0 {
-		vecSoftcap(x, x, c)
+		vecSoftcap(l.row(i), l.row(i), c)
 	}
-	return x
 }
 
 // target is where the target of row i is among its logits, if it is there.
@@ -72,9 +78,12 @@ func (l *logits) target(i int) (at int, ok bool) {
 type lossTask struct {
 	logits
 	head *Matrix
-	half bool // exponentials are kept in bfloat16, in the first half of each row
+	half bool // exponentials are in bfloat16, in the first half of each row
 	grad bool
 	last bool
+	// width is the row stride of the exponentials, which take the place of the logits, or
+	// the scratch that those do not need.
+	width int
 	// Of the rows of the present call: the results, and what is carried along.
 	loss, lse  []float32
 	dh         []float32 // (rows, C)
@@ -85,8 +94,8 @@ type lossTask struct {
 var lossTasks freeList[lossTask]
 
 // Run takes rows lo to hi of a piece into the sums and, with grad, from logits to
-// exponentials in place, with 0 for the target: its part of the gradient needs no
-// rounding and is added at the end.
+// exponentials, with 0 for the target: its part of the gradient needs no rounding and is
+// added at the end.
 func (t *lossTask) Run(lo, hi int) {
 	var block [expBlock]float32
 	c := t.head.K
@@ -95,7 +104,10 @@ func (t *lossTask) Run(lo, hi int) {
 			t.finish(i)
 			continue
 		}
+		t.cap(i)
 		x := t.row(i)
+		e := t.scratch[i*t.width:][:t.n]
+		inPlace := &e[0] == &x[0]
 		target, here := t.target(i)
 		if here {
 			t.score[i] = x[target]
@@ -116,8 +128,8 @@ func (t *lossTask) Run(lo, hi int) {
 		for j := 0; j < len(x); j += expBlock {
 			part := x[j:min(j+expBlock, len(x))]
 			to := block[:len(part)]
-			if t.grad && !t.half && t.spec.Softcap == 0 {
-				to = part
+			if t.grad && !t.half && !(inPlace && t.spec.Softcap != 0) {
+				to = e[j : j+len(part)]
 			}
 			t.sum[i] += float64(vecExpSum(to, part, t.max[i]))
 			if c := t.spec.Softcap; c != 0 && t.grad {
@@ -126,17 +138,17 @@ func (t *lossTask) Run(lo, hi int) {
 			switch {
 			case !t.grad:
 			case t.half:
-				F32ToBF16(asBytes(x)[2*j:2*(j+len(part))], to)
-			case t.spec.Softcap != 0:
+				F32ToBF16(asBytes(e)[2*j:2*(j+len(part))], to)
+			case inPlace && t.spec.Softcap != 0:
 				copy(part, to)
 			}
 		}
 		switch {
 		case !here || !t.grad:
 		case t.half:
-			clear(asBytes(x)[2*target : 2*target+2])
+			clear(asBytes(e)[2*target : 2*target+2])
 		default:
-			x[target] = 0
+			e[target] = 0
 		}
 	}
 }
@@ -170,9 +182,9 @@ func (t *lossTask) finish(i int) {
 // the negative log-likelihood in nats of targets (P): loss (P) receives
 // log Σ eˣ − x[target] of the logits x = spec(h·headᵀ) of each row, lse (P), unless nil, the
 // logarithm alone, and dh (P, C), unless nil, the gradient of each loss in its row of
-// h. Every target must lie in [0, V). The result does not depend on how many rows one
-// call has, but for rounding.
-func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32) {
+// h. kept (P, V), unless nil, receives the logits, for HeadGradient. Every target must lie
+// in [0, V). The result does not depend on how many rows one call has, but for rounding.
+func CrossEntropy(loss, lse, dh, kept []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32) {
 	const op = "CrossEntropy"
 	p, c, vocab := len(targets), head.K, head.N
 	head.check(op)
@@ -184,6 +196,9 @@ func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, spec LogitSpec, 
 	}
 	if dh != nil {
 		checkLen(op, "dh", len(dh), p*c)
+	}
+	if kept != nil {
+		checkLen(op, "kept", len(kept), p*vocab)
 	}
 	t := lossTasks.get()
 	t.head, t.spec, t.half, t.grad = head, spec, head.Half, dh != nil
@@ -201,12 +216,13 @@ func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, spec LogitSpec, 
 		t.last = false
 		piece := lossPiece(rows, vocab)
 		for v0 := 0; v0 < vocab; v0 += piece {
-			t.compute(h.Slice(lo*c, hi*c), rows, head, v0, min(piece, vocab-v0), piece)
+			t.compute(h.Slice(lo*c, hi*c), rows, head, v0, min(piece, vocab-v0), piece, keptRows(kept, lo, hi, vocab))
+			t.width = piece
 			Parallel(rows, 1, t)
 			if dh != nil {
-				e, stride := F32Vec(t.x), t.stride
+				e, stride := F32Vec(t.scratch), t.width
 				if t.half {
-					e, stride = Vec{BF16: asBytes(t.x)}, 2*stride
+					e, stride = Vec{BF16: asBytes(t.scratch)}, 2*stride
 				}
 				backward(op, F32Vec(t.dh), c, e, stride, rows, &t.piece, spec.scale(), v0 > 0, nil)
 			}
@@ -214,13 +230,22 @@ func CrossEntropy(loss, lse, dh []float32, h Vec, head *Matrix, spec LogitSpec, 
 		t.last = true
 		Parallel(rows, 1, t)
 	}
-	t.head, t.loss, t.lse, t.dh, t.targets, t.piece = nil, nil, nil, nil, nil, Matrix{}
+	t.head, t.x, t.loss, t.lse, t.dh, t.targets, t.piece = nil, nil, nil, nil, nil, nil, Matrix{}
 	lossTasks.put(t)
+}
+
+// keptRows is rows [lo, hi) of kept logits, nil where none are.
+func keptRows(kept []float32, lo, hi, vocab int) []float32 {
+	if kept == nil {
+		return nil
+	}
+	return kept[lo*vocab : hi*vocab]
 }
 
 // headTask turns logits into their gradient, coef·(softmax − one at the target).
 type headTask struct {
 	logits
+	kept      bool // the logits are there, capped
 	lse, coef []float32
 }
 
@@ -228,6 +253,9 @@ var headTasks freeList[headTask]
 
 func (t *headTask) Run(lo, hi int) {
 	for i := lo; i < hi; i++ {
+		if !t.kept {
+			t.cap(i)
+		}
 		x := t.row(i)
 		target, here := t.target(i)
 		if t.spec.Softcap != 0 {
@@ -259,8 +287,9 @@ func (t *headTask) capped(x []float32, i, target int, here bool) {
 }
 
 // HeadGradient adds the gradient of Σ coefᵢ·lossᵢ in the head, (V, C), to dhead: h, spec,
-// targets and lse are those of CrossEntropy. The logits are computed again.
-func HeadGradient(dhead []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32, lse, coef []float32) {
+// targets and lse are those of CrossEntropy. The logits are computed again, unless kept has
+// them, which is used up. The bits are the same.
+func HeadGradient(dhead, kept []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32, lse, coef []float32) {
 	const op = "HeadGradient"
 	p, c, vocab := len(targets), head.K, head.N
 	head.check(op)
@@ -269,20 +298,27 @@ func HeadGradient(dhead []float32, h Vec, head *Matrix, spec LogitSpec, targets 
 	checkLen(op, "lse", len(lse), p)
 	checkLen(op, "coef", len(coef), p)
 	checkIDs(op, targets, vocab)
+	if kept != nil {
+		checkLen(op, "kept", len(kept), p*vocab)
+	}
 	t := headTasks.get()
-	t.spec = spec
+	t.spec, t.kept = spec, kept != nil
 	for lo := 0; lo < p; lo += lossRows {
 		hi := min(lo+lossRows, p)
 		t.targets, t.lse, t.coef = targets[lo:hi], lse[lo:hi], coef[lo:hi]
 		rows, piece := h.Slice(lo*c, hi*c), lossPiece(hi-lo, vocab)
 		for v0 := 0; v0 < vocab; v0 += piece {
 			n := min(piece, vocab-v0)
-			t.compute(rows, hi-lo, head, v0, n, piece)
+			if t.kept {
+				t.x, t.stride, t.v0, t.n = kept[lo*vocab+v0:hi*vocab], vocab, v0, n
+			} else {
+				t.compute(rows, hi-lo, head, v0, n, piece, nil)
+			}
 			Parallel(hi-lo, 1, t)
-			WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), piece, rows, c, hi-lo, n, c, spec.scale(), true)
+			WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), t.stride, rows, c, hi-lo, n, c, spec.scale(), true)
 		}
 	}
-	t.targets, t.lse, t.coef, t.piece = nil, nil, nil, Matrix{}
+	t.x, t.targets, t.lse, t.coef, t.piece = nil, nil, nil, nil, Matrix{}
 	headTasks.put(t)
 }
 

@@ -76,24 +76,44 @@ func TestCrossEntropy(t *testing.T) {
 				loss, checkLoss := guarded(t, p, 1)
 				dh, checkDh := guarded(t, p*c, 2)
 				dhead := make([]float32, vocab*c)
-				CrossEntropy(loss, nil, nil, F32Vec(h), head, spec, targets)
+				CrossEntropy(loss, nil, nil, nil, F32Vec(h), head, spec, targets)
 				near(t, "loss alone", loss, wantLoss, 2e-6)
 				lse := make([]float32, p)
-				CrossEntropy(loss, lse, dh, F32Vec(h), head, spec, targets)
+				CrossEntropy(loss, lse, dh, nil, F32Vec(h), head, spec, targets)
 				near(t, "loss", loss, wantLoss, 2e-6)
 				for i := range coef {
 					Scale(dh[i*c:(i+1)*c], dh[i*c:(i+1)*c], coef[i])
 				}
 				near(t, "dh", dh, wantDh, 2e-6)
-				HeadGradient(dhead, F32Vec(h), head, spec, targets, lse, coef)
+				HeadGradient(dhead, nil, F32Vec(h), head, spec, targets, lse, coef)
 				near(t, "dhead", dhead, wantDhead, 5e-6)
-				HeadGradient(dhead, F32Vec(h), head, spec, targets, lse, coef)
+				HeadGradient(dhead, nil, F32Vec(h), head, spec, targets, lse, coef)
 				near(t, "dhead of both calls", dhead, twice, 5e-6) // it is added to
+				keptLogits(t, h, head, spec, targets, lse, coef, loss, dhead)
 				checkLoss()
 				checkDh()
 			}
 		})
 	}
+}
+
+// keptLogits: with logits that were kept, results are the same bits.
+func keptLogits(t *testing.T, h []float32, head *Matrix, spec LogitSpec, targets []int32, lse, coef, loss, twice []float32) {
+	t.Helper()
+	p, vocab := len(targets), head.N
+	kept, checkKept := guarded(t, p*vocab, 1)
+	dh, keptDh := make([]float32, len(h)), make([]float32, len(h))
+	keptLoss, keptLse, dhead := make([]float32, p), make([]float32, p), make([]float32, len(twice))
+	CrossEntropy(loss, lse, dh, nil, F32Vec(h), head, spec, targets)
+	for range 2 {
+		CrossEntropy(keptLoss, keptLse, keptDh, kept, F32Vec(h), head, spec, targets)
+		HeadGradient(dhead, kept, F32Vec(h), head, spec, targets, keptLse, coef)
+	}
+	checkKept()
+	sameBits(t, "loss with kept logits", keptLoss, loss)
+	sameBits(t, "lse with kept logits", keptLse, lse)
+	sameBits(t, "dh with kept logits", keptDh, dh)
+	sameBits(t, "dhead with kept logits", dhead, twice)
 }
 
 // TestLogits: logits are those of the reference, whatever is done to the products.
@@ -131,7 +151,7 @@ func TestCrossEntropyDifference(t *testing.T) {
 	h, w, ones := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), []float32{1, 1, 1}
 	targets := []int32{7, 0, 39}
 	dh, loss := make([]float32, p*c), make([]float32, p)
-	CrossEntropy(loss, nil, dh, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, spec, targets)
+	CrossEntropy(loss, nil, dh, nil, F32Vec(h), &Matrix{N: vocab, K: c, F32: w}, spec, targets)
 	for i := range h {
 		at := func(v float32) float64 {
 			old := h[i]
@@ -157,7 +177,7 @@ func TestCrossEntropyExtremes(t *testing.T) {
 			head.F32[i] = float32(i)
 		}
 		h, loss, dh := []float32{1e6, float32(math.NaN()), -1e30}, make([]float32, 3), make([]float32, 3)
-		CrossEntropy(loss, nil, dh, F32Vec(h), head, LogitSpec{}, []int32{vocab - 1, 0, 0})
+		CrossEntropy(loss, nil, dh, nil, F32Vec(h), head, LogitSpec{}, []int32{vocab - 1, 0, 0})
 		if loss[0] != 0 || dh[0] != 0 || loss[1] == loss[1] || dh[1] == dh[1] || loss[2] != 0 || dh[2] != 0 {
 			t.Fatalf("loss %v, dh %v", loss, dh)
 		}
@@ -174,12 +194,12 @@ func TestCrossEntropyGolden(t *testing.T) {
 		}
 		loss, lse, dh, dhead := make([]float32, 9), make([]float32, 9), make([]float32, 9*16), make([]float32, 310*16)
 		head := &Matrix{N: 310, K: 16, F32: w}
-		CrossEntropy(loss, lse, dh, F32Vec(h), head, LogitSpec{}, targets)
+		CrossEntropy(loss, lse, dh, nil, F32Vec(h), head, LogitSpec{}, targets)
 		Scale(weight, weight, 0.125)
 		for i := range weight {
 			Scale(dh[i*16:(i+1)*16], dh[i*16:(i+1)*16], weight[i])
 		}
-		HeadGradient(dhead, F32Vec(h), head, LogitSpec{}, targets, lse, weight)
+		HeadGradient(dhead, nil, F32Vec(h), head, LogitSpec{}, targets, lse, weight)
 		near(t, "nll", loss, golden(t, "loss/nll"), 1e-6)
 		near(t, "dh", dh, golden(t, "loss/dh"), 1e-6)
 		near(t, "dhead", dhead, golden(t, "loss/dhead"), 1e-6)

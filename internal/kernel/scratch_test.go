@@ -24,8 +24,8 @@ func TestScratch(t *testing.T) {
 	const p, vocab, width = 300, 1000, 16
 	lossTasks.free = nil
 	head := Matrix{N: vocab, K: width, F32: make([]float32, vocab*width)}
-	CrossEntropy(make([]float32, p), nil, nil, F32Vec(make([]float32, p*width)), &head, LogitSpec{}, make([]int32, p))
-	if got, kept := CrossEntropyScratch(p, vocab), 4*cap(lossTasks.get().x); got != int64(kept) {
+	CrossEntropy(make([]float32, p), nil, nil, nil, F32Vec(make([]float32, p*width)), &head, LogitSpec{}, make([]int32, p))
+	if got, kept := CrossEntropyScratch(p, vocab), 4*cap(lossTasks.get().scratch); got != int64(kept) {
 		t.Errorf("cross-entropy: %d bytes are said, %d are kept", got, kept)
 	}
 }

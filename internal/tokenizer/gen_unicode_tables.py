@@ -2,7 +2,7 @@
 
 Every class is asked of the library itself, code point by code point, so the
 tables hold whatever Unicode version its engines carry (Oniguruma: 16.0, Rust's
-std: 17.0, its normalizer: 9.0) instead of the version of Go's unicode package.
+std: 17.0) instead of the version of Go's unicode package.
 
     python gen_unicode_tables.py unicode_tables.go
 
@@ -14,7 +14,7 @@ import sys
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 GC = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn".split()
-WORD, SEPARATE, NUMERIC = 0x20, 0x40, 0x80
+WORD, NUMERIC = 0x20, 0x80
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 
 
@@ -36,24 +36,17 @@ def numeric():
     return {c for c in POINTS if len(digits.pre_tokenize_str(f"a{chr(c)}a")) == 3}
 
 
-def separate():
-    """Code points newer than the normalizer's Unicode version, which its NFC never reorders or composes."""
-    nfc, nfd = normalizers.NFC(), normalizers.NFD()
-    parts = {ord(p) for c in POINTS for d in [nfd.normalize_str(chr(c))] if d != chr(c) for p in d}
-    new = matches(r"\p{M}") | matches(r"\p{Cn}") | matches(r"\p{Todhri}") | matches(r"\p{Kirat_Rai}")
-    return {
-        c
-        for c in new - parts
-        if nfc.normalize_str(f"a{chr(c)}\u0316\u0301\u0334") == f"a{chr(c)}\u0334\u0316\u0301"
-    }
-
-
 def charsmap(char):
-    """A SentencePiece character map that turns one ASCII character into X."""
-    units = [0] * 1024
-    units[0] = 256 << 10
-    units[256 ^ ord(char)] = ord(char) | 1 << 8 | 512 << 10
-    units[256 ^ ord(char) ^ 512] = 1 << 31
+    """A SentencePiece character map that turns one character into X."""
+    units = [0] * 4096
+    units[0], at = 256 << 10, 256
+    key = char.encode()
+    for depth, byte in enumerate(key):
+        at ^= byte
+        step = 512 << depth
+        units[at] = byte | step << 10 | (depth == len(key) - 1) << 8
+        at ^= step
+    units[at] = 1 << 31
     blob = b"".join(u.to_bytes(4, "little") for u in units)
     return len(blob).to_bytes(4, "little") + blob + b"X\0"
 
@@ -69,6 +62,14 @@ def extending():
     n = normalizers.Precompiled(charsmap("a"))
     points = [c for c in POINTS if c not in (10, 13, 97)]
     return {c for c, out in zip(points, each(n.normalize_str, [f"a{chr(c)}" for c in points], "\n")) if out == "X"}
+
+
+def pictographic():
+    """Code points that a joiner ties to the pictograph behind it: then that is mapped without the mark it carries."""
+    n = normalizers.Precompiled(charsmap("\u00a9"))
+    points = [c for c in POINTS if c != 10]
+    rows = each(n.normalize_str, [f"{chr(c)}\u200d\u00a9\u0301" for c in points], "\n")
+    return {c for c, out in zip(points, rows) if out.endswith("X\u0301")}
 
 
 def stripped():
@@ -126,7 +127,7 @@ def main(path):
             value[c] = i
     for c in range(0xD800, 0xE000):
         value[c] = GC.index("Cn")
-    for flag, points in ((WORD, matches(r"\w")), (SEPARATE, separate()), (NUMERIC, numeric())):
+    for flag, points in ((WORD, matches(r"\w")), (NUMERIC, numeric())):
         for c in points:
             value[c] |= flag
     runs, start = [], 0
@@ -152,6 +153,7 @@ def main(path):
         table(f, "changedMarks", "// changedMarks are marks to either this version or that of StripAccents.", "[][2]rune", ranges(marks ^ stripped()))
         table(f, "changedPunctuation", "// changedPunctuation is punctuation to either this version or that of the pre-tokenizer.", "[][2]rune", ranges(signs ^ punctuation()))
         table(f, "extending", "// extending are the characters that extend a grapheme cluster.", "[][2]rune", ranges(extending()))
+        table(f, "pictographs", "// pictographs are joined to others by U+200D.", "[][2]rune", ranges(pictographic()))
         table(f, "lowerRuns", "// lowerRuns maps capital letters to small ones.", "[]lowerRun", lowered())
 
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // golden is one file of testdata/golden/tokenizer; see make_golden.py there.
@@ -104,6 +105,58 @@ func TestGolden(t *testing.T) {
 				checkDecode(t, tok, c.IDs, false, c.Text)
 			}
 		})
+	}
+}
+
+// TestSteps compares the normalizers, and Punctuation, with the reference's.
+func TestSteps(t *testing.T) {
+	f, err := os.Open("../../testdata/golden/tokenizer/steps/steps.json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden struct {
+		Charsmap []byte
+		Rows     []struct {
+			Text   string
+			Out    map[string]string // by normalizer; absent where equal to the text
+			Pieces []int             // where they begin, in characters
+		}
+	}
+	if err := json.NewDecoder(z).Decode(&golden); err != nil || len(golden.Rows) == 0 {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "Precompiled"} {
+		normalize, err := newNormalizer(&component{Type: kind, Charsmap: golden.Charsmap})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range golden.Rows {
+			want, ok := r.Out[kind]
+			if !ok {
+				want = r.Text
+			}
+			if got := normalize(r.Text); got != want {
+				t.Errorf("%s(%+q) = %+q, want %+q", kind, r.Text, got, want)
+			}
+		}
+	}
+	punctuation, err := newClassSplitter(isPunctuation, isolated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range golden.Rows {
+		var got []int
+		for _, s := range punctuation.split(nil, r.Text) {
+			got = append(got, utf8.RuneCountInString(r.Text[:s.begin]))
+		}
+		if !slices.Equal(got, r.Pieces) {
+			t.Errorf("Punctuation splits %+q at %v, want %v", r.Text, got, r.Pieces)
+		}
 	}
 }
 

@@ -31,7 +31,6 @@ const (
 	tekkenPattern = upperWord + `|` + lowerWord + `|\p{N}` + letterTail
 	qwen35Pattern = contractions + `|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 	seedPattern   = llama3Head + `\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+`
-	bailingWords  = llama3Head + qwen2Digits + `| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+`
 	bloomPattern  = ` ?[^(\s|[.,!?…。，、।۔،])]+`
 	deepseekWords = `[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_` + "`" +
 		`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
@@ -72,7 +71,8 @@ var preTokenizers = []preTokenizer{
 		patterns:     []string{llama3Pattern},
 		ignoreMerges: true,
 	}, {
-		names:    []string{"qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "f2llmv2", "grok-2", "solar-open"},
+		names: []string{"qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "f2llmv2", "grok-2", "solar-open",
+			"bailingmoe", "bailingmoe2", "llada-moe"},
 		patterns: []string{qwen2Pattern},
 	}, {
 		names:    []string{"qwen35"},
@@ -97,9 +97,6 @@ var preTokenizers = []preTokenizer{
 	}, {
 		names:    []string{"falcon"},
 		patterns: []string{falconSigns, gpt2Pattern, threeDigits},
-	}, {
-		names:    []string{"bailingmoe", "bailingmoe2", "llada-moe"},
-		patterns: []string{bailingWords},
 	}, {
 		names:    []string{"seed-coder"},
 		patterns: []string{seedPattern},
@@ -220,7 +217,7 @@ func plainSpelling(pattern string) string {
 		{`'(?i:[sdmt]|ll|ve|re)`, contractions},
 		{`]?+\p{L}+`, `]?\p{L}+`}, // nothing that a possessive quantifier keeps could match what follows
 		{`]++[\r\n]*`, `]+[\r\n]*`},
-		{`\s++$`, `\s+$`},
+		{`|\s*[\r\n]|`, `|\s*[\r\n]+|`}, // the spaces are greedy and hold newlines too
 	} {
 		pattern = strings.ReplaceAll(pattern, r[0], r[1])
 	}

@@ -189,7 +189,8 @@ var lowerMap = sync.OnceValue(func() lowerTable {
 type lowerRun struct{ first, last, step, shift rune }
 
 // cluster returns the length of the grapheme cluster at the start of s, as far as clusters
-// of few bytes go: a character with the marks that extend it, or \r\n.
+// of few bytes go: a character with the marks that extend it, pictographs that are joined, or
+// \r\n. Of Hangul syllables and pairs of flags the parts come one by one.
 func (c classes) cluster(s string) int {
 	r, n := utf8.DecodeRuneInString(s)
 	if r == '\r' && len(s) > 1 && s[1] == '\n' {
@@ -206,11 +207,14 @@ func (c classes) cluster(s string) int {
 	if c.isControl(r) {
 		return n
 	}
+	isPict := r >= 0xa9 && inRuns(pictographs, r)
 	for n < len(s) {
 		next, size := utf8.DecodeRuneInString(s[n:])
-		if next < 0x300 || !inRuns(extending, next) {
+		joined := isPict && r == 0x200d && inRuns(pictographs, next)
+		if next < 0x300 && !joined || !joined && !inRuns(extending, next) {
 			break
 		}
+		r = next
 		n += size
 	}
 	return n
@@ -225,7 +229,10 @@ func (c classes) isControl(r rune) bool {
 	return (k == gcZl || k == gcZp || k == gcCf || k == gcCn && r >= 0xe0000 && r <= 0xe0fff || r == 0xfff0) && !inRuns(extending, r) && !isPrepend(r)
 }
 
-// isPrepend reports Grapheme_Cluster_Break=Prepend of three bytes at most.
-func isPrepend(r rune) bool {
-	return r >= 0x600 && (r <= 0x605 || r == 0x6dd || r == 0x70f || r == 0x890 || r == 0x891 || r == 0x8e2 || r == 0xd4e)
+// prepending are the characters with Grapheme_Cluster_Break=Prepend.
+var prepending = [][2]rune{
+	{0x600, 0x605}, {0x6dd, 0x6dd}, {0x70f, 0x70f}, {0x890, 0x891}, {0x8e2, 0x8e2}, {0xd4e, 0xd4e}, {0x110bd, 0x110bd}, {0x110cd, 0x110cd},
+	{0x111c2, 0x111c3}, {0x113d1, 0x113d1}, {0x1193f, 0x1193f}, {0x11941, 0x11941}, {0x11a3a, 0x11a3a}, {0x11a84, 0x11a89}, {0x11d46, 0x11d46}, {0x11f02, 0x11f02},
 }
+
+func isPrepend(r rune) bool { return r >= 0x600 && inRuns(prepending, r) }

@@ -136,6 +136,9 @@ func (t *Tokenizer) markBytes(v *Vocab, byteTokens []int32) {
 // refused, but for "first": there a space comes in front of text behind special tokens too.
 func (t *Tokenizer) underlineVocab(v *Vocab) error {
 	v.Model, v.Pre = modelSPM, "default"
+	if !slices.Contains(v.Types, TypeByte) {
+		return fmt.Errorf("%w: a vocabulary of characters without byte tokens (<0x00> …): llama.cpp stops at characters that it lacks", ErrUnsupported)
+	}
 	refuse := func(what, kind string) error {
 		return fmt.Errorf("%w: GGUF has no SentencePiece tokenizer with the %s %q", ErrUnsupported, what, kind)
 	}
@@ -194,16 +197,17 @@ func (t *Tokenizer) unigramVocab(v *Vocab, m *unigram) error {
 		return err
 	}
 	for _, c := range slices.Concat(steps, pre) {
-		switch c.Type {
-		case "Precompiled":
+		regex, text := c.Pattern.Regex, c.Pattern.String
+		switch {
+		case c.Type == "Precompiled":
 			v.Charsmap = c.Charsmap
-		case "Strip", "Replace":
-			v.RemoveExtraWhitespaces = v.RemoveExtraWhitespaces || c.Pattern.Regex != nil
-		case "WhitespaceSplit":
+		case c.Type == "Strip" && !c.StripLeft: // goes with the next
+		case c.Type == "Replace" && regex != nil && *regex == " {2,}", c.Type == "WhitespaceSplit":
 			v.RemoveExtraWhitespaces = true
-		case "Prepend":
+		case c.Type == "Replace" && text != nil && *text == " " && c.Content == underline:
+		case c.Type == "Prepend" && c.Prepend == underline:
 			v.AddSpacePrefix = true
-		case "Metaspace":
+		case c.Type == "Metaspace" && c.Replacement == underline:
 			scheme, err := c.prependScheme()
 			if err != nil {
 				return err

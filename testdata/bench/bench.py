@@ -5,6 +5,8 @@ folder with train_peft.py (PEFT, PyTorch) and quant_bnb.py (bitsandbytes), each 
 RESULT; GRAFT_PEERS_PYTHON is the Python that has their packages, transformers' and llama-cpp-python's.
 Without it, and where a peer is not installed, the columns of that peer stay empty.
 
+GRAFT_PEERS_CONVERT is llama.cpp's convert_hf_to_gguf.py, which no package has.
+
 GRAFT_BENCH_ONLY is a regular expression for the names of rows; `bench.py --list` prints them.
 GRAFT_BENCH_ROUNDS (3) and GRAFT_BENCH_STEPS (6) say how long it takes. Needs no package.
 """
@@ -26,7 +28,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 GGUF = ROOT / "quickstart" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = ROOT / "quickstart" / "base-f32"  # the same in float32, for both sides
 MODEL_GGUF = ROOT / "quickstart" / "base-f32.gguf"  # and for llama.cpp
+MODEL_BF16 = ROOT / "quickstart" / "base-bf16"
 PEERS = os.environ.get("GRAFT_PEERS")
+CONVERT = os.environ.get("GRAFT_PEERS_CONVERT")
 PYTHON = os.environ.get("GRAFT_PEERS_PYTHON", sys.executable)
 ROUNDS = int(os.environ.get("GRAFT_BENCH_ROUNDS", "3"))
 STEPS = max(2, int(os.environ.get("GRAFT_BENCH_STEPS", "6")))
@@ -104,11 +108,43 @@ def llamacpp_quantize(work):
     return [millions(figure(out, r"RESULT quantize ([\d.]+) s"))], peak
 
 
+def converting(source, command):
+    """Megabytes of the source's tensors a second of the whole command, its start and, unless it says otherwise, its proof."""
+    def measure(work):
+        out = work / "converted"
+        files = list(source.glob("*.safetensors")) or [source]
+        for f in files:  # both sides find it in memory
+            with f.open("rb") as opened:
+                while opened.read(1 << 20):
+                    pass
+        start = time.time()
+        _, peak = run([x if x != "OUT" else out for x in command()])
+        seconds = time.time() - start
+        shutil.rmtree(out, ignore_errors=True)
+        for left in work.glob("converted*"):
+            left.unlink()
+        return [sum(f.stat().st_size for f in files) / 1e6 / seconds], peak
+    return measure
+
+
+def graft_convert(source, *more):
+    return converting(source, lambda: [GRAFT, "convert", source, "-o", "OUT", *more])
+
+
+def llamacpp_convert():
+    if not CONVERT:
+        raise Failed("GRAFT_PEERS_CONVERT names no convert_hf_to_gguf.py")
+    return [PYTHON, CONVERT, MODEL_BF16, "--outfile", "OUT", "--outtype", "f16"]
+
+
 GRAFT_WORK = {
     "lora f32": graft_train("lora", "f32"), "lora bf16": graft_train("lora", "bf16"),
     "qlora f32": graft_train("qlora", "f32"), "qlora bf16": graft_train("qlora", "bf16"),
     "full f32": graft_train("full", "f32"),
     "nf4": graft_nf4, "q4_k_m": graft_quantize,
+    "to gguf": graft_convert(MODEL_BF16, "--to", "gguf", "--type", "f16"),
+    "to gguf, no proof": graft_convert(MODEL_BF16, "--to", "gguf", "--type", "f16", "--no-verify"),
+    "to folder": graft_convert(GGUF),
     "score f32": graft_score(), "score bf16": graft_score("--compute", "bf16"),
 }
 PEER_WORK = {
@@ -116,6 +152,8 @@ PEER_WORK = {
     "PEFT + bnb fp32": torch_train("nf4fp32"), "PEFT + bnb bf16": torch_train("nf4"),
     "PyTorch full fp32": torch_train("fp32", "--full"), "llama.cpp full": llamacpp("full", "--steps", STEPS, "--length", LENGTH),
     "bitsandbytes": bnb_nf4, "llama.cpp q4_k_m": llamacpp_quantize,
+    "llama.cpp convert": converting(MODEL_BF16, llamacpp_convert),
+    "transformers convert": converting(GGUF, lambda: [PYTHON, HERE / "peer_convert.py", GGUF, "OUT"]),
     "transformers fp32": torch_score("float32"), "transformers bf16": torch_score("bfloat16"),
     "llama.cpp score": llamacpp("score", "--tokens", SCORED),
 }
@@ -146,6 +184,9 @@ ROWS = [
     Row("NF4 with double quantization", "nf4", "bitsandbytes", "Gelem/s"),
     Row("decoding it (Graft: one core)", "nf4", "bitsandbytes", "Gelem/s", figure=1),
     Row("float32 GGUF to Q4_K_M (Graft: with starting and hashing)", "q4_k_m", "llama.cpp q4_k_m", "M weights/s"),
+    Row("bf16 folder → F16 GGUF, proved", "to gguf", "llama.cpp convert", "MB/s"),
+    Row("bf16 folder → F16 GGUF", "to gguf, no proof", "llama.cpp convert", "MB/s"),
+    Row("Q4_1 GGUF → float32 folder, proved", "to folder", "transformers convert", "MB/s"),
     Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
     Row(f"scoring {SCORED} tokens, float32 (llama.cpp)", "score f32", "llama.cpp score", modes=SCORE),
     Row(f"scoring {SCORED} tokens, bf16", "score bf16", "transformers bf16", modes=("transformers bf16", *SCORE)),
@@ -159,6 +200,9 @@ def prepare(work, peers):
     if not (MODEL / "config.json").exists():
         shutil.rmtree(MODEL, ignore_errors=True)
         run([GRAFT, "convert", GGUF, "-o", MODEL, "--type", "f32"])
+    if not (MODEL_BF16 / "config.json").exists():
+        shutil.rmtree(MODEL_BF16, ignore_errors=True)
+        run([GRAFT, "convert", GGUF, "-o", MODEL_BF16, "--type", "bf16"])
     if not MODEL_GGUF.exists():
         run([GRAFT, "convert", GGUF, "-o", MODEL_GGUF, "--type", "f32"])
 
@@ -227,7 +271,7 @@ def compare(row, results):
 def report(rows):
     lines = [["work", "unit", "peer", "its figure", "Graft", "speed", "vs best", "peer MB", "Graft MB", "memory"]]
     for r in rows:
-        graft, peer, form = r["graft"], r["peer"] or {}, ".0f" if r["unit"] == "tokens/s" else ".3f"
+        graft, peer, form = r["graft"], r["peer"] or {}, ".0f" if r["unit"] in ("tokens/s", "MB/s") else ".3f"
         lines.append([r["name"], r["unit"], peer.get("work", ""), number(peer.get("median"), form), number(graft["median"], form),
                       number(r.get("speed_ratio"), ".2f"), number(r.get("best_ratio"), ".2f"), number(peer.get("peak_mb"), "d"),
                       number(graft["peak_mb"], "d"), number(r.get("memory_ratio"), ".2f")])

@@ -26,6 +26,10 @@
 //	{"conversations": […], "chosen": {"from": …, "value": …}, "rejected": {…}}
 //	{"instruction": "…", "input": "…", "chosen": "…", "rejected": "…"}
 //
+// Messages may have more fields (tool_calls, reasoning_content, name, …), and rows of messages the
+// fields "tools", a list of schemas or a string with one, and "chat_template_kwargs", an object: the
+// chat template gets them as they are. Who calls a tool may have no content.
+//
 // All rows of a file have the same form; other fields are ignored, but "system" and "history" belong
 // to the ShareGPT and Alpaca forms. A plain text file has a row a line that is not blank.
 //

@@ -26,7 +26,7 @@ type Template interface {
 	// Render returns the text of a conversation and, with spans, where in it the assistant speaks
 	// (half-open ranges of bytes, in order, the marks that end a turn included). With prompt, the text
 	// ends where the assistant is to begin.
-	Render(messages []Message, prompt, spans bool) (text string, assistant [][2]int, err error)
+	Render(c Conversation, prompt, spans bool) (text string, assistant [][2]int, err error)
 }
 
 // TrainOn says which tokens carry a loss.
@@ -243,10 +243,10 @@ func (e *Encoder) example(r *Row, form Form) (x Example, err error) {
 		x.Loss = marks(len(x.Tokens), 0)
 	case FormCompletion:
 		var c completion
-		c, err = e.complete(&r.Prompt, &r.Answer)
+		c, err = e.complete(r, &r.Answer)
 		x = c.from(c.prompt)
 	default:
-		x, err = e.conversation(r.Prompt.Messages)
+		x, err = e.conversation(r.conversation(r.Prompt.Messages))
 	}
 	if err != nil {
 		return Example{}, err
@@ -270,11 +270,11 @@ func marks(n, first int) []bool {
 }
 
 // conversation renders turns and marks what the assistant says.
-func (e *Encoder) conversation(messages []Message) (Example, error) {
+func (e *Encoder) conversation(c Conversation) (Example, error) {
 	if e.Template == nil {
 		return Example{}, errNoTemplate
 	}
-	text, spans, err := e.Template.Render(messages, false, e.TrainOn != All)
+	text, spans, err := e.Template.Render(c, false, e.TrainOn != All)
 	if err != nil {
 		return Example{}, err
 	}
@@ -370,18 +370,24 @@ func (c *completion) from(first int) Example {
 	return Example{Tokens: c.ids, Loss: marks(len(c.ids), first)}
 }
 
-// complete encodes an answer behind its prompt. Where the answer begins is told by the ids that the
+// conversation is messages with what the row says for all of them.
+func (r *Row) conversation(messages []Message) Conversation {
+	return Conversation{Messages: messages, Tools: r.Tools, Vars: r.Vars}
+}
+
+// complete encodes an answer behind its row's prompt. Where the answer begins is told by the ids that the
 // prompt has alone and with the answer, as in TRL.
-func (e *Encoder) complete(prompt, answer *Side) (c completion, err error) {
+func (e *Encoder) complete(r *Row, answer *Side) (c completion, err error) {
 	var head []int32
+	prompt := &r.Prompt
 	if prompt.Chat() {
 		if e.Template == nil {
 			return c, errNoTemplate
 		}
-		if head, err = e.render(prompt.Messages, true); err != nil {
+		if head, err = e.render(r.conversation(prompt.Messages), true); err != nil {
 			return c, err
 		}
-		c.ids, err = e.render(append(slices.Clip(prompt.Messages), answer.Messages...), false)
+		c.ids, err = e.render(r.conversation(append(slices.Clip(prompt.Messages), answer.Messages...)), false)
 	} else {
 		if head, err = e.Tokenizer.Encode(prompt.Text, true); err != nil {
 			return c, err
@@ -397,8 +403,8 @@ func (e *Encoder) complete(prompt, answer *Side) (c completion, err error) {
 	return c, nil
 }
 
-func (e *Encoder) render(messages []Message, prompt bool) ([]int32, error) {
-	text, _, err := e.Template.Render(messages, prompt, false)
+func (e *Encoder) render(c Conversation, prompt bool) ([]int32, error) {
+	text, _, err := e.Template.Render(c, prompt, false)
 	if err != nil {
 		return nil, err
 	}
@@ -408,11 +414,11 @@ func (e *Encoder) render(messages []Message, prompt bool) ([]int32, error) {
 // pair encodes a preference row as TRL's DPOTrainer does: both answers begin at the first place where
 // one of them parts from the prompt encoded alone.
 func (e *Encoder) pair(r *Row) (Pair, error) {
-	a, err := e.complete(&r.Prompt, &r.Answer)
+	a, err := e.complete(r, &r.Answer)
 	if err != nil {
 		return Pair{}, err
 	}
-	b, err := e.complete(&r.Prompt, &r.Rejected)
+	b, err := e.complete(r, &r.Rejected)
 	if err != nil {
 		return Pair{}, err
 	}

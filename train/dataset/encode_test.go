@@ -58,8 +58,8 @@ func (letters) EOS() (int32, bool) { return 256, true }
 // tags is a template: role initial, colon, content, and <eos> after what the assistant says.
 type tags struct{}
 
-func (tags) Render(messages []Message, prompt, spans bool) (text string, list [][2]int, err error) {
-	for _, m := range messages {
+func (tags) Render(c Conversation, prompt, spans bool) (text string, list [][2]int, err error) {
+	for _, m := range c.Messages {
 		if m.Content == "refuse" {
 			return "", nil, errors.New("the template refuses")
 		}
@@ -142,7 +142,7 @@ func TestExamples(t *testing.T) {
 // Tokens that are parts of a character belong to the turn that has the character.
 func TestPartsOfCharacters(t *testing.T) {
 	e := Encoder{Tokenizer: letters{}, Template: tags{}}
-	x, err := e.conversation(chat("user", "é", "assistant", "日本"))
+	x, err := e.conversation(Conversation{Messages: chat("user", "é", "assistant", "日本")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func write(t testing.TB, name, text string) string {
 
 func chat(turns ...string) (out []Message) {
 	for i := 0; i < len(turns); i += 2 {
-		out = append(out, Message{turns[i], turns[i+1]})
+		out = append(out, Message{Role: turns[i], Content: turns[i+1]})
 	}
 	return out
 }
@@ -119,7 +119,13 @@ func TestReadRefuses(t *testing.T) {
 		{"message no object", "a.jsonl", `{"messages": ["a"]}`, "message 1", ErrFormat},
 		{"message without content", "a.jsonl", `{"messages": [{"role": "user"}]}`, `field "content" is missing`, ErrFormat},
 		{"unknown role", "a.jsonl", `{"messages": [{"role": "narrator", "content": ""}]}`, `"narrator" is no known role`, ErrFormat},
-		{"tool calls", "a.jsonl", `{"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}`, "tool calls", ErrFormat},
+		{"tool calls", "a.jsonl", `{"conversations": [{"from": "gpt", "value": "", "tool_calls": [1]}]}`, "tool calls", ErrFormat},
+		{"tools no list", "a.jsonl", `{"messages": [{"role": "user", "content": "a"}], "tools": {}}`, "no list of schemas", ErrFormat},
+		{"tools in bad JSON", "a.jsonl", `{"messages": [{"role": "user", "content": "a"}], "tools": "[{]"}`, "no list of schemas", ErrFormat},
+		{"a tool no schema", "a.jsonl", `{"messages": [{"role": "user", "content": "a"}], "tools": ["f"]}`, "element 1 is a string", ErrFormat},
+		{"variables no object", "a.jsonl", `{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [1]}`, "not an object of variables", ErrFormat},
+		{"variables of the row", "a.jsonl", `{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {"tools": []}}`, "which the row itself says", ErrFormat},
+		{"nobody calls", "a.jsonl", `{"messages": [{"role": "assistant", "content": null}]}`, "null, not a string", ErrFormat},
 		{"image", "a.jsonl", `{"messages": [{"role": "user", "content": [{"type": "image"}]}]}`, `type "image"`, ErrFormat},
 		{"not an object", "a.jsonl", `[1]`, "a row must be an object", ErrFormat},
 		{"bad JSON", "a.jsonl", `{"text": "a"}` + "\n" + `{"text": }`, "line 2: malformed data: not JSON", ErrFormat},

@@ -28,6 +28,17 @@ const (
 type Message struct {
 	Role    string // "system", "user", "assistant" or "tool"
 	Content string
+
+	// JSON is the whole message, an object, where it says more than the two above: tool_calls,
+	// reasoning_content, name, … Otherwise it is "".
+	JSON string
+}
+
+// Conversation is what a chat template renders.
+type Conversation struct {
+	Messages []Message
+	Tools    string // a JSON list of the tools' schemas, "" for none
+	Vars     string // a JSON object of further variables of the template, "" for none
 }
 
 // Side is one part of a row: a text, or turns of a conversation.
@@ -48,6 +59,8 @@ type Row struct {
 	Answer Side
 	// Rejected is the worse answer of a preference row.
 	Rejected Side
+	// Tools and Vars go with conversations, see Conversation: the fields "tools" and "chat_template_kwargs".
+	Tools, Vars string
 }
 
 // maxFields bounds the names that File.Fields remembers: a file could have others in each row.
@@ -134,6 +147,14 @@ func (f *File) add(place int, data []byte) error {
 	if err != nil {
 		return err
 	}
+	if row.Prompt.Chat() || row.Answer.Chat() {
+		if row.Tools, err = v.tools(); err == nil {
+			row.Vars, err = v.variables()
+		}
+		if err != nil {
+			return err
+		}
+	}
 	row.Place = place
 	f.Rows = append(f.Rows, row)
 	return nil
@@ -145,9 +166,6 @@ var parsers = map[Form]func(fields) (Row, error){
 		return r, err
 	},
 	FormChat: func(v fields) (r Row, err error) {
-		if v.has("tools") {
-			return r, fmt.Errorf("%w: field \"tools\": tool definitions are not rendered", ErrFormat)
-		}
 		r.Prompt.Messages, err = v.messages("messages")
 		return r, err
 	},
@@ -161,7 +179,7 @@ var parsers = map[Form]func(fields) (Row, error){
 			return r, err
 		}
 		answer, err := v.text("output")
-		r.Prompt.Messages = append(r.Prompt.Messages, Message{"assistant", answer})
+		r.Prompt.Messages = append(r.Prompt.Messages, Message{Role: "assistant", Content: answer})
 		return r, err
 	},
 	FormCompletion: func(v fields) (r Row, err error) {
@@ -181,10 +199,10 @@ var parsers = map[Form]func(fields) (Row, error){
 func alike(a *Side, role string, others ...*Side) {
 	for _, o := range others {
 		if a.Chat() && !o.Chat() {
-			o.Messages, o.Text = []Message{{"assistant", o.Text}}, ""
+			o.Messages, o.Text = []Message{{Role: "assistant", Content: o.Text}}, ""
 		}
 		if !a.Chat() && o.Chat() {
-			a.Messages, a.Text = []Message{{role, a.Text}}, ""
+			a.Messages, a.Text = []Message{{Role: role, Content: a.Text}}, ""
 			alike(a, role, others...)
 		}
 	}
@@ -329,7 +347,7 @@ func (v fields) instruction() ([]Message, error) {
 	}
 	var out []Message
 	if system != "" {
-		out = append(out, Message{"system", system})
+		out = append(out, Message{Role: "system", Content: system})
 	}
 	if v.has("history") {
 		var turns [][2]string
@@ -337,13 +355,13 @@ func (v fields) instruction() ([]Message, error) {
 			return nil, fmt.Errorf("%w: field \"history\" is not an array of pairs of strings", ErrFormat)
 		}
 		for _, t := range turns {
-			out = append(out, Message{"user", t[0]}, Message{"assistant", t[1]})
+			out = append(out, Message{Role: "user", Content: t[0]}, Message{Role: "assistant", Content: t[1]})
 		}
 	}
 	if input != "" {
 		question += "\n\n" + input
 	}
-	return append(out, Message{"user", question}), nil
+	return append(out, Message{Role: "user", Content: question}), nil
 }
 
 // conversation reads the turns of a ShareGPT row.
@@ -356,7 +374,7 @@ func (v fields) conversation() ([]Message, error) {
 	if err != nil || system == "" {
 		return turns, err
 	}
-	return append([]Message{{"system", system}}, turns...), nil
+	return append([]Message{{Role: "system", Content: system}}, turns...), nil
 }
 
 // messages reads a list of turns.
@@ -395,9 +413,6 @@ func message(data jsontext.Value) (Message, error) {
 	if err := json.Unmarshal(data, &v); err != nil {
 		return Message{}, jsonError(err)
 	}
-	if v.has("tool_calls") || v.has("function_call") {
-		return Message{}, fmt.Errorf("%w: tool calls are not rendered", ErrFormat)
-	}
 	speaker, body := "role", "content"
 	if v.has("from") {
 		speaker, body = "from", "value"
@@ -410,12 +425,79 @@ func message(data jsontext.Value) (Message, error) {
 	if !ok {
 		return Message{}, fmt.Errorf("%w: %q is no known role; wanted system, user (human), assistant (gpt) or tool (observation)", ErrFormat, clip(name))
 	}
-	if v[body].Kind() == '[' {
-		text, err := parts(v[body])
-		return Message{role, text}, err
+	m := Message{Role: role}
+	calls := v.has("tool_calls") || v.has("function_call")
+	if speaker == "from" {
+		if calls {
+			return Message{}, fmt.Errorf("%w: tool calls are rendered of messages with \"role\" and \"content\" only", ErrFormat)
+		}
+	} else if v.more() {
+		m.JSON = string(data)
 	}
-	text, err := v.text(body)
-	return Message{role, text}, err
+	switch {
+	case v[body].Kind() == '[':
+		m.Content, err = parts(v[body])
+	case calls && !v.has(body): // who calls may say nothing
+	default:
+		m.Content, err = v.text(body)
+	}
+	return m, err
+}
+
+// more reports whether a message has fields besides its role and content.
+func (v fields) more() bool {
+	for name := range v {
+		if name != "role" && name != "content" && v.has(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// tools reads the field "tools": schemas, or a string that has them as JSON.
+func (v fields) tools() (string, error) {
+	if !v.has("tools") {
+		return "", nil
+	}
+	f := v["tools"]
+	if f.Kind() == '"' {
+		text, err := unquote(f)
+		if err != nil {
+			return "", err
+		}
+		f = jsontext.Value(text)
+	}
+	var list []jsontext.Value
+	if err := json.Unmarshal(f, &list); err != nil {
+		return "", fmt.Errorf("%w: field \"tools\" is no list of schemas", ErrFormat)
+	}
+	for i, tool := range list {
+		if tool.Kind() != '{' {
+			return "", fmt.Errorf("%w: field \"tools\": element %d is %s, not the schema of a tool", ErrFormat, i+1, kindName(tool))
+		}
+	}
+	if list == nil {
+		return "", nil
+	}
+	return string(f), nil
+}
+
+// variables reads the field "chat_template_kwargs".
+func (v fields) variables() (string, error) {
+	const name = "chat_template_kwargs"
+	if !v.has(name) {
+		return "", nil
+	}
+	var vars fields
+	if err := json.Unmarshal(v[name], &vars); err != nil {
+		return "", fmt.Errorf("%w: field %q is %s, not an object of variables", ErrFormat, name, kindName(v[name]))
+	}
+	for _, own := range []string{"messages", "tools", "chat_template"} {
+		if _, ok := vars[own]; ok {
+			return "", fmt.Errorf("%w: field %q sets %q, which the row itself says", ErrFormat, name, own)
+		}
+	}
+	return string(v[name]), nil
 }
 
 // parts joins a content that is a list of texts.

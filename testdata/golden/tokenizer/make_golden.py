@@ -329,6 +329,26 @@ def golden(out, names):
         write(out, name, doc)
 
 
+MARKS = [0x300, 0x301, 0x316, 0x323, 0x334, 0x345, 0x5B0, 0x64B, 0x93C, 0x94D, 0xE38, 0x200D, 0xFE0F, 0x1F3FB, 0x20E3, 0x3099, 0xE0061, 0x1E8D0, 0x1DFA, 0x903, 0x9BE, 0x1161, 0x11A8]  # fmt: skip
+BASES = [ord(c) for c in "aAeEo1 \r\n\t\u00b2\u00bd\ufb01\u00c5\u212a\u017f\u2122\u2139\u00a9\u00ae\u260e\u2460\u24d0\u3297\u3299\u03a9\u03a3\u03c2\u00df\u0130\u01c4\u4e2d\u3131\uff71\uff9e\u30f7\uff21\u037e"]
+BASES += [0xAC00, 0xAC01, 0x915, 0x937, 0x600, 0x6DD, 0x8E2, 0x110BD, 0xAD, 0x200B, 0, 1, 0x85, 0x2028, 0x1E9E, 0xFDFA, 0x3300, 0x1F18E, 0x1F201, 0x1F170, 0x1F469, 0x1F1E9, 0x9CB, 0xB48, 0xBCA, 0xCC0, 0xF77, 0xF79, 0x1F600, 0x32FF, 0x1C89, 0xA7CB, 0x10D50, 0x1DF7, 0x8CA]  # fmt: skip
+
+
+def steps(out):
+    """What each normalizer, and Punctuation, does to rows of characters and marks."""
+    m = sp_train(model_type="unigram", vocab_size=400, hard_vocab_limit=False, normalization_rule_tsv=rules(pathlib.Path(tempfile.mkdtemp(), "rules.tsv")))
+    kinds = {k: getattr(normalizers, k)() for k in ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents")}
+    kinds["Precompiled"] = normalizers.Precompiled(charsmap_of(m))
+    split, rng, rows = pre_tokenizers.Punctuation("isolated"), random.Random("steps"), []
+    texts = ["".join(chr(rng.choice(MARKS if rng.random() < 0.45 else BASES)) for _ in range(rng.randint(1, 10))) for _ in range(900)]
+    texts += ["".join(map(chr, range(a, a + 48))) for a in range(0xA0, 0x3400, 48)] + ["a" + "\u0301\u0316" * 40]
+    for text in texts:
+        out_of = {k: n.normalize_str(text) for k, n in kinds.items()}
+        row = {"text": text, "out": {k: v for k, v in out_of.items() if v != text}, "pieces": [a for _, (a, _) in split.pre_tokenize_str(text)]}
+        rows.append(row)
+    write(out, "steps/steps", {"charsmap": base64.b64encode(charsmap_of(m)).decode(), "rows": rows})
+
+
 def write(out, name, doc):
     with gzip.GzipFile(pathlib.Path(out, name + ".json.gz"), "wb", mtime=0) as f:
         f.write(json.dumps(doc, separators=(",", ":")).encode())
@@ -336,4 +356,6 @@ def write(out, name, doc):
 
 if __name__ == "__main__":
     golden(sys.argv[1], sys.argv[2:])
+    if not sys.argv[2:]:
+        steps(sys.argv[1])
 

@@ -135,7 +135,7 @@ def write_gguf(keys, file):
     w.add_token_list(keys["Tokens"])
     w.add_token_types(keys["Types"])
     if keys["Scores"]:
-        w.add_token_scores(keys["Scores"])
+        w.add_token_scores([float(x) for x in keys["Scores"]])
     if keys["Merges"]:
         w.add_token_merges(keys["Merges"])
     for key, add in (("BOS", w.add_bos_token_id), ("EOS", w.add_eos_token_id), ("UNK", w.add_unk_token_id), ("PAD", w.add_pad_token_id)):

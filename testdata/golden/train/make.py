@@ -7,9 +7,10 @@ Made with torch 2.15.0, transformers 5.23.0, trl 1.16.0, datasets 5.2.0, tokeniz
   tokenizer.json    a small byte-level BPE trained on the rows, with ChatML's special tokens
   sft.json          per form of rows: the rows, and for each the ids and which of them carry a loss
   dpo.json          the same for preferences: ids of the prompt, of the chosen and of the rejected answer
+  tools.json        rows with tools, calls and reasoning, through ../chat/steps.jinja: sft and dpo as above
   rates.json        learning rates of each schedule, step by step
 
-The chat template is ChatML with generation blocks.
+The chat template is ChatML with generation blocks where nothing else is said.
 """
 import json
 import sys
@@ -62,6 +63,27 @@ def rows():
     )
 
 
+def tool_rows():
+    tool = {"type": "function", "function": {"name": "weather", "description": "The weather at a place.", "parameters": {
+        "type": "object", "properties": {"place": {"type": "string"}, "days": {"type": "integer"}}, "required": ["place"]}}}
+    call = {"type": "function", "id": "c1", "function": {"name": "weather", "arguments": {"place": "Köln", "days": 2}}}
+    ask, calls = turn("user", TEXTS[1]), {"role": "assistant", "tool_calls": [call]}
+    answer = {"role": "tool", "name": "weather", "tool_call_id": "c1", "content": "21 °C 🙂"}
+    reasoned = {**turn("assistant", TEXTS[0]), "reasoning_content": TEXTS[2]}
+    return [
+        dict(messages=[ask, calls, answer, turn("assistant", TEXTS[0])], tools=[tool]),
+        dict(messages=[turn("system", TEXTS[4]), ask, {**calls, "content": TEXTS[3]}, answer, answer, reasoned, turn("user", "?"), turn("assistant", "!")], tools=json.dumps([tool, tool])),
+        dict(messages=[ask, reasoned]),
+        dict(messages=[ask, {**reasoned, "reasoning_content": None, "tool_calls": None}], tools=None),
+        dict(messages=[turn("user", "a"), reasoned], chat_template_kwargs=dict(enable_thinking=False)),
+        dict(prompt=[ask, calls, answer], completion=[turn("assistant", TEXTS[0])], tools=[tool], chat_template_kwargs=dict(enable_thinking=False)),
+        dict(prompt=[ask], completion=[calls, answer, reasoned], tools=[tool]),
+    ], [
+        dict(prompt=[ask], chosen=[calls], rejected=[turn("assistant", TEXTS[0])], tools=[tool]),
+        dict(prompt=[ask, calls, answer], chosen=[reasoned], rejected=[turn("assistant", TEXTS[5])], tools=json.dumps([tool]), chat_template_kwargs=dict(enable_thinking=True)),
+    ]
+
+
 def chatml(row):
     """TRL renames the fields of ShareGPT rows but not the speakers."""
     if "conversations" not in row:
@@ -112,6 +134,17 @@ if __name__ == "__main__":
         result[name] = [dict(row=r, prompt=m["prompt_ids"], chosen=m["chosen_ids"], rejected=m["rejected_ids"])
                         for r, m in zip(data, trainer.train_dataset, strict=True)]
     write(out / "dpo.json", result)
+    # A trainer each, for rows of one table would get each other's fields.
+    tok.chat_template = (Path(__file__).parent.parent / "chat" / "steps.jinja").read_text()
+    result = dict(sft=[], dpo=[])
+    sft, dpo = tool_rows()
+    for row in sft:
+        [m] = SFTTrainer(model=model(tok), args=SFTConfig(**common(assistant_only_loss="messages" in row)), processing_class=tok, train_dataset=Dataset.from_list([row])).train_dataset
+        result["sft"].append(dict(row=row, ids=m["input_ids"], loss=[int(x != -100) for x in m["labels"]]))
+    for row in dpo:
+        [m] = DPOTrainer(model=model(tok), ref_model=model(tok), args=DPOConfig(**common()), train_dataset=Dataset.from_list([row]), processing_class=tok).train_dataset
+        result["dpo"].append(dict(row=row, prompt=m["prompt_ids"], chosen=m["chosen_ids"], rejected=m["rejected_ids"]))
+    write(out / "tools.json", result)
     rates = {}
     for name, kind in dict(constant="constant_with_warmup", linear="linear", cosine="cosine").items():
         opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-4)
