@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 	"github.com/graftml/graft/safetensors"
@@ -29,7 +28,7 @@ type packed struct {
 	group        []int32            // of each column
 	codes, scale safetensors.Tensor // as the layout has them
 	zero         safetensors.Tensor // its Name is empty where all zeros are half of the range
-	scaleCodec   quantize.Codec
+	scaleCodec   quantize.Encoder
 	first        bool // GPTQ's first form, whose zeros are stored less one
 }
 
@@ -92,21 +91,22 @@ func (q *quantizationConfig) layout(name string) (layout packedLayout, first, ok
 	return 0, false, false
 }
 
-// readPacked checks the shapes of what belongs to a weight, and reads its columns' groups.
-func (s *folderSource) readPacked(p *packed, module string, names [4]string, q quantizationConfig) (known []string, err error) {
-	fail := func(t safetensors.Tensor) error {
-		return fmt.Errorf("%s has shape %v of %s, which does not fit a weight of shape %v: %w", t.Name, t.Shape, t.DType, []int{p.rows, p.cols}, quantize.ErrFormat)
-	}
-	// Words run along one axis of the codes; how many there are says how many bits a code has.
-	along, other, axis := p.cols, p.rows, 0
+// misfit is the error about a tensor that does not go with a weight.
+func (p *packed) misfit(t safetensors.Tensor) error {
+	return fmt.Errorf("%s has shape %v of %s, which does not fit a weight of shape %v: %w", t.Name, t.Shape, t.DType, []int{p.rows, p.cols}, quantize.ErrFormat)
+}
+
+// countBits checks the codes. Their words run along one axis: how many there are says how many bits a code has.
+func (p *packed) countBits() error {
+	along, other, axis := p.cols, p.rows, 1
 	switch p.layout {
+	case layoutGPTQ:
+		axis = 0
 	case layoutAWQ:
-		along, other, axis = p.rows, p.cols, 1
-	case layoutCompressed:
-		axis = 1
+		along, other = p.rows, p.cols
 	}
 	if p.codes.DType != safetensors.I32 || len(p.codes.Shape) != 2 || p.codes.Shape[1-axis] != other || along == 0 {
-		return nil, fail(p.codes)
+		return p.misfit(p.codes)
 	}
 	for _, bits := range []int{2, 4, 8} {
 		if p.codes.Shape[axis] == ceilDiv(along, 32/bits) {
@@ -114,39 +114,55 @@ func (s *folderSource) readPacked(p *packed, module string, names [4]string, q q
 		}
 	}
 	if p.bits == 0 || p.layout == layoutAWQ && p.bits != 4 {
-		return nil, fmt.Errorf("codes of shape %v for a weight of shape %v: only 2, 4 and 8 bits are read (AWQ: 4): %w", p.codes.Shape, []int{p.rows, p.cols}, quantize.ErrUnsupported)
+		return fmt.Errorf("codes of shape %v for a weight of shape %v: only 2, 4 and 8 bits are read (AWQ: 4): %w", p.codes.Shape, []int{p.rows, p.cols}, quantize.ErrUnsupported)
+	}
+	return nil
+}
+
+// setTables checks the scales, and the zeros where there are any (ok).
+func (p *packed) setTables(zero safetensors.Tensor, ok bool) (err error) {
+	if !slices.Contains([]safetensors.DType{safetensors.F16, safetensors.BF16, safetensors.F32}, p.scale.DType) || len(p.scale.Shape) != 2 {
+		return p.misfit(p.scale)
+	}
+	if p.scaleCodec, err = quantize.LookupEncoder(string(p.scale.DType)); err != nil {
+		return err
+	}
+	rowWords, rowAxis := ceilDiv(p.rows, 32/p.bits), 1
+	if p.layout == layoutCompressed {
+		rowAxis = 0
+	}
+	p.groups = p.scale.Shape[1-rowAxis]
+	if p.groups == 0 || p.groups > p.cols || p.scale.Shape[rowAxis] != p.rows {
+		return p.misfit(p.scale)
+	}
+	if ok {
+		if zero.DType != safetensors.I32 || len(zero.Shape) != 2 || zero.Shape[rowAxis] != rowWords || zero.Shape[1-rowAxis] != p.groups {
+			return p.misfit(zero)
+		}
+		p.zero = zero
+	}
+	return nil
+}
+
+// readPacked checks what belongs to a weight, lists it, and reads its columns' groups.
+func (s *folderSource) readPacked(p *packed, module string, names [4]string, q quantizationConfig) (known []string, err error) {
+	if err := p.countBits(); err != nil {
+		return nil, err
 	}
 	var ok bool
 	if p.scale, ok = s.set.Tensor(module + "." + names[0]); !ok {
 		return nil, fmt.Errorf("no %s beside it: %w", names[0], quantize.ErrFormat)
 	}
-	known = append(known, p.scale.Name)
-	if !slices.Contains([]safetensors.DType{safetensors.F16, safetensors.BF16, safetensors.F32}, p.scale.DType) || len(p.scale.Shape) != 2 {
-		return nil, fail(p.scale)
+	zero, ok := s.set.Tensor(module + "." + names[1])
+	if !ok && p.layout != layoutCompressed {
+		return nil, fmt.Errorf("no %s beside it: %w", names[1], quantize.ErrFormat)
 	}
-	if p.scaleCodec, err = quantize.Lookup(string(p.scale.DType)); err != nil {
+	if err := p.setTables(zero, ok); err != nil {
 		return nil, err
 	}
-	table, zeroShape := []int{p.groups, p.rows}, []int{}
-	if p.layout == layoutCompressed {
-		p.groups = p.scale.Shape[1]
-		table, zeroShape = []int{p.rows, p.groups}, []int{ceilDiv(p.rows, 32/p.bits), p.groups}
-	} else {
-		p.groups = p.scale.Shape[0]
-		table, zeroShape = []int{p.groups, p.rows}, []int{p.groups, ceilDiv(p.rows, 32/p.bits)}
-	}
-	if p.groups == 0 || p.groups > p.cols || !slices.Equal(p.scale.Shape, table) {
-		return nil, fail(p.scale)
-	}
-	zero, ok := s.set.Tensor(module + "." + names[1])
-	switch {
-	case ok && (zero.DType != safetensors.I32 || !slices.Equal(zero.Shape, zeroShape)):
-		return nil, fail(zero)
-	case ok:
-		p.zero = zero
+	known = append(known, p.scale.Name)
+	if ok {
 		known = append(known, zero.Name)
-	case p.layout != layoutCompressed:
-		return nil, fmt.Errorf("no %s beside it: %w", names[1], quantize.ErrFormat)
 	}
 	if index, ok := s.set.Tensor(module + "." + names[2]); ok {
 		known = append(known, index.Name)
@@ -160,7 +176,7 @@ func (s *folderSource) readPacked(p *packed, module string, names [4]string, q q
 			size = q.GroupSize
 		}
 		if ceilDiv(p.cols, size) != p.groups {
-			return nil, fail(p.scale)
+			return nil, p.misfit(p.scale)
 		}
 		p.group = make([]int32, p.cols)
 		for i := range p.group {
@@ -246,17 +262,16 @@ func (s *folderSource) packedRows(p *packed, lo, hi int, dst []float32) error {
 	if err := s.packedCodes(p, lo, hi, dst); err != nil {
 		return err
 	}
+	_, size := p.scaleCodec.Block()
+	buf := getScratch(&s.scratch, p.cols*size)
+	defer s.scratch.Put(buf)
 	for r := range n {
 		x, sc, z := dst[r*p.cols:][:p.cols], scale[r*p.groups:][:p.groups], zero[r*p.groups:][:p.groups]
 		for i, g := range p.group {
 			x[i] = (x[i] - z[g]) * sc[g]
 		}
-	}
-	switch p.scale.DType {
-	case safetensors.F16:
-		kernel.RoundF16(dst)
-	case safetensors.BF16:
-		kernel.RoundBF16(dst)
+		p.scaleCodec.Encode(*buf, x)
+		p.scaleCodec.Decode(x, *buf)
 	}
 	return nil
 }
