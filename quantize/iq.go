@@ -207,11 +207,9 @@ func decodeTQ2(dst []float32, src []byte) {
 func decodeQ1_0(dst []float32, src []byte) {
 	for ; len(dst) > 0; dst, src = dst[128:], src[18:] {
 		d := half(src)
+		either := [2]float32{-d, d}
 		for i := range 128 {
-			dst[i] = -d
-			if src[2+i/8]>>(i%8)&1 != 0 {
-				dst[i] = d
-			}
+			dst[i] = either[src[2+i/8]>>(i%8)&1]
 		}
 	}
 }

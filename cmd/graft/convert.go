@@ -46,7 +46,9 @@ func convertCommand() *cli.Command {
 		Usage:     "write a model in another format or number type, or as an ONNX bundle",
 		ArgsUsage: "IN",
 		Description: `Tokenizer, chat template and special tokens go along. A tensor whose type does not change keeps its
-bytes. The output is run against the input on a fixed text and compared tensor by tensor before it
+bytes. Folders may hold weights in bitsandbytes' 4 and 8 bits, in 8-bit floats with or without scales,
+and as GPTQ, AWQ and compressed-tensors pack them; they are taken at the values that those tools
+compute with. The output is run against the input on a fixed text and compared tensor by tensor before it
 takes its place; where they part further than the number type explains, nothing is written.
 
   graft convert model.gguf -o model-hf

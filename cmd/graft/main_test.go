@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -149,6 +151,8 @@ var damages = map[string]func(ts *testscript.TestScript, neg bool, args []string
 	"poison": func(ts *testscript.TestScript, _ bool, args []string) {
 		patch(ts, args, func(_ safetensors.DType, data []byte) { copy(data[4*64:], []byte{0, 0, 0xc0, 0x7f}) })
 	},
+	// store MODEL GOLDEN: the first block's q_proj and down_proj as testdata/golden/GOLDEN.safetensors has them
+	"store": func(ts *testscript.TestScript, _ bool, args []string) { store(ts, args[0], args[1]) },
 	// truncate FILE: cuts the last tenth off
 	"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
 		path := ts.MkAbs(args[0])
@@ -157,6 +161,48 @@ var damages = map[string]func(ts *testscript.TestScript, neg bool, args []string
 		ts.Check(os.Truncate(path, info.Size()*9/10))
 	},
 }
+
+func store(ts *testscript.TestScript, model, golden string) {
+	places := map[string]string{"q_proj": "model.layers.0.self_attn.q_proj.", "down_proj": "model.layers.0.mlp.down_proj."}
+	path := ts.MkAbs(filepath.Join(model, "model.safetensors"))
+	read := func(path string) (tensors []safetensors.TensorData) {
+		f, err := safetensors.Open(path)
+		ts.Check(err)
+		defer f.Close()
+		for _, t := range f.Tensors() {
+			data := make([]byte, t.Size())
+			ts.Check(f.ReadAt(t, data, 0))
+			tensors = append(tensors, safetensors.TensorData{Spec: safetensors.Spec{Name: t.Name, DType: t.DType, Shape: t.Shape}, Data: data})
+		}
+		return tensors
+	}
+	all := slices.DeleteFunc(read(path), func(t safetensors.TensorData) bool {
+		return t.Name == places["q_proj"]+"weight" || t.Name == places["down_proj"]+"weight"
+	})
+	folder, name := filepath.Split(filepath.Join(goldens, golden))
+	for _, t := range read(filepath.Join(folder, name+".safetensors")) {
+		module, rest, _ := strings.Cut(t.Name, ".")
+		t.Name = places[module] + rest
+		all = append(all, t)
+	}
+	ts.Check(safetensors.Write(path, all, map[string]string{"format": "pt"}))
+	var cases map[string]struct{ Config json.RawMessage }
+	list, err := os.ReadFile(filepath.Join(folder, filepath.Base(folder)+".json"))
+	ts.Check(err)
+	ts.Check(json.Unmarshal(list, &cases))
+	path = ts.MkAbs(filepath.Join(model, "config.json"))
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	var config map[string]any
+	ts.Check(json.Unmarshal(data, &config))
+	config["quantization_config"] = cases[name].Config
+	data, err = json.Marshal(config)
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, data, 0o666))
+}
+
+// goldens is the folder of goldens: scripts run elsewhere.
+var goldens, _ = filepath.Abs("../../testdata/golden")
 
 // patch changes the bytes of one tensor in a safetensors file.
 func patch(ts *testscript.TestScript, args []string, change func(dtype safetensors.DType, data []byte)) {
