@@ -20,7 +20,11 @@ import (
 // loadBase reads the model, quantized for qlora, to compute as the recipe says. Frozen weights stay as
 // they are stored where that is smaller.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
-	return engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16"})
+	m, err := engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16"})
+	if err != nil {
+		return nil, fmt.Errorf("loading %q: %w", c.Path, err)
+	}
+	return m, nil
 }
 
 // quant says how products are quantized, nil where they are not.

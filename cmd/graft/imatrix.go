@@ -85,7 +85,7 @@ func computeImportance(ctx context.Context, m *checkpoint.Checkpoint, path strin
 	}
 	model, err := engine.Load(m, engine.Options{AsStored: true})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("loading %q: %w", m.Path, err)
 	}
 	bar := newProgress("computing importance")
 	r, err := model.Importance(tokens, min(512, m.Config().Context), bos, func(done, total int) error {

@@ -180,7 +180,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 	}
 	model, err := engine.Load(m, o)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("loading %q: %w", m.Path, err)
 	}
 	var all []engine.Use
 	for i, arg := range adapterArgs {
