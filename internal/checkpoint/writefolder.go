@@ -93,14 +93,14 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 		return nil, err
 	}
 	owner := map[string]tensorWriter{}
-	var open []tensorWriter
+	var open []*hashedFile
 	for _, s := range shards.Files {
 		file, err := safetensors.Create(filepath.Join(dir, s.Name), s.Layout)
 		if err != nil {
 			return nil, err
 		}
 		defer file.Close()
-		open = append(open, file)
+		open = append(open, w.hashed(s.Name, file))
 		for _, t := range s.Layout.Tensors {
 			owner[t.Name] = file
 		}
