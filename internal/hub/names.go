@@ -16,7 +16,7 @@ var repoName = regexp.MustCompile(`^(?:[0-9A-Za-z_](?:[0-9A-Za-z_.-]{0,94}[0-9A-
 // checkRepo reports what is wrong with a repository's name, OWNER/NAME or NAME.
 func checkRepo(repo string) error {
 	if !repoName.MatchString(repo) || strings.Contains(repo, "--") || strings.Contains(repo, "..") || strings.HasSuffix(repo, ".git") {
-		return fmt.Errorf("%q is no repository's name: want OWNER/NAME, of letters, digits and single - _ .", repo)
+		return fmt.Errorf("%q is no repository's name: want OWNER/NAME, of letters, digits and single -, _ and dots", repo)
 	}
 	return nil
 }

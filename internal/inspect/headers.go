@@ -26,15 +26,6 @@ type stored struct {
 	read   func(p []byte, off int64) error
 }
 
-// elements is the number of values, which is that of the bytes' blocks and so no overflow.
-func (s *stored) elements() int64 {
-	n := int64(1)
-	for _, d := range s.shape {
-		n *= int64(d)
-	}
-	return n
-}
-
 // headers are the tensors of a path as its files list them, whatever they mean.
 type headers struct {
 	form    string
