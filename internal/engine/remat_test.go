@@ -103,7 +103,7 @@ func TestRematSameBits(t *testing.T) {
 				}
 				want, all := train(0)
 				most := all
-				for _, n := range []int{1, 3, 99} { // of 4
+				for _, n := range []int{1, 3, 99} { // of five
 					got, activations := train(n)
 					if !slices.Equal(got, want) {
 						t.Errorf("with %d blocks computed again, losses and gradients have other bits", n)
