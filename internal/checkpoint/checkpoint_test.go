@@ -98,7 +98,7 @@ func TestRoundTrip(t *testing.T) {
 			for _, x := range a.Tensors() {
 				want := values(t, a, x)
 				for i, other := range []*checkpoint.Checkpoint{b, c, d} {
-					if got := values(t, other, x); !cmp.Equal(want, got) {
+					if got := values(t, other, x); !slices.Equal(want, got) {
 						t.Errorf("%s differs in copy %d", x.Name, i)
 					}
 				}
@@ -130,7 +130,7 @@ func TestOffsetOfHalves(t *testing.T) {
 		b := write(t, a, filepath.Join(dir, "b.gguf"), checkpoint.Options{})
 		c := write(t, b, filepath.Join(dir, "c"), checkpoint.Options{Type: "bf16"})
 		for _, x := range a.Tensors() {
-			if want, got := values(t, a, x), values(t, c, x); !cmp.Equal(want, got) {
+			if want, got := values(t, a, x), values(t, c, x); !slices.Equal(want, got) {
 				t.Errorf("%s: %s differs", name, x.Name)
 			}
 		}
@@ -203,7 +203,7 @@ func TestTextAmongParts(t *testing.T) {
 			t.Errorf("%s: sequences end at %v, want those of the whole", prefix, ids)
 		}
 		for _, x := range want.Tensors() {
-			if !cmp.Equal(values(t, want, x), values(t, got, x)) {
+			if !slices.Equal(values(t, want, x), values(t, got, x)) {
 				t.Errorf("%s: %s differs", prefix, x.Name)
 			}
 		}
@@ -227,7 +227,7 @@ func TestRowsInPieces(t *testing.T) {
 			if err := b.Rows(x.Name, r[0], r[1], got); err != nil {
 				t.Fatal(err)
 			}
-			if !cmp.Equal(whole[r[0]*cols:r[1]*cols], got) {
+			if !slices.Equal(whole[r[0]*cols:r[1]*cols], got) {
 				t.Errorf("%s rows %v differ from the whole", x.Name, r)
 			}
 		}
@@ -261,7 +261,7 @@ func TestGGUFRowOrder(t *testing.T) {
 		for half := range 2 {
 			for p := range d / 2 {
 				from, to := (h*d+half*(d/2)+p)*c.Hidden, (h*d+2*p+half)*c.Hidden
-				if !cmp.Equal(hf[from:from+c.Hidden], got[to:to+c.Hidden]) {
+				if !slices.Equal(hf[from:from+c.Hidden], got[to:to+c.Hidden]) {
 					t.Fatalf("row of head %d, half %d, pair %d is not where llama.cpp has it", h, half, p)
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -108,7 +109,7 @@ func TestParts(t *testing.T) {
 	for _, x := range a.Tensors() {
 		want := values(t, a, x)
 		for _, other := range []*checkpoint.Checkpoint{b, c, d} {
-			if !cmp.Equal(want, values(t, other, x)) {
+			if !slices.Equal(want, values(t, other, x)) {
 				t.Errorf("%s differs in %s", x.Name, other.Path)
 			}
 		}

@@ -25,7 +25,7 @@ import (
 // planConfig is small, but large beside what a process takes anyway.
 func planConfig(t *testing.T, family string) *model.Config {
 	t.Helper()
-	c, err := model.ParseConfig([]byte(`{"hidden_size":512,"intermediate_size":1536,"num_hidden_layers":8,
+	c, err := model.ParseConfig([]byte(`{"hidden_size":512,"intermediate_size":1536,"num_hidden_layers":4,
 "num_attention_heads":8,"num_key_value_heads":2,"vocab_size":16384,"max_position_embeddings":2048,"tie_word_embeddings":false,` + family + `}`))
 	if err != nil {
 		t.Fatal(err)
@@ -63,21 +63,21 @@ type planCase struct {
 
 // planCases are runs by name.
 var planCases = map[string]planCase{
-	"lora":              {MemoryOptions{Lengths: []int{512, 512}}, 0, "", false},
-	"lora, four blocks": {MemoryOptions{Lengths: []int{512, 512}}, 4, "", false},
-	"lora, all blocks":  {MemoryOptions{Lengths: []int{512, 512}}, 8, "", false},
-	"lora, bf16":        {MemoryOptions{Lengths: []int{512, 512}, BF16: true}, 0, "", false},
-	"lora, short":       {MemoryOptions{Lengths: slices.Repeat([]int{16}, 8)}, 0, "", false},
-	"qlora":             {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true}, 0, "", false},
-	"qlora, bf16, all":  {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, BF16: true}, 8, "", false},
-	"full":              {MemoryOptions{Lengths: []int{512}, Full: true}, 0, "", false},
-	"full, all blocks":  {MemoryOptions{Lengths: []int{1024}, Full: true}, 8, "", false},
+	"lora":             {MemoryOptions{Lengths: []int{512, 512}}, 0, "", false},
+	"lora, two blocks": {MemoryOptions{Lengths: []int{512, 512}}, 2, "", false},
+	"lora, all blocks": {MemoryOptions{Lengths: []int{512, 512}}, 4, "", false},
+	"lora, bf16":       {MemoryOptions{Lengths: []int{512, 512}, BF16: true}, 0, "", false},
+	"lora, short":      {MemoryOptions{Lengths: slices.Repeat([]int{16}, 8)}, 0, "", false},
+	"qlora":            {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, Dropout: true}, 0, "", false},
+	"qlora, bf16, all": {MemoryOptions{Lengths: []int{512, 512}, Quant: &quantize.Options4{Double: true}, BF16: true}, 4, "", false},
+	"full":             {MemoryOptions{Lengths: []int{512}, Full: true}, 0, "", false},
+	"full, all blocks": {MemoryOptions{Lengths: []int{1024}, Full: true}, 4, "", false},
 
 	"fused products":       {MemoryOptions{Lengths: []int{512, 512}}, 0, phi, false},
 	"fused products, bf16": {MemoryOptions{Lengths: []int{512, 512}, BF16: true, Dropout: true}, 0, phi, false},
-	"fused products, full": {MemoryOptions{Lengths: []int{512}, Full: true}, 4, phi, false},
+	"fused products, full": {MemoryOptions{Lengths: []int{512}, Full: true}, 2, phi, false},
 	"norms on heads":       {MemoryOptions{Lengths: []int{900}}, 0, gemma, false},
-	"norms on heads, bf16": {MemoryOptions{Lengths: []int{900}, BF16: true}, 3, gemma, false},
+	"norms on heads, bf16": {MemoryOptions{Lengths: []int{900}, BF16: true}, 2, gemma, false},
 	"full, logits kept":    {MemoryOptions{Lengths: []int{512}, Full: true}, 0, "", true},
 	"factors, full":        {MemoryOptions{Lengths: []int{512, 100}, Full: true}, 0, granite, false},
 }
@@ -85,7 +85,7 @@ var planCases = map[string]planCase{
 // The families whose graphs have other operations.
 const (
 	phi     = `"model_type":"phi3","sliding_window":100`
-	gemma   = `"model_type":"gemma3_text","sliding_window":128,"head_dim":64`
+	gemma   = `"model_type":"gemma3_text","sliding_window":128,"sliding_window_pattern":3,"head_dim":64`
 	granite = `"model_type":"granite","embedding_multiplier":6.0,"attention_multiplier":0.25,"residual_multiplier":0.22,"logits_scaling":4.0`
 )
 

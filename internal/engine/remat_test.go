@@ -44,7 +44,7 @@ func deeper(t *testing.T, name string, o Options) *Model {
 // in every way of training, with packed sequences.
 func TestRematSameBits(t *testing.T) {
 	nf4 := &quantize.Options4{Double: true}
-	for _, way := range []struct {
+	for at, way := range []struct {
 		name    string
 		load    Options
 		full    bool
@@ -59,7 +59,12 @@ func TestRematSameBits(t *testing.T) {
 		{name: "last product of a block", modules: func(l model.Linear) bool { return strings.HasSuffix(l.Module, "down_proj") }, dropout: 0.3},
 		{name: "upper blocks", modules: func(l model.Linear) bool { return l.Module >= "model.layers.2" }},
 	} {
-		for _, name := range testmodel.Names() {
+		for i, name := range testmodel.Names() {
+			// Every family's graph is computed again with adapters and without. What else a way changes
+			// is the same code for all: a third of the families each, in turn.
+			if way.name != "lora" && way.name != "full" && (i+at)%3 != 0 {
+				continue
+			}
 			t.Run(way.name+"/"+name, func(t *testing.T) {
 				train := func(remat int) (bits []float32, activations int64) {
 					m := deeper(t, name, way.load)
@@ -81,7 +86,7 @@ func TestRematSameBits(t *testing.T) {
 						t.Fatal(err)
 					}
 					b := someBatch(m, 20, 1, 37)
-					for range 3 { // B is zero at first
+					for range 2 { // B is zero at first
 						s.ZeroGrad()
 						sum, n, err := s.Loss(b)
 						if err != nil {
@@ -98,12 +103,12 @@ func TestRematSameBits(t *testing.T) {
 				}
 				want, all := train(0)
 				most := all
-				for _, n := range []int{1, 3, 4, 99} {
+				for _, n := range []int{1, 3, 99} { // of five
 					got, activations := train(n)
 					if !slices.Equal(got, want) {
 						t.Errorf("with %d blocks computed again, losses and gradients have other bits", n)
 					}
-					if activations > most || n == 4 && activations >= all {
+					if activations > most || n == 99 && activations >= all {
 						t.Errorf("activations take %d bytes with %d blocks computed again, %d with fewer", activations, n, most)
 					}
 					most = activations

@@ -57,17 +57,18 @@ func (d *download) run(ctx context.Context, source string) (err error) {
 		return err
 	}
 	defer func() {
+		// What the file holds, not d.at: a run that ends while it reads an earlier run's part has counted less.
+		info, statErr := d.out.Stat()
 		if closeErr := d.out.Close(); err == nil {
 			err = closeErr
 		}
-		if err == nil {
-			return
-		}
-		if d.at == 0 {
+		switch {
+		case err == nil || statErr != nil:
+		case info.Size() == 0:
 			os.Remove(d.part)
-			return
+		default:
+			err = fmt.Errorf("%w; %d of %d bytes stay in %s, and the same command goes on from there", err, info.Size(), d.file.Size, d.part)
 		}
-		err = fmt.Errorf("%w; %d of %d bytes stay in %s, and the same command goes on from there", err, d.at, d.file.Size, d.part)
 	}()
 	resumed, err := d.resume(ctx)
 	if err != nil {

@@ -300,3 +300,22 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("into a folder: %v", err)
 	}
 }
+
+// TestInterruptedResume ends a download before it has read the part file of an earlier run, as
+// another file's failure does. The part stays.
+func TestInterruptedResume(t *testing.T) {
+	data := tiny()[large]
+	part := filepath.Join(t.TempDir(), "part")
+	if err := os.WriteFile(part, data[:1000], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d := &download{file: &File{Path: large, Size: int64(len(data)), Hash: testhub.SHA256(data)}, part: part, moved: func(int64) {}}
+	if err := d.run(ctx, ""); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "1000 of ") {
+		t.Error(err)
+	}
+	if kept, err := os.ReadFile(part); err != nil || !bytes.Equal(kept, data[:1000]) {
+		t.Errorf("%d bytes are kept, %v", len(kept), err)
+	}
+}

@@ -87,7 +87,14 @@ func checkLinear(t *testing.T, what string, m, n, k int, w view, inHalf, outHalf
 		terms = append(terms, Term{H: h.F32, W: matrix(rank), Scale: 0.7})
 	}
 	run(y, x, terms)
+	step := 1
+	if m*n*k > 4<<20 {
+		step = 7 // prime to the widths of all tiles: the slow reference still meets each of their places
+	}
 	for i, got := range y.values32() {
+		if i%step != 0 {
+			continue
+		}
 		row, col := i/max(n, 1), i%max(n, 1)
 		var sum, size float64
 		add := func(p float64) { sum, size = sum+p, size+math.Abs(p) }

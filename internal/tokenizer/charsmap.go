@@ -15,7 +15,7 @@ import (
 type charsmap struct {
 	units []uint32
 	texts string
-	plain [128]bool // or whether they stay
+	plain [128]bool // which ASCII characters stay as they are
 }
 
 // newCharsmap parses a map: the bytes of the array (u32), the array, the replacements.
