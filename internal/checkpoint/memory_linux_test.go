@@ -40,6 +40,9 @@ func peak(t *testing.T, f func()) int64 {
 // A model passes through in a memory that does not depend on its size, whatever is made of it and
 // whichever form it has.
 func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector takes memory of its own")
+	}
 	c, err := testmodel.Low(16)
 	must(t, err)
 	dir := t.TempDir()
