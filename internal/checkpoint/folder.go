@@ -24,9 +24,10 @@ const (
 var folderFiles = []string{"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 	"generation_config.json", "chat_template.jinja", cardFile, "LICENSE"}
 
-// FolderNames lists the files that a folder written by Write with one file of tensors may have.
+// FolderNames lists the files, and the folder of further chat templates, that a folder written by Write with
+// one file of tensors may have.
 func FolderNames() []string {
-	return slices.Concat(folderFiles, []string{modelFile, configFile, BlocksFile})
+	return slices.Concat(folderFiles, []string{modelFile, configFile, BlocksFile, templatesFolder})
 }
 
 func openFolder(dir string) (_ *Checkpoint, err error) {
@@ -74,6 +75,9 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 		}
 	}
 	meta.Generation = meta.Files["generation_config.json"]
+	if err := readTemplates(dir, meta.Files); err != nil {
+		return nil, err
+	}
 	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
@@ -83,6 +87,7 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	_ = json.Unmarshal(meta.Files["tokenizer_config.json"], &class) // not a string: no name
 	meta.Tokenizer = class.Name
 	readCard(meta.Files[cardFile], &meta)
+	meta.Provenance = append(meta.Provenance, templateKeys(meta.Files)...)
 	if meta.Name == "" {
 		meta.Name = folderName(dir, config.Key("_name_or_path"))
 	}

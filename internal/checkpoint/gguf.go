@@ -155,7 +155,7 @@ func provenance(key string) bool {
 		"general.quantization_version", "general.alignment":
 		return false // written from what the output is
 	}
-	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, "tokenizer.chat_template.") || key == "tokenizer.chat_templates" || tokenRole.MatchString(key)
+	return strings.HasPrefix(key, "general.") || strings.HasPrefix(key, templatePrefix) || key == templateNames || tokenRole.MatchString(key)
 }
 
 // tokenRole is the keys of tokens whose roles the tokenizer here has no use for: the end of a turn, the

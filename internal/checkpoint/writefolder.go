@@ -35,7 +35,12 @@ func (w *writing) folder(out string) error {
 		files["model.safetensors.index.json"] = index
 	}
 	for name, data := range files {
-		if err := wholefile.WriteFile(filepath.Join(temp, name), data); err != nil {
+		path := filepath.Join(temp, filepath.FromSlash(name))
+		err := os.MkdirAll(filepath.Dir(path), 0o777)
+		if err == nil {
+			err = wholefile.WriteFile(path, data)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -206,6 +211,7 @@ func (c *Checkpoint) tokenizerFiles(files map[string][]byte) error {
 		config["chat_template"] = t // where transformers 4 looks
 		files["chat_template.jinja"] = []byte(t)
 	}
+	maps.Copy(files, templateFiles(c.Meta.Provenance))
 	for name, v := range map[string]any{"tokenizer_config.json": config, "generation_config.json": generation, "special_tokens_map.json": special} {
 		if files[name], err = json.Marshal(v, jsontext.WithIndent("  "), json.Deterministic(true)); err != nil {
 			return err
