@@ -67,12 +67,7 @@ func openTokenizer(path string) (*tokenizer.Tokenizer, error) {
 		}
 		return tokenizer.ParseJSON(data)
 	}
-	m, err := checkpoint.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer m.Close()
-	return m.Tokenizer()
+	return checkpoint.OpenTokenizer(path)
 }
 
 func tokenizeLines(ctx context.Context, in io.Reader, out io.Writer, tok *tokenizer.Tokenizer, decode, special bool) error {

@@ -61,13 +61,41 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	if err := readMeta(f, &c.Meta); err != nil {
 		return nil, err
 	}
-	c.tok = onceTokenizer(path, func() (*tokenizer.Tokenizer, error) {
-		if vocab == nil {
-			return nil, fmt.Errorf("%w: the file has no tokenizer.ggml.tokens", ErrNoTokenizer)
-		}
-		return tokenizer.FromVocab(*vocab)
-	})
+	c.tok = onceTokenizer(path, func() (*tokenizer.Tokenizer, error) { return vocabTokenizer(vocab) })
 	return c, nil
+}
+
+func vocabTokenizer(vocab *tokenizer.Vocab) (*tokenizer.Tokenizer, error) {
+	if vocab == nil {
+		return nil, fmt.Errorf("%w: the file has no tokenizer.ggml.tokens", ErrNoTokenizer)
+	}
+	return tokenizer.FromVocab(*vocab)
+}
+
+// OpenTokenizer reads the tokenizer of a model. A GGUF file may be of any architecture, or hold a
+// vocabulary and no tensors.
+func OpenTokenizer(path string) (*tokenizer.Tokenizer, error) {
+	var magic [4]byte
+	if err := readHead(path, magic[:]); err == nil && string(magic[:]) == "GGUF" {
+		return onceTokenizer(path, func() (*tokenizer.Tokenizer, error) {
+			f, err := gguf.OpenSet(path)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			vocab, err := readVocab(f)
+			if err != nil {
+				return nil, err
+			}
+			return vocabTokenizer(vocab)
+		})()
+	}
+	c, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Tokenizer()
 }
 
 // ggufKeys adapts a file to model.GGUFSource.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/internal/tokenizer"
@@ -58,5 +59,27 @@ func TestSentencePiece(t *testing.T) {
 				t.Errorf("copy %d: with special tokens %q is %v, want %v", i, g.Text, with, want)
 			}
 		}
+	}
+}
+
+// A GGUF file of a vocabulary alone, without tensors and of an architecture that no model here has, tokenizes.
+func TestOpenTokenizerOfAVocabularyAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vocab.gguf")
+	must(t, gguf.Write(path, []gguf.KV{
+		gguf.Entry("general.architecture", "unheard-of"),
+		gguf.Entry("tokenizer.ggml.model", "gpt2"),
+		gguf.Entry("tokenizer.ggml.pre", "gpt-2"),
+		gguf.Entry("tokenizer.ggml.tokens", []string{"h", "e", "n", "en"}),
+		gguf.Entry("tokenizer.ggml.merges", []string{"e n"}),
+		gguf.Entry("tokenizer.ggml.bos_token_id", uint32(0)),
+		gguf.Entry("tokenizer.ggml.eos_token_id", uint32(0)),
+	}, nil))
+	tok, err := checkpoint.OpenTokenizer(path)
+	must(t, err)
+	if got := tok.Encode("hen", tokenizer.Options{}); !slices.Equal(got, []int32{0, 3}) {
+		t.Errorf("hen is %v, want [0 3]", got)
+	}
+	if _, err := checkpoint.Open(path); err == nil {
+		t.Error("a vocabulary alone opens as a model")
 	}
 }
