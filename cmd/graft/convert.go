@@ -216,6 +216,9 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 		printReport(report)
 	}
 	say("wrote %s: %d tensors, %s", out.name, len(report), size(bytes))
+	if note := m.Config().GGUFNote(); note != "" && form == checkpoint.GGUF {
+		say("note: %s", note)
+	}
 	return nil
 }
 

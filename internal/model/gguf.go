@@ -103,6 +103,19 @@ func (c *Config) scalingKeys() []Key {
 	return nil // llama3 is a tensor
 }
 
+// GGUFNote says what llama.cpp computes otherwise from a GGUF file of the model, though the file says it: "" for
+// nothing. See CheckGGUF for what it computes otherwise from all of them.
+func (c *Config) GGUFNote() string {
+	switch c.Arch {
+	case "gemma2", "gemma3_text", "olmo3":
+		return ""
+	}
+	if c.Window > 0 && c.Window < c.Context {
+		return fmt.Sprintf("llama.cpp has no sliding window for %s and sees all keys: on texts longer than %d tokens its answers are not this model's", c.Arch, c.Window)
+	}
+	return ""
+}
+
 // CheckGGUF reports what of the model llama.cpp would not load, or compute otherwise, from a GGUF
 // file, naming the Hugging Face key. A window that it leaves out is not among it: see mistral.go.
 func (c *Config) CheckGGUF() error {
