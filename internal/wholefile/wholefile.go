@@ -111,9 +111,13 @@ func (f *File) commit(durable bool) (err error) {
 	return nil
 }
 
-// SyncFolder makes the files in a folder, and in its folders, durable.
+// SyncFolder makes the files in a folder, and in its folders, durable. A file that goes away or gets another
+// name meanwhile is left to who does that.
 func SyncFolder(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != dir {
+			return nil
+		}
 		if err != nil || !entry.Type().IsRegular() {
 			if err == nil && entry.IsDir() {
 				syncFolder(path)
@@ -121,6 +125,9 @@ func SyncFolder(dir string) error {
 			return err
 		}
 		f, err := os.OpenFile(path, os.O_RDWR, 0) // Windows syncs only what it may write
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

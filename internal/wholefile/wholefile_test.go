@@ -333,3 +333,35 @@ func TestHash(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSyncFolderMeanwhile: files that are written and renamed while a folder is synced are no error.
+func TestSyncFolderMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; err == nil; i++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+				err = wholefile.WriteFile(filepath.Join(dir, fmt.Sprint("f", i%7)), []byte("x"))
+			}
+		}
+		done <- err
+	}()
+	for range 200 {
+		if err := wholefile.SyncFolder(dir); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := wholefile.SyncFolder(filepath.Join(dir, "absent")); err == nil {
+		t.Error("a folder that is not there was synced")
+	}
+}
