@@ -4,7 +4,6 @@ package gguf
 
 import (
 	"fmt"
-	"hash"
 
 	"github.com/graftml/graft/internal/wholefile"
 )
@@ -30,10 +29,6 @@ func Create(path string, l *Layout) (*Writer, error) {
 	}
 	return &Writer{path, file}, nil
 }
-
-// Hash has h written the file's bytes, from the first to the last, while they come. It is to be called
-// before anything is written; h is complete once Commit has returned.
-func (w *Writer) Hash(h hash.Hash) { w.file.Hash(h) }
 
 // WriteAt writes p to the named tensor's bytes that begin off bytes into it.
 func (w *Writer) WriteAt(name string, p []byte, off int64) error {

@@ -192,14 +192,14 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 	}
 	defer out.discard()
 	bar := newProgress("writing " + out.name)
-	o.Progress, o.Unsynced, o.SHA256 = bar.update, true, map[string]string{}
+	o.Progress, o.Unsynced = bar.update, true
 	report, err := checkpoint.Write(ctx, m, filepath.Join(out.temp, filepath.Base(filepath.Clean(c.String("out")))), o)
 	bar.finish()
 	if err != nil {
 		return out.explain(err)
 	}
 	synced := out.sync() // while the output is proved
-	if err := proveWritten(ctx, c, base, adapterArgs, out, report, o.SHA256); err != nil {
+	if err := proveWritten(ctx, c, base, adapterArgs, out, report); err != nil {
 		return out.explain(err)
 	}
 	if err := <-synced; err != nil {

@@ -42,10 +42,9 @@ func manifestPath(out string) string {
 	return gguf.FirstPart(out) + "." + manifestName
 }
 
-// proveWritten runs a written model, whose files have these hashes, against what it was made from, and
-// leaves a manifest.
-func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, report []checkpoint.Written, sums map[string]string) error {
-	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(base)), Types: map[string]int{}, SHA256: sums}
+// proveWritten runs a written model against what it was made from, and leaves a manifest.
+func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, report []checkpoint.Written) error {
+	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(base)), Types: map[string]int{}}
 	for _, a := range adapterArgs {
 		m.Adapters = append(m.Adapters, filepath.Base(filepath.Clean(a)))
 	}
@@ -59,7 +58,14 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	if err := m.verify(ctx, c, base, adapterArgs, out, limit); err != nil {
+	sums := make(chan error, 1)
+	go func() {
+		var err error
+		m.SHA256, err = hashes(out.path())
+		sums <- err
+	}()
+	err := m.verify(ctx, c, base, adapterArgs, out, limit)
+	if err := errors.Join(err, <-sums); err != nil {
 		return err
 	}
 	return m.save(out.path())
@@ -155,7 +161,7 @@ func notWritten(err error) error {
 	return fmt.Errorf("%w; nothing was written (--max-kl allows more, --no-verify does not ask)", err)
 }
 
-// write hashes a bundle's files and leaves the manifest with them.
+// write hashes a model's files and leaves the manifest with them.
 func (m *manifest) write(out string) error {
 	var err error
 	if m.SHA256, err = hashes(out); err != nil {
@@ -176,18 +182,34 @@ func (m *manifest) save(out string) error {
 	return nil
 }
 
-// hashes returns the SHA-256 of the files that hold a bundle's tensors.
-func hashes(bundle string) (map[string]string, error) {
-	sums := map[string]string{}
-	for _, name := range []string{"model.onnx", "model.onnx.data"} {
-		sum, err := hashFile(filepath.Join(bundle, name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
+// hashes returns the SHA-256 of the files that hold a model's tensors.
+func hashes(out string) (map[string]string, error) {
+	var files []string
+	if info, err := os.Stat(out); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		parts, err := gguf.OpenSet(out)
 		if err != nil {
 			return nil, err
 		}
-		sums[name] = sum
+		defer parts.Close()
+		files = parts.Paths()
+	} else {
+		for _, pattern := range []string{"*.safetensors", checkpoint.BlocksFile, "model.onnx", "model.onnx.data"} {
+			found, err := filepath.Glob(filepath.Join(out, pattern))
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, found...)
+		}
+	}
+	sums := map[string]string{}
+	for _, path := range files {
+		sum, err := hashFile(path)
+		if err != nil {
+			return nil, err
+		}
+		sums[filepath.Base(path)] = sum
 	}
 	return sums, nil
 }

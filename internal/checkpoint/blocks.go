@@ -140,7 +140,6 @@ func (w *writing) writeBlocks(dir string) (err error) {
 		return err
 	}
 	defer file.Close()
-	hashed := w.hashed(BlocksFile, file)
 	for _, t := range kept {
 		copyBlocks := w.copyAll
 		if t.blocks.encoder != nil {
@@ -150,7 +149,7 @@ func (w *writing) writeBlocks(dir string) (err error) {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
-	return w.commit(hashed)
+	return w.commit(file)
 }
 
 // copyAll writes every block of a tensor.

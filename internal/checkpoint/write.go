@@ -3,11 +3,8 @@ package checkpoint
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"os"
 	"runtime"
 	"strings"
@@ -43,8 +40,6 @@ type Options struct {
 	// ForgetBlocks leaves out what a folder keeps of ggml's quantized blocks beside their values, and does
 	// not use it: a tensor that was quantized is then quantized again.
 	ForgetBlocks bool
-	// SHA256, where set, is given the hash of each file of tensors by its name, in hexadecimal.
-	SHA256 map[string]string
 	// Pre is the name of the pre-tokenizer for GGUF where the tokenizer's structure is not to say it.
 	Pre string
 	// Unsynced leaves it to the caller to make the output durable (wholefile.SyncFolder).
@@ -329,39 +324,14 @@ type tensorWriter interface {
 	Commit() error
 	CommitUnsynced() error
 	Close() error
-	Hash(h hash.Hash)
-}
-
-// hashedFile is a file whose hash is made while it is written.
-type hashedFile struct {
-	tensorWriter
-	name string
-	hash hash.Hash // nil where none is wanted
-}
-
-// hashed prepares a file that has just been created.
-func (w *writing) hashed(name string, file tensorWriter) *hashedFile {
-	f := &hashedFile{tensorWriter: file, name: name}
-	if w.o.SHA256 != nil {
-		f.hash = sha256.New()
-		file.Hash(f.hash)
-	}
-	return f
 }
 
 // commit gives a finished file its name.
-func (w *writing) commit(file *hashedFile) error {
-	finish := file.Commit
+func (w *writing) commit(file tensorWriter) error {
 	if w.o.Unsynced {
-		finish = file.CommitUnsynced
+		return file.CommitUnsynced()
 	}
-	if err := finish(); err != nil {
-		return err
-	}
-	if file.hash != nil {
-		w.o.SHA256[file.name] = hex.EncodeToString(file.hash.Sum(nil))
-	}
-	return nil
+	return file.Commit()
 }
 
 // task is a tensor to be written, cut into chunks of rows.

@@ -98,14 +98,14 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 		return nil, err
 	}
 	owner := map[string]tensorWriter{}
-	var open []*hashedFile
+	var open []tensorWriter
 	for _, s := range shards.Files {
 		file, err := safetensors.Create(filepath.Join(dir, s.Name), s.Layout)
 		if err != nil {
 			return nil, err
 		}
 		defer file.Close()
-		open = append(open, w.hashed(s.Name, file))
+		open = append(open, file)
 		for _, t := range s.Layout.Tensors {
 			owner[t.Name] = file
 		}

@@ -26,7 +26,7 @@ func (w *writing) gguf(out string) (err error) {
 		return err
 	}
 	owner := map[string]tensorWriter{}
-	var files []*hashedFile
+	var files []*gguf.Writer
 	for _, p := range parts {
 		path := filepath.Join(filepath.Dir(out), p.Name)
 		if _, err := os.Lstat(path); err == nil {
@@ -37,7 +37,7 @@ func (w *writing) gguf(out string) (err error) {
 			return err
 		}
 		defer file.Close()
-		files = append(files, w.hashed(p.Name, file))
+		files = append(files, file)
 		for _, t := range p.Layout.Tensors {
 			owner[t.Name] = file
 		}

@@ -224,8 +224,8 @@ func FuzzParseConfig(f *testing.F) {
 // TestGGUFNote: who writes a model for llama.cpp is told where it drops a window.
 func TestGGUFNote(t *testing.T) {
 	for text, want := range map[string]bool{
-		`{"model_type":"mistral","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":8192,"sliding_window":4096}`:                                true,
-		`{"model_type":"mistral","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":8192,"sliding_window":null}`:                                false,
+		`{"model_type":"mistral","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":8192,"sliding_window":4096}`:        true,
+		`{"model_type":"mistral","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":8192,"sliding_window":null}`:        false,
 		`{"model_type":"gemma2","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"query_pre_attn_scalar":16,"sliding_window":64}`: false,
 	} {
 		c, err := ParseConfig([]byte(text))

@@ -18,9 +18,7 @@ type Planned struct {
 	sections []Section
 	byName   map[string]int
 	written  []atomic.Int64 // bytes, parallel to sections
-	size     int64
 	invalid  error
-	follow   *follower // nil where nothing is hashed
 }
 
 // CreatePlanned begins the file of size bytes at path as [Create] does, and writes
@@ -31,7 +29,7 @@ func CreatePlanned(path string, header []byte, size int64, sections []Section, i
 	if err != nil {
 		return nil, err
 	}
-	w := &Planned{file: file, sections: sections, byName: make(map[string]int, len(sections)), written: make([]atomic.Int64, len(sections)), size: size, invalid: invalid}
+	w := &Planned{file: file, sections: sections, byName: make(map[string]int, len(sections)), written: make([]atomic.Int64, len(sections)), invalid: invalid}
 	for i, s := range sections {
 		w.byName[s.Name] = i
 	}
@@ -58,9 +56,7 @@ func (w *Planned) WriteAt(name string, p []byte, off int64) error {
 	if _, err := w.file.WriteAt(p, s.Offset+off); err != nil {
 		return err
 	}
-	if w.written[i].Add(int64(len(p))) == s.Size && w.follow != nil {
-		w.follow.advance(w)
-	}
+	w.written[i].Add(int64(len(p)))
 	return nil
 }
 
@@ -78,19 +74,8 @@ func (w *Planned) commit(finish func(*File) error) error {
 			return fmt.Errorf("%w: %d bytes were written to tensor %q of %d", w.invalid, n, s.Name, s.Size)
 		}
 	}
-	if w.follow != nil {
-		if err := w.follow.finish(); err != nil {
-			w.Close()
-			return err
-		}
-	}
 	return finish(w.file)
 }
 
 // Close discards the file unless it was committed.
-func (w *Planned) Close() error {
-	if w.follow != nil {
-		_ = w.follow.finish() // nobody reads the file any more
-	}
-	return w.file.Close()
-}
+func (w *Planned) Close() error { return w.file.Close() }

@@ -2,7 +2,6 @@ package wholefile_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/graftml/graft/internal/wholefile"
@@ -274,63 +272,6 @@ func TestUnsynced(t *testing.T) {
 	holds(t, filepath.Join(dir, "sub"), map[string]string{"y": "all"})
 	if err := wholefile.SyncFolder(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing folder: %v", err)
-	}
-}
-
-// TestHash: the hash of a planned file is that of its bytes, whatever the order in which they come, and
-// an abandoned file ends whoever follows it.
-func TestHash(t *testing.T) {
-	const size = 5<<20 + 77
-	sections := []wholefile.Section{{"c", 3 << 20, 1 << 20}, {"a", 100, 50}, {"empty", 200, 0}, {"b", 256, 2 << 20}}
-	data := make([]byte, size)
-	for i := range data {
-		data[i] = byte(i * 31 >> 3)
-	}
-	for range 3 {
-		path := filepath.Join(t.TempDir(), "f")
-		w, err := wholefile.CreatePlanned(path, data[:100], size, sections, errInvalid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := sha256.New()
-		w.Hash(h)
-		var all sync.WaitGroup
-		for _, s := range sections {
-			all.Go(func() {
-				for off := s.Size; off > 0; { // from the end
-					n := min(off, 300_000)
-					off -= n
-					if err := w.WriteAt(s.Name, data[s.Offset+off:s.Offset+off+n], off); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
-		all.Wait()
-		if err := w.Commit(); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := sha256.Sum256(got); !bytes.Equal(h.Sum(nil), want[:]) {
-			t.Fatal("the hash is not that of the file")
-		}
-	}
-	w, err := wholefile.CreatePlanned(filepath.Join(t.TempDir(), "f"), data[:100], size, sections, errInvalid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Hash(sha256.New())
-	if err := w.WriteAt("a", data[:50], 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Commit(); !errors.Is(err, errInvalid) {
-		t.Errorf("a file with tensors missing: %v", err)
-	}
-	if err := w.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		t.Error(err)
 	}
 }
 
