@@ -318,6 +318,13 @@ func reversed(dims []int64) []int {
 func (s *ggufSource) Config() *model.Config { return s.config }
 func (s *ggufSource) Tensors() []Tensor     { return s.tensors }
 
+func (s *ggufSource) StoredNames(name string) []string {
+	if t, ok := s.stored[name]; ok {
+		return []string{t.Name}
+	}
+	return nil
+}
+
 func (s *ggufSource) Rows(name string, lo, hi int, dst []float32) error {
 	t, ok := s.stored[name]
 	if !ok {

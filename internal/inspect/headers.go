@@ -103,6 +103,9 @@ func recognise(path string) (string, error) {
 }
 
 func (h *headers) openFolder(dir string) error {
+	if file := filepath.Join(dir, peftWeightsFile); peftFolder(dir) != "" {
+		return h.openFile(file)
+	}
 	set, err := safetensors.OpenFolder(dir)
 	if err != nil {
 		return fmt.Errorf("inspect: %w", err)

@@ -384,7 +384,7 @@ const floorShare = 0.04
 // below which a row's error is measured against the others; see [RowError]. Shapes that differ are
 // an error.
 func Compare(ctx context.Context, a, b checkpoint.Source, floor func(t checkpoint.Tensor) float64, progress func(done, total int64)) ([]Tensor, error) {
-	from, ws := sourceWeights(a, nil), sourceWeights(b, nil)
+	from, ws := sourceWeights(a), sourceWeights(b)
 	var list []*measurement
 	for i, t := range b.Tensors() {
 		ref := from.byName[t.Name]
