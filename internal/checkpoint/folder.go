@@ -197,8 +197,10 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	known := map[string]bool{}
 	for _, p := range params {
 		claim := func(names ...string) {
-			s.parts[p.Name] = append(s.parts[p.Name], names...)
 			for _, name := range names {
+				if !known[name] {
+					s.parts[p.Name] = append(s.parts[p.Name], name)
+				}
 				known[name] = true
 			}
 		}

@@ -34,6 +34,9 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	}
 	embedding, ok := f.Tensor("token_embd.weight")
 	if !ok || len(embedding.Dims) != 2 {
+		if _, err := model.FromGGUF(keys, 1); errors.Is(err, model.ErrUnsupported) {
+			return nil, err // the names of its tensors are others
+		}
 		return nil, errors.New(`tensor "token_embd.weight" (vocabulary, width) is missing`)
 	}
 	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)))

@@ -218,12 +218,15 @@ func (s *subject) checkFolder() {
 			r.find(Error, "config-invalid", "config.json", "correct it", "%v", err)
 		}
 	}
+	var text map[string]jsontext.Value // of a model of several parts, what it says of the text model
+	_ = json.Unmarshal(keys["text_config"], &text)
+	maps.Copy(keys, text)
 	theta := func(v jsontext.Value) bool {
 		var inner map[string]jsontext.Value
 		return json.Unmarshal(v, &inner) == nil && inner["rope_theta"] != nil
 	}
-	if keys["rope_theta"] == nil && !theta(keys["rope_parameters"]) && !theta(keys["rope_scaling"]) {
-		r.find(Warning, "rope-missing", "config.json", "add rope_theta as the model was trained with", "it has no rope_theta, and 10000 is taken")
+	if s.c != nil && keys["rope_theta"] == nil && !theta(keys["rope_parameters"]) && !theta(keys["rope_scaling"]) {
+		r.find(Warning, "rope-missing", "config.json", "add rope_theta as the model was trained with", "it has no rope_theta, and %g is taken", s.c.RopeTheta)
 	}
 	if keys["rms_norm_eps"] == nil && s.c != nil {
 		r.find(Warning, "norm-epsilon-missing", "config.json", "add rms_norm_eps as the model was trained with", "it has no rms_norm_eps, and %g is taken", s.c.RMSEps)
@@ -232,7 +235,7 @@ func (s *subject) checkFolder() {
 		if a, err := model.Lookup(s.c.Arch); err == nil {
 			var classes []string
 			_ = json.Unmarshal(keys["architectures"], &classes)
-			if len(classes) > 0 && !slices.Contains(classes, a.Class) {
+			if text == nil && len(classes) > 0 && !slices.Contains(classes, a.Class) {
 				r.find(Warning, "architecture-class", "config.json", "use a checkpoint for causal language modelling", "architectures is %q; only %s is read", classes, a.Class)
 			}
 		}
