@@ -94,10 +94,10 @@ func recognise(path string) (string, error) {
 	switch ext := filepath.Ext(path); {
 	case n >= 4 && string(head[:4]) == "GGUF" || ext == ".gguf":
 		return "gguf", nil
-	case n == 0:
-		return "", fmt.Errorf("inspect: opening %q: the file is empty", path)
 	case n == 9 && head[8] == '{' && head[7] == 0 && head[6] == 0 || ext == ".safetensors":
 		return "safetensors", nil
+	case n == 0:
+		return "", fmt.Errorf("inspect: opening %q: the file is empty", path)
 	}
 	return "", nil
 }
