@@ -141,8 +141,8 @@ func differenceOf(a, b []float32, at, cols int, rows *rowSums, offset float64) D
 		hi := min(len(a), (row+1)*cols-at)
 		var aa, ab, bb, dd float64
 		if same {
-			if aa = kernel.SumSquares(a[lo:hi]); aa-aa == 0 {
-				ab, bb, lo = aa, aa, hi
+			if sum := kernel.SumSquares(a[lo:hi]); sum-sum == 0 {
+				aa, ab, bb, lo = sum, sum, sum, hi
 			}
 		}
 		for i := lo; i < hi; i++ {
