@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -15,7 +19,7 @@ func inspectCommand() *cli.Command {
 		Name:      "inspect",
 		Usage:     "say what a model, adapter, bundle or data file is, measure it and find what is wrong",
 		ArgsUsage: "PATH",
-		Description: `PATH is a model (a GGUF file, whole or the first part of a split one, or a folder of safetensors), one
+		Description: `PATH is a model (a GGUF file, whole or any part of a split one, or a folder of safetensors), one
 safetensors file, an adapter (a PEFT folder, an .onnx_adapter file, a GGUF file of LoRA matrices), an
 ONNX bundle, or training data (.jsonl, .json, .txt, also .gz and .zst). Only headers and small files
 are read; --stats, --against and --check read every value, on all processors, in little memory.
@@ -70,7 +74,9 @@ func inspectPath(ctx context.Context, c *cli.Command) error {
 	}
 	if c.Bool("check") {
 		if err := checkManifest(args[0]); err != nil {
-			r.Findings = append(r.Findings, inspect.Finding{Severity: inspect.Error, Code: "manifest", Place: manifestPath(args[0]), Message: err.Error(), Fix: "write the model again"})
+			r.Findings = slices.Insert(r.Findings, 0, inspect.Finding{Severity: inspect.Error, Code: "manifest", Place: manifestPath(args[0]), Message: err.Error(), Fix: "write the model again"})
+		} else if _, err := os.Stat(manifestPath(args[0])); r.Kind == "bundle" && errors.Is(err, fs.ErrNotExist) {
+			r.Findings = append(r.Findings, inspect.Finding{Severity: inspect.Note, Code: "manifest-missing", Place: manifestName, Message: "it is missing, so nothing says what the graph and its weights should be", Fix: "graft verify MODEL BUNDLE compares them with the model"})
 		}
 	}
 	if !c.Bool("tensors") {
@@ -121,7 +127,11 @@ func printInspection(r *inspect.Report) {
 	row("size", size(r.Bytes)+in, r.Bytes > 0)
 	row("bits a weight", fmt.Sprintf("%.2f", r.BitsPerWeight), r.BitsPerWeight > 0)
 	row("layers", r.Layers, r.Layers > 0)
-	row("hidden size", fmt.Sprintf("%d, %d in the gated unit", r.Hidden, r.Intermediate), r.Hidden > 0)
+	gated := ""
+	if r.Intermediate > 0 {
+		gated = fmt.Sprintf(", %d in the gated unit", r.Intermediate)
+	}
+	row("hidden size", fmt.Sprint(r.Hidden)+gated, r.Hidden > 0)
 	row("heads", fmt.Sprintf("%d of %d, %d for keys and values", r.Heads, r.HeadDim, r.KVHeads), r.Heads > 0)
 	row("context", r.Context, r.Context > 0)
 	text("rope", r.Rope)

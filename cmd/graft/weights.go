@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/inspect"
@@ -169,6 +170,11 @@ func (s storage) weightLimit() float64 {
 	}
 	if s.block > 64 {
 		return 0.95 // one large weight coarsens a whole block
+	}
+	for _, coarse := range []string{"IQ1", "IQ2", "TQ", "GPTQ2", "INT2"} {
+		if strings.HasPrefix(s.codec, coarse) {
+			return 0.95 // two bits and fewer: rows of llama.cpp's own are off by up to 0.93
+		}
 	}
 	return 0.5
 }

@@ -78,7 +78,7 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	if err := readTemplates(dir, meta.Files); err != nil {
 		return nil, err
 	}
-	if meta.ChatTemplate, err = folderTemplate(meta.Files); err != nil {
+	if meta.ChatTemplate, err = FolderTemplate(meta.Files); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", dir, err)
 	}
 	var class struct {
@@ -93,28 +93,32 @@ func openFolder(dir string) (_ *Checkpoint, err error) {
 	}
 	readSampling(meta.Generation, &meta)
 	c := &Checkpoint{Source: src, Form: Safetensors, Path: dir, Meta: meta, blocks: blocks, closer: set}
-	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) {
-		config := meta.Files["tokenizer_config.json"]
-		var t *tokenizer.Tokenizer
-		var err error
-		if data := meta.Files["tokenizer.json"]; data != nil {
-			t, err = tokenizer.ParseJSON(data)
-		} else if data := meta.Files["tokenizer.model"]; data != nil {
-			t, err = tokenizer.ParseSentencePiece(data, config)
-		} else {
-			return nil, fmt.Errorf("%w: the folder has no tokenizer.json and no tokenizer.model", ErrNoTokenizer)
-		}
-		if err != nil || config == nil {
-			return t, err
-		}
-		return t.WithConfig(config)
-	})
+	c.tok = onceTokenizer(dir, func() (*tokenizer.Tokenizer, error) { return FolderTokenizer(meta.Files) })
 	return c, nil
 }
 
-// folderTemplate finds the chat template where transformers looks: chat_template.jinja, else
+// FolderTokenizer reads the tokenizer of a folder, of which these are the small files by name. It fails with
+// ErrNoTokenizer where there is none.
+func FolderTokenizer(files map[string][]byte) (*tokenizer.Tokenizer, error) {
+	config := files["tokenizer_config.json"]
+	var t *tokenizer.Tokenizer
+	var err error
+	if data := files["tokenizer.json"]; data != nil {
+		t, err = tokenizer.ParseJSON(data)
+	} else if data := files["tokenizer.model"]; data != nil {
+		t, err = tokenizer.ParseSentencePiece(data, config)
+	} else {
+		return nil, fmt.Errorf("%w: the folder has no tokenizer.json and no tokenizer.model", ErrNoTokenizer)
+	}
+	if err != nil || config == nil {
+		return t, err
+	}
+	return t.WithConfig(config)
+}
+
+// FolderTemplate finds the chat template where transformers looks: chat_template.jinja, else
 // tokenizer_config.json, where a list of named templates may stand.
-func folderTemplate(files map[string][]byte) (string, error) {
+func FolderTemplate(files map[string][]byte) (string, error) {
 	if t := files["chat_template.jinja"]; t != nil {
 		return string(t), nil
 	}
@@ -151,7 +155,8 @@ type folderSource struct {
 	params  map[string]model.Param    // of the tensors stored in 4 bits
 	scales  map[string]*scales        // of the tensors stored in 8 bits
 	packed  map[string]*packed        // the tensors stored in words
-	stored  map[string]string         // names in the files, where they are others
+	stored  map[string]string         // names in the files of those not in words
+	parts   map[string][]string       // names in the files of what makes up each, its numbers first
 	recent  recent
 	scratch sync.Pool
 }
@@ -187,10 +192,18 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, packed: map[string]*packed{}, stored: map[string]string{}}
+	s := &folderSource{config: c, set: set, codecs: map[string]quantize.Codec{}, params: map[string]model.Param{}, scales: map[string]*scales{}, packed: map[string]*packed{}, stored: map[string]string{}, parts: map[string][]string{}}
 	quantization := parseQuantization(c)
 	known := map[string]bool{}
 	for _, p := range params {
+		claim := func(names ...string) {
+			for _, name := range names {
+				if !known[name] {
+					s.parts[p.Name] = append(s.parts[p.Name], name)
+				}
+				known[name] = true
+			}
+		}
 		t, ok := s.find(p.Name)
 		if !ok {
 			words, beside, err := s.packedOf(p, quantization)
@@ -200,9 +213,8 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 			if words != nil {
 				s.packed[p.Name] = words
 				s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, words.codec()})
-				for _, name := range beside {
-					known[name] = true
-				}
+				claim(words.codes.Name)
+				claim(beside...)
 				continue
 			}
 			if err := s.packedBy(p.Name, quantization); err != nil {
@@ -210,13 +222,15 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 			}
 			return nil, fmt.Errorf("tensor %q %v is missing", p.Name, p.Shape)
 		}
-		known[t.Name] = true
+		claim(t.Name)
 		codec := string(t.DType)
 		if kind, ok := fourBit(set, t.Name); ok {
 			codec = strings.ToUpper(kind)
 			s.params[p.Name] = p
 			for _, suffix := range []string{"absmax", "quant_map", "nested_absmax", "nested_quant_map", "quant_state.bitsandbytes__" + kind} {
-				known[t.Name+"."+suffix] = true
+				if _, ok := set.Tensor(t.Name + "." + suffix); ok {
+					claim(t.Name + "." + suffix)
+				}
 			}
 		} else {
 			if !slices.Equal(t.Shape, p.Shape) {
@@ -239,9 +253,7 @@ func newFolderSource(c *model.Config, set *safetensors.Set) (*folderSource, erro
 				if t.DType == safetensors.I8 {
 					codec = "INT8" // not the whole numbers that GGUF calls I8
 				}
-				for _, name := range beside {
-					known[name] = true
-				}
+				claim(beside...)
 			}
 		}
 		s.tensors = append(s.tensors, Tensor{p.Name, p.Shape, codec})
@@ -300,8 +312,9 @@ func checked(q *quantize.Tensor4, err error, p model.Param) (*quantize.Tensor4, 
 	return q, err
 }
 
-func (s *folderSource) Config() *model.Config { return s.config }
-func (s *folderSource) Tensors() []Tensor     { return s.tensors }
+func (s *folderSource) Config() *model.Config            { return s.config }
+func (s *folderSource) Tensors() []Tensor                { return s.tensors }
+func (s *folderSource) StoredNames(name string) []string { return s.parts[name] }
 
 func (s *folderSource) Packed4(name string) (*quantize.Tensor4, error) {
 	p, ok := s.params[name]

@@ -34,6 +34,9 @@ func openGGUF(path string) (_ *Checkpoint, err error) {
 	}
 	embedding, ok := f.Tensor("token_embd.weight")
 	if !ok || len(embedding.Dims) != 2 {
+		if _, err := model.FromGGUF(keys, 1); errors.Is(err, model.ErrUnsupported) {
+			return nil, err // the names of its tensors are others
+		}
 		return nil, errors.New(`tensor "token_embd.weight" (vocabulary, width) is missing`)
 	}
 	config, err := model.FromGGUF(keys, int(min(embedding.Dims[1], math.MaxInt32)))
@@ -317,6 +320,13 @@ func reversed(dims []int64) []int {
 
 func (s *ggufSource) Config() *model.Config { return s.config }
 func (s *ggufSource) Tensors() []Tensor     { return s.tensors }
+
+func (s *ggufSource) StoredNames(name string) []string {
+	if t, ok := s.stored[name]; ok {
+		return []string{t.Name}
+	}
+	return nil
+}
 
 func (s *ggufSource) Rows(name string, lo, hi int, dst []float32) error {
 	t, ok := s.stored[name]

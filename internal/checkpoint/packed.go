@@ -48,7 +48,7 @@ func (p *packed) codec() string { return fmt.Sprint(layoutNames[p.layout], p.bit
 // awqPlace is where in a word of AWQ the code of each of eight rows lies.
 var awqPlace = [8]int{0, 4, 1, 5, 2, 6, 3, 7}
 
-// packedOf finds a missing weight in words, and lists the tensors that belong to it. It returns nil where
+// packedOf finds a missing weight in words, and lists the tensors that stand beside its codes. It returns nil where
 // there are none.
 func (s *folderSource) packedOf(p model.Param, q quantizationConfig) (*packed, []string, error) {
 	module, ok := strings.CutSuffix(p.Name, ".weight")
@@ -72,7 +72,7 @@ func (s *folderSource) packedOf(p model.Param, q quantizationConfig) (*packed, [
 			if err != nil {
 				return nil, nil, fmt.Errorf("tensor %q: %w", codes.Name, err)
 			}
-			return out, append(known, codes.Name), nil
+			return out, known, nil
 		}
 	}
 	return nil, nil, nil

@@ -52,6 +52,13 @@ func HasRaw(s Source, name string) bool {
 	return ok && err == nil
 }
 
+// Stored is a Source that knows what its files hold.
+type Stored interface {
+	// StoredNames lists the tensors of the files that make up one, its numbers or codes first, then what
+	// stands beside them: scales, zeros, tables.
+	StoredNames(name string) []string
+}
+
 // Packed4 is a Source that holds 4-bit tensors in bitsandbytes' layout.
 type Packed4 interface {
 	// Packed4 returns the tensor as stored, or nil where it is not a 4-bit tensor.

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/model"
-	"github.com/graftml/graft/internal/tokenizer"
 )
 
 // This file checks what a model's files say about its tensors; what they say about its text is in
@@ -65,7 +65,9 @@ func (r *Report) checkValues(t *Tensor, s *Stats) {
 		r.find(Error, "not-finite", place, "the checkpoint is damaged: download or make it again", "row %d, column %d is %v; %d of its %d values are not finite",
 			s.first/max(1, cols), s.first%max(1, cols), s.value, s.NaN+s.Inf, s.Values)
 	case s.Values > 1 && s.Zeros == s.Values:
-		if !strings.HasSuffix(t.Name, "bias") && !strings.HasSuffix(t.Name, "lora_B.weight") {
+		if r.Kind == "adapter" {
+			r.find(Warning, "adapter-zero", place, "train it, or leave the module out", "all its values are zero: the module is not changed")
+		} else if !strings.HasSuffix(t.Name, "bias") && r.Kind != "bundle" {
 			r.find(Warning, "all-zero", place, "download or make the checkpoint again, unless that is meant", "all its values are zero")
 		}
 	case s.Values > 1 && s.Min == s.Max && len(t.Shape) > 1:
@@ -88,25 +90,42 @@ func (s *subject) checkInventory() {
 	}
 	known := map[string]bool{}
 	for _, p := range params {
-		known[p.Name] = true
+		var t *stored
+		for _, name := range s.c.FolderNames(p.Name) {
+			known[name] = true
+			t = cmp.Or(t, s.h.byName[name])
+			for _, suffix := range []string{"qweight", "weight_packed"} { // codes in words
+				t = cmp.Or(t, s.h.byName[strings.TrimSuffix(name, "weight")+suffix])
+			}
+		}
 		place := fmt.Sprintf("tensor %q", p.Name)
-		t := s.h.byName[p.Name]
 		switch {
 		case t == nil:
 			s.r.find(Error, "tensor-missing", place, "download the model again, or correct config.json", "it is missing; its shape would be %v", p.Shape)
-		case s.h.byName[p.Name+".absmax"] == nil && s.h.byName[p.Name+".SCB"] == nil && !slices.Equal(t.shape, p.Shape):
+		case strings.HasSuffix(t.name, p.Name) && s.h.byName[t.name+".absmax"] == nil && !slices.Equal(t.shape, p.Shape):
 			s.r.find(Error, "tensor-shape", place, "correct config.json, or download the model again", "its shape is %v, the configuration calls for %v", t.shape, p.Shape)
 		}
 	}
 	for _, t := range s.h.tensors {
-		owner := t.name
-		for !known[owner] && strings.Contains(owner, ".") {
-			owner = owner[:strings.LastIndexByte(owner, '.')]
-		}
-		if !known[owner] && !known[owner+".weight"] && !(s.c.Tied && t.name == "lm_head.weight") && !strings.HasSuffix(t.name, ".rotary_emb.inv_freq") {
+		if !known[t.name] && !s.besideWeight(t.name, known) {
 			s.r.find(Error, "tensor-extra", fmt.Sprintf("tensor %q", t.name), "remove it, or correct config.json", "a %s model of this configuration has no such tensor", s.c.Arch)
 		}
 	}
+}
+
+// besideWeight reports whether a tensor of a folder is no parameter but belongs to one, or to none that
+// is read: scales, codes in words, frequencies, another part of the model.
+func (s *subject) besideWeight(name string, known map[string]bool) bool {
+	if strings.HasSuffix(name, ".rotary_emb.inv_freq") || s.c.Foreign(name) || s.c.Tied && slices.Contains(s.c.FolderNames("lm_head.weight"), name) {
+		return true
+	}
+	module, last := "", name
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		module, last = name[:i], name[i+1:]
+	}
+	return known[module] || // of a weight in 4 bits
+		known[strings.TrimSuffix(module, ".quant_state")] ||
+		last != "bias" && known[module+".weight"]
 }
 
 // checkBlocks finds blocks that lack a tensor most others have, in a GGUF file of any architecture.
@@ -199,12 +218,15 @@ func (s *subject) checkFolder() {
 			r.find(Error, "config-invalid", "config.json", "correct it", "%v", err)
 		}
 	}
+	var text map[string]jsontext.Value // of a model of several parts, what it says of the text model
+	_ = json.Unmarshal(keys["text_config"], &text)
+	maps.Copy(keys, text)
 	theta := func(v jsontext.Value) bool {
 		var inner map[string]jsontext.Value
 		return json.Unmarshal(v, &inner) == nil && inner["rope_theta"] != nil
 	}
-	if keys["rope_theta"] == nil && !theta(keys["rope_parameters"]) && !theta(keys["rope_scaling"]) {
-		r.find(Warning, "rope-missing", "config.json", "add rope_theta as the model was trained with", "it has no rope_theta, and 10000 is taken")
+	if s.c != nil && keys["rope_theta"] == nil && !theta(keys["rope_parameters"]) && !theta(keys["rope_scaling"]) {
+		r.find(Warning, "rope-missing", "config.json", "add rope_theta as the model was trained with", "it has no rope_theta, and %g is taken", s.c.RopeTheta)
 	}
 	if keys["rms_norm_eps"] == nil && s.c != nil {
 		r.find(Warning, "norm-epsilon-missing", "config.json", "add rms_norm_eps as the model was trained with", "it has no rms_norm_eps, and %g is taken", s.c.RMSEps)
@@ -213,7 +235,7 @@ func (s *subject) checkFolder() {
 		if a, err := model.Lookup(s.c.Arch); err == nil {
 			var classes []string
 			_ = json.Unmarshal(keys["architectures"], &classes)
-			if len(classes) > 0 && !slices.Contains(classes, a.Class) {
+			if text == nil && len(classes) > 0 && !slices.Contains(classes, a.Class) {
 				r.find(Warning, "architecture-class", "config.json", "use a checkpoint for causal language modelling", "architectures is %q; only %s is read", classes, a.Class)
 			}
 		}
@@ -264,30 +286,4 @@ func (s *subject) checkIndex() {
 	if err := json.Unmarshal(data, &index); err == nil && index.Metadata.Total != nil && *index.Metadata.Total != held {
 		s.r.find(Warning, "index-size", "model.safetensors.index.json", "write the model again", "total_size is %d, but the tensors have %d bytes", *index.Metadata.Total, held)
 	}
-}
-
-// checkFolderTokenizer reads a folder's tokenizer, nil where it has none or a wrong one.
-func (r *Report) checkFolderTokenizer(files map[string][]byte) *tokenizer.Tokenizer {
-	data := files["tokenizer.json"]
-	if data == nil {
-		r.find(Warning, "tokenizer-missing", "", "put the tokenizer.json of the model beside it", "the folder has no tokenizer.json")
-		return nil
-	}
-	tok, err := tokenizer.ParseJSON(data)
-	if err == nil && files["tokenizer_config.json"] != nil {
-		tok, err = tok.WithConfig(files["tokenizer_config.json"])
-	}
-	if err != nil {
-		r.findTokenizer(err)
-		return nil
-	}
-	return tok
-}
-
-func (r *Report) findTokenizer(err error) {
-	if unsupported(err) {
-		r.find(Warning, "tokenizer-unsupported", "", "use a newer version, or another tool", "%v", err)
-		return
-	}
-	r.find(Error, "tokenizer-invalid", "", "take the tokenizer's files from where the model was published", "%v", err)
 }

@@ -8,11 +8,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/testmodel"
 	"github.com/graftml/graft/safetensors"
@@ -116,39 +116,139 @@ func remove(name, key string) func(*testing.T, string) {
 	return jsonFile(name, func(m map[string]any) { delete(m, key) })
 }
 
+// turns is a template of the end that test models have.
+const turns = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+
+func template(source string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) { write(t, dir, "chat_template.jinja", []byte(source)) }
+}
+
+// pad gives the embedding table rows that stand for no token.
+func pad(rows int) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		tensorsOf(func(l map[string]*safetensors.TensorData) {
+			x := l["model.embed_tokens.weight"]
+			x.Data = append(x.Data, x.Data[:(rows-x.Shape[0])*4*x.Shape[1]]...)
+			x.Shape = []int{rows, x.Shape[1]}
+		})(t, dir)
+		set("config.json", "vocab_size", rows)(t, dir)
+	}
+}
+
+// shards writes the model in several files.
+func shards(t *testing.T, dir string) {
+	t.Helper()
+	c, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	out := filepath.Join(t.TempDir(), "out")
+	if _, err := checkpoint.Write(context.Background(), c, out, checkpoint.Options{Form: checkpoint.Safetensors, ShardSize: 100_000}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(out, dir)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // tensorsOf changes the tensors of a folder.
 func tensorsOf(change func(list map[string]*safetensors.TensorData)) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		t.Helper()
-		path := filepath.Join(dir, "model.safetensors")
-		f, err := safetensors.Open(path)
-		if err != nil {
+		rewrite(t, dir, change, map[string]string{"format": "pt"})
+	}
+}
+
+// rewrite writes the tensors of a folder again.
+func rewrite(t *testing.T, dir string, change func(list map[string]*safetensors.TensorData), meta map[string]string) {
+	t.Helper()
+	path := filepath.Join(dir, "model.safetensors")
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := map[string]*safetensors.TensorData{}
+	for _, s := range f.Tensors() {
+		d := &safetensors.TensorData{Spec: safetensors.Spec{Name: s.Name, DType: s.DType, Shape: s.Shape}, Data: make([]byte, s.Size())}
+		if err := f.ReadAt(s, d.Data, 0); err != nil {
 			t.Fatal(err)
 		}
-		list := map[string]*safetensors.TensorData{}
-		for _, s := range f.Tensors() {
-			d := &safetensors.TensorData{Spec: safetensors.Spec{Name: s.Name, DType: s.DType, Shape: s.Shape}, Data: make([]byte, s.Size())}
-			if err := f.ReadAt(s, d.Data, 0); err != nil {
-				t.Fatal(err)
-			}
-			list[s.Name] = d
-		}
-		f.Close()
-		change(list)
-		var all []safetensors.TensorData
-		for _, name := range slices.Sorted(maps.Keys(list)) {
-			all = append(all, *list[name])
-		}
-		if err := errors.Join(os.Remove(path), safetensors.Write(path, all, map[string]string{"format": "pt"})); err != nil {
-			t.Fatal(err)
-		}
+		list[s.Name] = d
+	}
+	f.Close()
+	change(list)
+	var all []safetensors.TensorData
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		all = append(all, *list[name])
+	}
+	if err := errors.Join(os.Remove(path), safetensors.Write(path, all, meta)); err != nil {
+		t.Fatal(err)
 	}
 }
 
 const someWeight = "model.layers.1.mlp.up_proj.weight"
 
-// TestFindings: each kind of damage to a folder is found under its name.
+// provoked are the findings that a test has caused, by severity and code.
+type provoked map[string]bool
+
+// expect looks at a path of which something is to be found.
+func (p provoked) expect(t *testing.T, what, path string, o Options, s Severity, code string) {
+	t.Helper()
+	o.Check = true
+	r := look(t, path, o)
+	f := found(r, s, code)
+	if f == nil {
+		t.Errorf("%s: no %s %s among %v", what, s, code, r.Findings)
+		return
+	}
+	p[string(s)+" "+code] = true
+	if s == Error && f.Fix == "" {
+		t.Errorf("%s: nothing is said about what to do: %v", what, f)
+	}
+	if (len(r.Errors()) > 0) != slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity == Error }) {
+		t.Errorf("%s: errors %v of %v", what, r.Errors(), r.Findings)
+	}
+}
+
+// TestFindings: each thing that can be found is found where it is, under its name, and the list of them
+// is whole: every one in the source is provoked here.
 func TestFindings(t *testing.T) {
+	p := provoked{}
+	findInFolders(t, p)
+	findInGGUF(t, p)
+	findInAdapters(t, p)
+	findInBundles(t, p)
+	findInData(t, p)
+	findInValues(t, p)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	finding := regexp.MustCompile(`find\((Error|Warning|Note), "([a-z0-9-]+)"`)
+	known := map[string]bool{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range finding.FindAllStringSubmatch(string(data), -1) {
+			known[strings.ToLower(m[1])+" "+m[2]] = true
+		}
+	}
+	for _, f := range slices.Sorted(maps.Keys(known)) {
+		if !p[f] {
+			t.Errorf("nothing provokes %s", f)
+		}
+	}
+	if len(known) < 60 {
+		t.Errorf("only %d kinds of findings in the source", len(known))
+	}
+}
+
+// findInFolders damages a folder.
+func findInFolders(t *testing.T, p provoked) {
+	t.Helper()
 	for _, c := range []struct {
 		name     string
 		severity Severity
@@ -215,6 +315,74 @@ func TestFindings(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{"one value", Warning, "all-equal", tensorsOf(func(l map[string]*safetensors.TensorData) {
+			for i := range l[someWeight].Data {
+				l[someWeight].Data[i] = 0x3e
+			}
+		})},
+		{"a head that is the table", Note, "head-duplicate", func(t *testing.T, dir string) {
+			tensorsOf(func(l map[string]*safetensors.TensorData) {
+				x := *l["model.embed_tokens.weight"]
+				x.Name = "lm_head.weight"
+				l[x.Name] = &x
+			})(t, dir)
+			set("config.json", "tie_word_embeddings", false)(t, dir)
+		}},
+		{"rows of no token", Note, "vocabulary-padded", pad(310)},
+		{"an id of a row of no token", Error, "special-id-unknown", func(t *testing.T, dir string) {
+			pad(310)(t, dir)
+			set("generation_config.json", "eos_token_id", 305)(t, dir)
+		}},
+		{"another number type", Note, "dtype-differs", set("config.json", "dtype", "bfloat16")},
+		{"a broken config.json", Error, "config-invalid", func(t *testing.T, dir string) { write(t, dir, "config.json", []byte("[")) }},
+		{"a configuration of nothing", Error, "refused", set("config.json", "hidden_size", -1)},
+		{"an architecture nobody knows", Warning, "unsupported", set("config.json", "model_type", "unheard-of")},
+		{"no mark in the metadata", Warning, "format-mark-missing", func(t *testing.T, dir string) {
+			rewrite(t, dir, func(map[string]*safetensors.TensorData) {}, nil)
+		}},
+		{"another size in the index", Warning, "index-size", func(t *testing.T, dir string) {
+			shards(t, dir)
+			jsonFile("model.safetensors.index.json", func(m map[string]any) { m["metadata"] = map[string]any{"total_size": 5} })(t, dir)
+		}},
+		{"a tokenizer of another kind", Warning, "tokenizer-unsupported", jsonFile("tokenizer.json", func(m map[string]any) { m["model"].(map[string]any)["type"] = "WordLevel" })},
+		{"nothing that ends a text", Warning, "eos-missing", func(t *testing.T, dir string) {
+			set("config.json", "eos_token_id", nil)(t, dir)
+			remove("generation_config.json", "eos_token_id")(t, dir)
+			set("tokenizer_config.json", "eos_token", nil)(t, dir)
+			jsonFile("tokenizer.json", func(m map[string]any) {
+				added := m["added_tokens"].([]any)
+				for i, name := range []string{"<|one|>", "<|two|>", "<|three|>"} {
+					vocab, x := m["model"].(map[string]any)["vocab"].(map[string]any), added[i].(map[string]any)
+					vocab[name] = vocab[x["content"].(string)]
+					delete(vocab, x["content"].(string))
+					x["content"] = name
+				}
+			})(t, dir)
+			remove("tokenizer_config.json", "bos_token")(t, dir)
+			remove("tokenizer_config.json", "unk_token")(t, dir)
+		}},
+		{"more ends in one file", Note, "eos-differs", set("generation_config.json", "eos_token_id", []int{2, 0})},
+		{"a template that calls what is not there", Error, "template-fails", template("{{ nothing.at.all() }}")},
+		{"a template that fails on a system message", Warning, "template-fails", template("{% if messages[0].role == 'system' %}{{ nothing() }}{% endif %}" + turns)},
+		{"a template that refuses", Warning, "template-refuses", template("{{ raise_exception('no') }}")},
+		{"a template that refuses a system message", Note, "template-no-system", template("{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + turns)},
+		{"a template that drops a system message", Note, "template-no-system", template("{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}")},
+		{"a template without a prompt", Note, "template-no-prompt", template(turns)},
+		{"an answer that nothing ends", Note, "turn-end", template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")},
+		{"an answer that ends otherwise", Warning, "turn-end", template("{% for m in messages %}<|im_start|>{{ m.content }}<|im_start|>{% endfor %}")},
+		{"two beginnings of a text", Note, "double-bos", func(t *testing.T, dir string) {
+			template("{{ bos_token }}"+turns)(t, dir)
+			set("tokenizer.json", "post_processor", map[string]any{"type": "TemplateProcessing",
+				"single":         []any{map[string]any{"SpecialToken": map[string]any{"id": "<|im_start|>", "type_id": 0}}, map[string]any{"Sequence": map[string]any{"id": "A", "type_id": 0}}},
+				"pair":           []any{map[string]any{"Sequence": map[string]any{"id": "A", "type_id": 0}}, map[string]any{"Sequence": map[string]any{"id": "B", "type_id": 1}}},
+				"special_tokens": map[string]any{"<|im_start|>": map[string]any{"id": "<|im_start|>", "ids": []int{1}, "tokens": []string{"<|im_start|>"}}}})(t, dir)
+		}},
+		{"a broken tokenizer_config.json of a model that is refused", Error, "config-invalid", func(t *testing.T, dir string) {
+			if err := os.Remove(filepath.Join(dir, "chat_template.jinja")); err != nil {
+				t.Fatal(err)
+			}
+			write(t, dir, "tokenizer_config.json", []byte(`{"chat_template": [`))
+		}},
 		{"no licence", Note, "licence-missing", func(t *testing.T, dir string) { write(t, dir, "README.md", nil) }},
 	} {
 		dir := folder(t, "llama")
@@ -222,18 +390,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: %s is found of the sound model", c.name, c.code)
 		}
 		c.damage(t, dir)
-		r := look(t, dir, Options{Check: true})
-		f := found(r, c.severity, c.code)
-		if f == nil {
-			t.Errorf("%s: no %s %s among %v", c.name, c.severity, c.code, r.Findings)
-			continue
-		}
-		if c.severity == Error && f.Fix == "" {
-			t.Errorf("%s: nothing is said about what to do: %v", c.name, f)
-		}
-		if (len(r.Errors()) > 0) != slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity == Error }) {
-			t.Errorf("%s: errors %v of %v", c.name, r.Errors(), r.Findings)
-		}
+		p.expect(t, c.name, dir, Options{}, c.severity, c.code)
 	}
 }
 
@@ -243,132 +400,4 @@ func found(r *Report, s Severity, code string) *Finding {
 		return nil
 	}
 	return &r.Findings[i]
-}
-
-// TestGGUFFindings: wrong keys of a GGUF file are found.
-func TestGGUFFindings(t *testing.T) {
-	m := named(t, "llama")
-	c, err := checkpoint.Open(folder(t, "llama"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	sound := filepath.Join(t.TempDir(), "sound.gguf")
-	if _, err := checkpoint.Write(context.Background(), c, sound, checkpoint.Options{Form: checkpoint.GGUF}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := gguf.Open(sound)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	shape := map[string]bool{}
-	for _, k := range m.Config().GGUFKeys() {
-		shape[k.Name] = true
-	}
-	for _, d := range []struct {
-		name string
-		code string
-		kv   gguf.KV
-	}{
-		{"scores for half of the tokens", "tokenizer-lists", gguf.Entry("tokenizer.ggml.token_type", make([]int32, 150))},
-		{"an end out of range", "special-id-range", gguf.Entry("tokenizer.ggml.eos_token_id", uint32(70000))},
-		{"a key of another type", "key-type", gguf.Entry("tokenizer.ggml.bos_token_id", "one")},
-	} {
-		var extra []gguf.KV
-		for _, kv := range f.KVs() {
-			switch {
-			case shape[kv.Key] || strings.HasPrefix(kv.Key, "general.") && kv.Key != "general.license":
-			case kv.Key == d.kv.Key:
-			default:
-				extra = append(extra, kv)
-			}
-		}
-		path := filepath.Join(t.TempDir(), "m.gguf")
-		if err := m.WriteGGUF(path, append(extra, d.kv)...); err != nil {
-			t.Fatal(err)
-		}
-		r := look(t, path, Options{Check: true})
-		if found(r, Error, d.code) == nil {
-			t.Errorf("%s: no %s among %v", d.name, d.code, r.Findings)
-		}
-	}
-}
-
-// TestMalformed: of every file of the malformed corpus that is wrong something is said, or it is refused
-// with an error that names it; none is taken for sound.
-func TestMalformed(t *testing.T) {
-	n := 0
-	for _, kind := range []string{"gguf", "safetensors"} {
-		dir := filepath.Join("..", "..", "testdata", "malformed", kind)
-		expected, err := os.ReadFile(filepath.Join(dir, "expected.txt"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(expected)) {
-			fields := strings.Split(line, "\t")
-			if len(fields) < 2 || fields[1] == "ok" {
-				continue
-			}
-			data, err := os.ReadFile(filepath.Join(dir, fields[0]+".bin"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			bad := filepath.Join(t.TempDir(), "bad."+kind)
-			if err := os.WriteFile(bad, data, 0o666); err != nil {
-				t.Fatal(err)
-			}
-			n++
-			r, err := Path(context.Background(), bad, Options{Check: true, Stats: true})
-			switch {
-			case err != nil && !strings.Contains(err.Error(), "bad."+kind):
-				t.Errorf("%s %s: the error does not name the file: %v", kind, fields[0], err)
-			case err == nil && found(r, Error, "refused") == nil && len(r.Errors()) == 0:
-				t.Errorf("%s %s is taken for sound: %v", kind, fields[0], r.Findings)
-			}
-		}
-	}
-	if n < 60 {
-		t.Errorf("only %d files", n)
-	}
-}
-
-// TestHeaderOnly: what is described without being measured needs the header alone: the tensors of a
-// sparse file of many gigabytes are not read.
-func TestHeaderOnly(t *testing.T) {
-	c, err := testmodel.Tall(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"m.gguf", "folder"} {
-		path := filepath.Join(t.TempDir(), name)
-		if err := testmodel.WriteSparse(path, c, 1<<62); err != nil {
-			t.Fatal(err)
-		}
-		before := readBytes(t)
-		r := look(t, path, Options{Tensors: true})
-		if after := readBytes(t); before >= 0 && after-before > 4<<20 {
-			t.Errorf("%s: %d bytes read of a model of %d", name, after-before, r.Bytes)
-		}
-		if r.Parameters == 0 || r.Bytes < 1<<20 {
-			t.Errorf("%s: %+v", name, r)
-		}
-	}
-}
-
-// BenchmarkOpen opens a sparse model of many gigabytes.
-func BenchmarkOpen(b *testing.B) {
-	c, err := testmodel.Tall(40)
-	if err != nil {
-		b.Fatal(err)
-	}
-	path := filepath.Join(b.TempDir(), "m.gguf")
-	if err := testmodel.WriteSparse(path, c, 1<<62); err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		if _, err := Path(context.Background(), path, Options{}); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -24,19 +24,11 @@ func (s *subject) checkText() {
 	source := ""
 	switch {
 	case s.m != nil:
-		t, err := s.m.Tokenizer()
-		switch {
-		case errors.Is(err, checkpoint.ErrNoTokenizer):
-			r.find(Warning, "tokenizer-missing", "", "put the tokenizer.json of the model beside it", "%v", checkpoint.ErrNoTokenizer)
-		case err != nil:
-			r.findTokenizer(err)
-		default:
-			tok = t
-		}
+		tok = r.checkTokenizer(s.m.Tokenizer())
 		source = s.m.Meta.ChatTemplate
 	case s.files != nil:
-		tok = r.checkFolderTokenizer(s.files)
-		source = string(s.files["chat_template.jinja"])
+		tok = r.checkTokenizer(checkpoint.FolderTokenizer(s.files))
+		source = r.folderTemplate(s.files)
 	}
 	if tok != nil {
 		r.Tokens = tok.Size()
@@ -54,6 +46,30 @@ func (s *subject) checkText() {
 	case s.m != nil || s.files != nil:
 		r.find(Note, "template-missing", "", "", "the model has no chat template, so it continues text and does not chat")
 	}
+}
+
+// checkTokenizer passes a tokenizer on, nil where it could not be read.
+func (r *Report) checkTokenizer(tok *tokenizer.Tokenizer, err error) *tokenizer.Tokenizer {
+	switch {
+	case errors.Is(err, checkpoint.ErrNoTokenizer):
+		r.find(Warning, "tokenizer-missing", "", "put the tokenizer.json of the model beside it", "%v", checkpoint.ErrNoTokenizer)
+	case unsupported(err):
+		r.find(Warning, "tokenizer-unsupported", "", "use a newer version, or another tool", "%v", err)
+	case err != nil:
+		r.find(Error, "tokenizer-invalid", "", "take the tokenizer's files from where the model was published", "%v", err)
+	default:
+		return tok
+	}
+	return nil
+}
+
+// folderTemplate is the chat template of a folder, "" where it has none or cannot be read.
+func (r *Report) folderTemplate(files map[string][]byte) string {
+	source, err := checkpoint.FolderTemplate(files)
+	if err != nil {
+		r.find(Error, "config-invalid", "tokenizer_config.json", "correct it", "%v", err)
+	}
+	return source
 }
 
 // vocab is the number of rows of the embedding table, 0 where it is not known.

@@ -94,15 +94,18 @@ func recognise(path string) (string, error) {
 	switch ext := filepath.Ext(path); {
 	case n >= 4 && string(head[:4]) == "GGUF" || ext == ".gguf":
 		return "gguf", nil
-	case n == 0:
-		return "", fmt.Errorf("inspect: opening %q: the file is empty", path)
 	case n == 9 && head[8] == '{' && head[7] == 0 && head[6] == 0 || ext == ".safetensors":
 		return "safetensors", nil
+	case n == 0:
+		return "", fmt.Errorf("inspect: opening %q: the file is empty", path)
 	}
 	return "", nil
 }
 
 func (h *headers) openFolder(dir string) error {
+	if file := filepath.Join(dir, peftWeightsFile); peftFolder(dir) != "" {
+		return h.openFile(file)
+	}
 	set, err := safetensors.OpenFolder(dir)
 	if err != nil {
 		return fmt.Errorf("inspect: %w", err)

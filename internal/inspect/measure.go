@@ -141,8 +141,8 @@ func differenceOf(a, b []float32, at, cols int, rows *rowSums, offset float64) D
 		hi := min(len(a), (row+1)*cols-at)
 		var aa, ab, bb, dd float64
 		if same {
-			if aa = kernel.SumSquares(a[lo:hi]); aa-aa == 0 {
-				ab, bb, lo = aa, aa, hi
+			if sum := kernel.SumSquares(a[lo:hi]); sum-sum == 0 {
+				aa, ab, bb, lo = sum, sum, sum, hi
 			}
 		}
 		for i := lo; i < hi; i++ {
@@ -384,7 +384,7 @@ const floorShare = 0.04
 // below which a row's error is measured against the others; see [RowError]. Shapes that differ are
 // an error.
 func Compare(ctx context.Context, a, b checkpoint.Source, floor func(t checkpoint.Tensor) float64, progress func(done, total int64)) ([]Tensor, error) {
-	from, ws := sourceWeights(a, nil), sourceWeights(b, nil)
+	from, ws := sourceWeights(a), sourceWeights(b)
 	var list []*measurement
 	for i, t := range b.Tensors() {
 		ref := from.byName[t.Name]

@@ -104,10 +104,78 @@ func TestDifference(t *testing.T) {
 			t.Errorf("in pieces of %d rows: the worst rows are %v, the largest error in row %d", piece, d.Worst, d.MaxRow)
 		}
 	}
-	same := differenceOf(a, a, 0, cols, nil, 0)
-	plain := differenceOf(a, a, 0, cols, nil, 1e-300) // an offset that changes nothing, and takes the other way
-	if math.Abs(same.aa-plain.aa) > 1e-9 || same.dd != 0 || plain.dd != 0 || same.aa != same.bb || same.ab != same.aa {
-		t.Errorf("the same values: %+v and %+v", same, plain)
+}
+
+// TestAlike: pieces that are the same bits have the figures that are summed value by value, with values
+// that are not finite too.
+func TestAlike(t *testing.T) {
+	const rows, cols = 7, 2500
+	a := testmodel.Draw("a", rows*cols)
+	for _, bad := range []float32{0, float32(math.NaN()), float32(math.Inf(1))} {
+		a[3*cols+5] = bad
+		measured := func(b []float32) (Difference, rowSums) {
+			sums := rowSums{make([]float64, rows), make([]float64, rows)}
+			d := differenceOf(a, b, 0, cols, &sums, 0)
+			return d, sums
+		}
+		fast, fastRows := measured(a)
+		other := slices.Clone(a) // the last value differs, which takes the other way
+		other[len(a)-1]++
+		slow, slowRows := measured(other)
+		near := func(x, y float64) bool { return math.Abs(x-y) <= 1e-13*(1+math.Abs(y)) }
+		for row := range rows - 1 {
+			var want float64
+			for _, x := range a[row*cols : (row+1)*cols] {
+				if f := float64(x); f-f == 0 {
+					want += f * f
+				}
+			}
+			if !near(fastRows.aa[row], want) || !near(slowRows.aa[row], want) || fastRows.dd[row] != 0 || slowRows.dd[row] != 0 {
+				t.Errorf("%v, row %d: %v, value by value %v, want %v", bad, row, fastRows.aa[row], slowRows.aa[row], want)
+			}
+		}
+		if !near(fast.aa, slow.aa) || fast.aa != fast.bb || fast.ab != fast.aa || fast.NotFinite != slow.NotFinite || fast.FirstNotFinite != slow.FirstNotFinite || fast.n != slow.n {
+			t.Errorf("%v: %+v, value by value %+v", bad, fast, slow)
+		}
+		if want := bad - bad; (want != 0) != (fast.NotFinite == 1) || fast.dd != 0 {
+			t.Errorf("%v: %+v", bad, fast)
+		}
+	}
+}
+
+// TestOffset: the error of a gain that is stored less one is that of what is computed with.
+func TestOffset(t *testing.T) {
+	const name = "model.layers.2.input_layernorm.weight"
+	for _, c := range []struct {
+		model  string
+		offset float64
+	}{{"gemma3", 1}, {"gemma2", 1}, {"llama", 0}} {
+		m := named(t, c.model)
+		name := name
+		if c.model == "llama" {
+			name = "model.layers.1.input_layernorm.weight"
+		}
+		gains := m.Tensor(name)
+		other := map[int]float32{}
+		var dd, aa float64
+		for i, g := range gains {
+			other[i] = g + float32(i%3)/1024
+			x := float64(g) + c.offset
+			d := float64(other[i]) + c.offset - x
+			dd, aa = dd+d*d, aa+x*x
+		}
+		got, err := Compare(context.Background(), m, changed{m, map[string]map[int]float32{name: other}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range got {
+			if (x.Name == name) == x.Error.Identical {
+				t.Errorf("%s %s: identical %v", c.model, x.Name, x.Error.Identical)
+			}
+			if want := math.Sqrt(dd / aa); x.Name == name && (math.Abs(x.Error.Relative-want) > 1e-12 || math.Abs(x.Error.Worst[0].Error-want) > 1e-12) {
+				t.Errorf("%s %s: %+v, want %v", c.model, x.Name, x.Error, want)
+			}
+		}
 	}
 }
 

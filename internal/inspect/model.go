@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/model"
@@ -22,13 +24,23 @@ import (
 	"github.com/graftml/graft/quantize"
 )
 
-// describeModel describes a model, from its headers alone where package checkpoint refuses it.
-func describeModel(ctx context.Context, path string, o Options) (*Report, error) {
+// describeModel describes a model, from its headers alone where package checkpoint refuses it. Of a
+// folder they are opened here, and h is nil.
+func describeModel(ctx context.Context, path string, h *headers, o Options) (*Report, error) {
 	m, refused := checkpoint.Open(path)
-	if refused != nil {
-		return describeRefused(ctx, path, refused, o)
+	if refused == nil {
+		defer m.Close()
 	}
-	defer m.Close()
+	if h == nil {
+		var err error
+		if h, err = openHeaders(path); err != nil {
+			return nil, cmp.Or(refused, err)
+		}
+		defer h.Close()
+	}
+	if refused != nil {
+		return describeRefused(ctx, path, h, refused, o)
+	}
 	c := m.Config()
 	n, err := c.Parameters()
 	if err != nil {
@@ -36,24 +48,13 @@ func describeModel(ctx context.Context, path string, o Options) (*Report, error)
 	}
 	r := &Report{Kind: "model", Path: path, Form: string(m.Form), Name: m.Meta.Name, License: m.Meta.License, Parameters: n, Tokenizer: m.Meta.Tokenizer, Template: m.Meta.ChatTemplate != ""}
 	r.configure(c)
-	for _, part := range m.Parts {
-		r.Files = append(r.Files, filepath.Base(part))
-	}
-	var h *headers
-	if m.Form != checkpoint.GGUF || o.Check || o.Stats || o.Against != "" || o.Tensors {
-		// The header of a GGUF file holds the vocabulary and is not read twice without need.
-		if h, err = openHeaders(path); err != nil {
-			return nil, err
-		}
-		defer h.Close()
-	}
 	if o.Check {
 		s := subject{r: r, m: m, h: h, c: c, files: m.Meta.Files}
 		if err := s.check(path); err != nil {
 			return nil, err
 		}
 	}
-	return r, r.measureAll(ctx, h, sourceWeights(m, h), o)
+	return r, r.measureAll(ctx, h, modelWeights(m, h), o)
 }
 
 // configure fills in what a configuration says.
@@ -74,7 +75,7 @@ func (r *Report) configure(c *model.Config) {
 
 // unsupported reports whether an error says that a file may be fine but not known here.
 func unsupported(err error) bool {
-	for _, sentinel := range []error{model.ErrUnsupported, gguf.ErrUnsupported, quantize.ErrUnsupported, tokenizer.ErrUnsupported} {
+	for _, sentinel := range []error{model.ErrUnsupported, gguf.ErrUnsupported, quantize.ErrUnsupported, tokenizer.ErrUnsupported, adapters.ErrUnsupported} {
 		if errors.Is(err, sentinel) {
 			return true
 		}
@@ -82,14 +83,8 @@ func unsupported(err error) bool {
 	return false
 }
 
-// describeRefused describes a model that cannot be opened as one. It fails as opening did where the
-// headers cannot be read either.
-func describeRefused(ctx context.Context, path string, refused error, o Options) (*Report, error) {
-	h, err := openHeaders(path)
-	if err != nil {
-		return nil, refused
-	}
-	defer h.Close()
+// describeRefused describes a model that cannot be opened as one.
+func describeRefused(ctx context.Context, path string, h *headers, refused error, o Options) (*Report, error) {
 	r := &Report{Kind: "model", Path: path, Form: h.form}
 	ws := headerWeights(h)
 	for _, w := range ws.list {
@@ -99,6 +94,7 @@ func describeRefused(ctx context.Context, path string, refused error, o Options)
 	if h.gguf != nil {
 		r.headerKeys(h.gguf)
 	} else {
+		var err error
 		if s.files, err = folderFiles(path); err != nil {
 			return nil, err
 		}
@@ -108,11 +104,7 @@ func describeRefused(ctx context.Context, path string, refused error, o Options)
 			r.configure(c)
 		}
 	}
-	if unsupported(refused) {
-		r.find(Warning, "unsupported", "", "use a newer version, or another tool", "this version cannot run it: %v", refused)
-	} else {
-		r.find(Error, "refused", "", "", "it cannot be opened as a model: %v", refused)
-	}
+	r.refuse(refused)
 	if o.Check {
 		if err := s.check(path); err != nil {
 			return nil, err
@@ -150,18 +142,12 @@ func (r *Report) configKeys(data []byte) {
 
 // measureAll fills in the tensors: what they are, and what was asked about their values.
 func (r *Report) measureAll(ctx context.Context, h *headers, ws *weights, o Options) error {
-	if h != nil {
-		r.Files, r.Bytes = h.files, 0
-		for _, s := range h.tensors {
-			r.Bytes += s.bytes
-		}
+	r.Files, r.Bytes, r.Types = h.files, 0, map[string]int{}
+	for _, s := range h.tensors {
+		r.Bytes += s.bytes
 	}
-	r.Types = map[string]int{}
 	for _, w := range ws.list {
 		r.Types[w.Type]++
-		if h == nil {
-			r.Bytes += typeBytes(w.Type, w.values())
-		}
 	}
 	if r.Kind == "tensors" {
 		for _, w := range ws.list {
@@ -184,16 +170,6 @@ func (r *Report) measureAll(ctx context.Context, h *headers, ws *weights, o Opti
 		r.Tensors = append(r.Tensors, t)
 	}
 	return nil
-}
-
-// typeBytes is what n values of a ggml type take.
-func typeBytes(name string, n int) int64 {
-	t, err := gguf.ParseType(name)
-	if err != nil {
-		return 0
-	}
-	elems, size := t.Block()
-	return int64(n/elems) * int64(size)
 }
 
 // measureValues reads every value.
@@ -260,7 +236,7 @@ func (r *Report) pairUp(list []*measurement, path string) (close func(), err err
 		ref := ws.byName[m.w.Name]
 		used[m.w.Name] = true
 		switch {
-		case ref == nil:
+		case ref == nil || ref.unreadable != nil:
 			r.NotCompared = append(r.NotCompared, m.w.Name)
 		case !slices.Equal(ref.Shape, m.w.Shape):
 			r.find(Error, "shape-differs", fmt.Sprintf("tensor %q", m.w.Name), "compare checkpoints of the same model", "its shape is %v, in %q it is %v", m.w.Shape, path, ref.Shape)
@@ -270,7 +246,7 @@ func (r *Report) pairUp(list []*measurement, path string) (close func(), err err
 	}
 	if len(r.NotCompared) == len(list) && len(list) > 0 {
 		close()
-		return nil, fmt.Errorf("inspect: comparing %q with %q: they have no tensor name in common", r.Path, path)
+		return nil, fmt.Errorf("inspect: comparing %q with %q: they have no tensor in common", r.Path, path)
 	}
 	for _, w := range ws.list {
 		if !used[w.Name] {
@@ -284,7 +260,12 @@ func (r *Report) pairUp(list []*measurement, path string) (close func(), err err
 func openWeights(path string) (*weights, func(), error) {
 	m, err := checkpoint.Open(path)
 	if err == nil {
-		return sourceWeights(m, nil), func() { m.Close() }, nil
+		h, err := openHeaders(path)
+		if err != nil {
+			m.Close()
+			return nil, nil, err
+		}
+		return modelWeights(m, h), func() { m.Close(); h.Close() }, nil
 	}
 	h, herr := openHeaders(path)
 	if herr != nil {
@@ -294,8 +275,8 @@ func openWeights(path string) (*weights, func(), error) {
 }
 
 // smallFiles are the files of a folder that say what a model is.
-var smallFiles = []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-	"chat_template.jinja", "model.safetensors.index.json", "README.md"}
+var smallFiles = []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+	"chat_template.jinja", "model.safetensors.index.json", "README.md", "genai_config.json", peftConfigFile}
 
 // maxSmallFile bounds what is read whole.
 const maxSmallFile = 256 << 20

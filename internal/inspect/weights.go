@@ -29,8 +29,8 @@ func newWeights(n int) *weights { return &weights{byName: make(map[string]*weigh
 
 func (ws *weights) add(w *weight) { ws.list, ws.byName[w.Name] = append(ws.list, w), w }
 
-// sourceWeights are the tensors of a source; where they lie is filled in from headers, unless nil.
-func sourceWeights(src checkpoint.Source, h *headers) *weights {
+// sourceWeights are the tensors of a source.
+func sourceWeights(src checkpoint.Source) *weights {
 	tensors := src.Tensors()
 	ws := newWeights(len(tensors))
 	for _, t := range tensors {
@@ -42,38 +42,44 @@ func sourceWeights(src checkpoint.Source, h *headers) *weights {
 		w.read = func(_ *[]byte, dst []float32, lo int) error {
 			return src.Rows(t.Name, lo/w.unit, (lo+len(dst))/w.unit, dst)
 		}
-		if h != nil {
-			w.place(src, h)
-		}
 		ws.add(w)
 	}
 	return ws
 }
 
-// place fills in where a tensor's bytes lie, those of its scales included.
-func (w *weight) place(src checkpoint.Source, h *headers) {
-	name := w.Name
-	if h.form == "gguf" {
-		name, _ = src.Config().GGUFName(w.Name)
-	}
-	s := h.byName[name]
-	if s == nil {
-		return
-	}
-	w.Bytes, w.Offset = s.bytes, s.offset
-	if len(h.files) > 1 {
-		w.File = s.file
-	}
-	if name != w.Name {
-		w.Stored = name
-	}
-	if h.form != "gguf" {
-		for _, suffix := range quantize.SavedSuffixes() {
-			if s := h.byName[w.Name+"."+suffix]; s != nil {
+// modelWeights are the tensors of a model, with where they lie in its files, and then the tensors that
+// the files hold besides: a vision tower, frequencies, a head that nobody reads.
+func modelWeights(m *checkpoint.Checkpoint, h *headers) *weights {
+	ws := sourceWeights(m.Source)
+	taken := map[string]bool{}
+	if names, ok := m.Source.(checkpoint.Stored); ok {
+		for _, w := range ws.list {
+			for i, name := range names.StoredNames(w.Name) {
+				s := h.byName[name]
+				if s == nil {
+					continue
+				}
+				taken[name] = true
 				w.Bytes += s.bytes
+				if i > 0 {
+					continue
+				}
+				w.Offset = s.offset
+				if len(h.files) > 1 {
+					w.File = s.file
+				}
+				if name != w.Name {
+					w.Stored = name
+				}
 			}
 		}
 	}
+	for _, w := range headerWeights(h).list {
+		if !taken[w.Name] {
+			ws.add(w)
+		}
+	}
+	return ws
 }
 
 // headerWeights are the tensors that headers list.
