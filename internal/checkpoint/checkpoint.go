@@ -64,14 +64,15 @@ func Open(path string) (*Checkpoint, error) {
 	if info.IsDir() {
 		return openFolder(path)
 	}
-	if info.Size() == 0 {
+	named := filepath.Ext(path) == ".gguf" // what is wrong with its first bytes, the format says
+	if info.Size() == 0 && !named {
 		return nil, fmt.Errorf("checkpoint: opening model %q: the file is empty", path)
 	}
 	var magic [4]byte
 	if err := readHead(path, magic[:]); err != nil {
 		return nil, fmt.Errorf("checkpoint: opening model %q: %w", path, err)
 	}
-	if string(magic[:]) == "GGUF" {
+	if string(magic[:]) == "GGUF" || named {
 		return openGGUF(path)
 	}
 	if filepath.Ext(path) == ".safetensors" {
