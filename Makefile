@@ -66,5 +66,5 @@ fuzz:
 	@for pkg in $$(go list ./...); do \
 	  dir="$${pkg#github.com/graftml/graft/}"; \
 	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -c6-); do \
-	    echo "fuzz $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-15s} "./$$dir"; \
+	    echo "fuzz $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-15s} -fuzzminimizetime 10x "./$$dir"; \
 	  done; done
