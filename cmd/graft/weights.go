@@ -173,7 +173,7 @@ func (s storage) weightLimit() float64 {
 	}
 	for _, coarse := range []string{"IQ1", "IQ2", "TQ", "GPTQ2", "INT2"} {
 		if strings.HasPrefix(s.codec, coarse) {
-			return 0.95 // two bits and fewer: rows of llama.cpp's own are off by up to 0.93
+			return 0.98 // two bits and fewer: rows of llama.cpp's own are off by up to 0.95
 		}
 	}
 	return 0.5

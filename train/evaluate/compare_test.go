@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -104,6 +105,31 @@ func TestCompare(t *testing.T) {
 				t.Errorf("windows of %d: %+v", window, got)
 			}
 		}
+	}
+}
+
+// TestCompareProcessors: the figures are the same whatever the number of processors, and those of a model
+// against itself are nothing.
+func TestCompareProcessors(t *testing.T) {
+	const vocab = 3000
+	tokens := testmodel.Tokens("text", 40, vocab)
+	var first Divergence
+	for i, procs := range []int{1, 2, 5} {
+		was := runtime.GOMAXPROCS(procs)
+		d, err := Compare(context.Background(), &drawn{"m", vocab, 0, 0, -1}, &drawn{"m", vocab, 0.5, 0, -1}, tokens, 16, nil)
+		runtime.GOMAXPROCS(was)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			first = d
+		} else if d != first {
+			t.Errorf("on %d processors %+v, on one %+v", procs, d, first)
+		}
+	}
+	d, err := Compare(context.Background(), &drawn{"m", vocab, 0, 0, -1}, &drawn{"m", vocab, 0, 0, -1}, tokens, 16, nil)
+	if err != nil || d.MeanKL != 0 || d.KL != (Spread{}) || d.MaxDiff != 0 || d.MeanDiff != 0 || d.Top1 != 1 || d.NLL != d.ReferenceNLL || !(d.NLL > 0) {
+		t.Errorf("against itself: %+v, %v", d, err)
 	}
 }
 
