@@ -300,7 +300,7 @@ func TestInterrupt(t *testing.T) {
 	if n := parts(t, c)[testhub.SHA256(repo.Files[large])+".incomplete"]; n != half {
 		t.Errorf("%d bytes are kept, want %d", n, half)
 	}
-	h.Intercept = nil
+	h.Mend()
 	if _, err := c.Pull(t.Context(), Pull{Repo: name, Out: out}); err != nil || !maps.Equal(tree(t, out), texts(repo.Files)) {
 		t.Errorf("into a folder: %v", err)
 	}

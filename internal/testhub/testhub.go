@@ -51,6 +51,13 @@ type Repo struct {
 	Entries []map[string]any
 }
 
+// Mend takes Intercept away, also while requests are under way.
+func (h *Hub) Mend() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Intercept = nil
+}
+
 // New starts a hub, which ends with the test.
 func New(t testing.TB) *Hub {
 	h := &Hub{PageSize: 3, repos: map[string]*Repo{}, blobs: map[string][]byte{}}
@@ -131,8 +138,9 @@ func (h *Hub) handler(stored bool) http.Handler {
 		}
 		h.mu.Lock()
 		h.log = append(h.log, line)
+		intercept := h.Intercept
 		h.mu.Unlock()
-		if h.Intercept != nil && h.Intercept(w, r, stored) {
+		if intercept != nil && intercept(w, r, stored) {
 			return
 		}
 		if stored {
