@@ -184,11 +184,7 @@ func TestFailures(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			h, repo, c := setup(t)
 			var tries atomic.Int64
-			var mended atomic.Bool // requests of the pull that failed may still be under way
 			h.Intercept = func(w http.ResponseWriter, r *http.Request, isStored bool) bool {
-				if mended.Load() {
-					return false
-				}
 				if f.fault != nil && stored(r, isStored) {
 					return f.fault(w, r, tries.Add(1))
 				}
@@ -203,7 +199,6 @@ func TestFailures(t *testing.T) {
 			if f.name == "another hash promised" {
 				h.Intercept = func(w http.ResponseWriter, r *http.Request, isStored bool) bool {
 					switch {
-					case mended.Load():
 					case r.URL.Path == "/nowhere":
 						w.Header().Set("Content-Length", strconv.Itoa(size))
 						_, _ = w.Write(data)
@@ -230,7 +225,7 @@ func TestFailures(t *testing.T) {
 					t.Error("main is said to be there")
 				}
 			}
-			mended.Store(true)
+			h.Mend()
 			h.Log()
 			got, err := c.Pull(t.Context(), Pull{Repo: name})
 			if err != nil {
