@@ -187,7 +187,7 @@ func (m *bpe) split(symbols []symbol, word string) []symbol {
 			if id := m.symbolOf(r); id >= 0 {
 				one(id, nil)
 			} else {
-				one(-1, m.bytesOf(buf[:0], word[i:i+utf8.RuneLen(r)]))
+				one(-1, m.bytesOf(buf[:0], word[i:i+runeSize(word[i:])]))
 			}
 		}
 	}

@@ -124,3 +124,11 @@ func validText(text string) string {
 	out, _ := appendLossy(make([]byte, 0, len(text)+16), []byte(text), true)
 	return string(out)
 }
+
+// runeSize is the number of bytes of the first character of s, 1 where s begins with bytes that
+// are none: a token of a vocabulary may hold a part of a character, and a text that it is cut out
+// of then has the other part. (utf8.RuneLen of what range yields there is 3.)
+func runeSize(s string) int {
+	_, n := utf8.DecodeRuneInString(s)
+	return n
+}

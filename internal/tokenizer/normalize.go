@@ -97,7 +97,7 @@ func form(f norm.Form) normalizer {
 			if p&propSeparate != 0 {
 				separated = true
 				out = append(out, formOf(f, s[start:i], most)...)
-				start = i + utf8.RuneLen(r)
+				start = i + runeSize(s[i:])
 				out = append(out, s[i:start]...)
 			}
 		}

@@ -55,7 +55,7 @@ func (p classSplitter) split(dst []span, text string) []span {
 	for i, r := range text {
 		if p.is(c, r) {
 			j.add(done, i, false)
-			done = i + utf8.RuneLen(r)
+			done = i + runeSize(text[i:])
 			j.add(i, done, true)
 		}
 	}

@@ -3,8 +3,6 @@ package tokenizer
 // This file is BPE as SentencePiece and llama.cpp run it: not a list of merges but a score
 // for every piece decides; what is left over is spelled in bytes.
 
-import "unicode/utf8"
-
 // spm merges, again and again, the two neighbours that make the piece of the highest score,
 // leftmost first.
 type spm struct {
@@ -62,9 +60,9 @@ func (m *spm) appendWord(dst []int32, word string, w *work) []int32 {
 		return append(dst, id)
 	}
 	parts := w.parts[:0]
-	for i, r := range word {
+	for i := range word {
 		n := int32(len(parts))
-		parts = append(parts, part{int32(i), int32(i + utf8.RuneLen(r)), n - 1, n + 1})
+		parts = append(parts, part{int32(i), int32(i + runeSize(word[i:])), n - 1, n + 1})
 	}
 	parts[len(parts)-1].next = -1
 	h := unions(w.unions[:0])
@@ -124,10 +122,7 @@ func (m *spm) appendBytes(dst []int32, text string) (out []int32, ok bool) {
 }
 
 // single reports whether a word is one character.
-func (m *spm) single(word string) bool {
-	_, n := utf8.DecodeRuneInString(word)
-	return n == len(word)
-}
+func (m *spm) single(word string) bool { return runeSize(word) == len(word) }
 
 // find adds the union of a part with its successor, if together they are a piece.
 func (m *spm) find(h unions, parts []part, at int32, word string) unions {
