@@ -22,15 +22,23 @@ var (
 	ErrMismatch = errors.New("adapter does not fit the base model")
 )
 
-// Pair is the adapter of one product y = x·Wᵀ, W being (Out, In): W becomes W + Scale·B·A.
+// Pair is the adapter of one product y = x·Wᵀ, W being (Out, In): W becomes W + Scale·B·A (Hu et al.
+// 2021). That of an embedding table is the same with x the one-hot row of a token: In is the number of
+// rows, Out their width, and W the transpose of the table as it is stored, (In, Out).
 type Pair struct {
 	Module string    // path of the module as Hugging Face names it: "model.layers.0.self_attn.q_proj"
+	Table  bool      // the module is an embedding table
 	A      []float32 // (R, In), row-major
 	B      []float32 // (Out, R), row-major
 	R      int       // rank
 	In     int       // features that the product takes
 	Out    int       // features that it makes
 	Scale  float64   // alpha/R, or alpha/√R with rank-stabilised scaling
+	// Bias (Out), unless nil, stands on the product with B (PEFT's lora_bias): y gains Scale·Bias.
+	Bias []float32
+	// Magnitude (Out), unless nil, makes it DoRA (Liu et al. 2024): W becomes the rows of W + Scale·B·A,
+	// each brought to the length that Magnitude says. What a base adds as its own bias stays as it is.
+	Magnitude []float32
 }
 
 // Weight returns the name of the weight that the pair changes.
@@ -44,6 +52,8 @@ func (p *Pair) validate() error {
 	case len(p.A) != p.R*p.In || len(p.B) != p.Out*p.R:
 		return fmt.Errorf("%w: module %q holds %d and %d values, but A (%d, %d) and B (%d, %d) take %d and %d",
 			ErrFormat, p.Module, len(p.A), len(p.B), p.R, p.In, p.Out, p.R, p.R*p.In, p.Out*p.R)
+	case p.Bias != nil && len(p.Bias) != p.Out || p.Magnitude != nil && len(p.Magnitude) != p.Out:
+		return fmt.Errorf("%w: module %q makes %d features, but its bias has %d values and its magnitude %d", ErrFormat, p.Module, p.Out, len(p.Bias), len(p.Magnitude))
 	case math.IsNaN(p.Scale) || math.IsInf(p.Scale, 0):
 		return fmt.Errorf("%w: module %q has scale %v", ErrFormat, p.Module, p.Scale)
 	}
@@ -60,6 +70,9 @@ type Config struct {
 	TargetModules []string // module paths or their last parts; nil where the file has an expression
 	BaseModel     string   // base_model_name_or_path, "" if unknown
 	TaskType      string   // "CAUSAL_LM", or "" if unknown
+	// TieWeights is PEFT's ensure_weight_tying: what changes the embedding table of a model whose head
+	// shares it changes the head in the same way. Without it only trained rows do; see [Adapter.Resolve].
+	TieWeights bool
 }
 
 // scale is what a module of rank r and the given alpha is multiplied by.
@@ -83,11 +96,24 @@ func (c *Config) alpha(r int, scale float64) float64 {
 	return alpha
 }
 
-// Adapter is a low-rank adapter in memory.
+// TokenRows is rows of an embedding table that were trained by themselves (PEFT's
+// trainable_token_indices): row Indices[i] of the table becomes row i of Data.
+type TokenRows struct {
+	Module  string    // of the table: "model.embed_tokens"
+	Indices []int     // ids of tokens, each once
+	Width   int       // features of a row
+	Data    []float32 // (len(Indices), Width), the rows themselves and not differences
+}
+
+// Adapter is an adapter of PEFT's LoRA family in memory: pairs, and what is trained whole beside them.
 type Adapter struct {
 	Name   string // what to call it: the name of its folder or file when it was read
 	Config Config
 	Pairs  []Pair // one a module, in the order of [SortPairs] when they were read
+	// Whole holds parameters that replace the base's, by their full names, sorted: "lm_head.weight" of
+	// PEFT's modules_to_save, "model.layers.0.self_attn.q_proj.bias" of trained biases.
+	Whole []Tensor
+	Rows  []TokenRows // one a table
 }
 
 // SortPairs orders pairs by module, numbers inside a path by value: layer 2 comes before layer 10.
