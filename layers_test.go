@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"adapters":            {"safetensors", "gguf", "internal/kernel", "internal/wholefile"},
 	"internal/autograd":   {"internal/kernel"},
 	"internal/imatrix":    {"gguf", "internal/wholefile"},
-	"internal/checkpoint": {"safetensors", "gguf", "quantize", "internal/imatrix", "internal/model", "internal/tokenizer", "internal/wholefile"},
+	"internal/checkpoint": {"safetensors", "gguf", "quantize", "adapters", "internal/imatrix", "internal/model", "internal/tokenizer", "internal/wholefile"},
 	"internal/engine": {"internal/autograd", "internal/kernel", "quantize", "internal/model",
 		"internal/checkpoint", "internal/imatrix", "adapters"},
 	"internal/testfile":  {},

@@ -8,9 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-
-	"github.com/graftml/graft/internal/kernel"
 )
 
 var (
@@ -73,6 +70,8 @@ type Config struct {
 	// TieWeights is PEFT's ensure_weight_tying: what changes the embedding table of a model whose head
 	// shares it changes the head in the same way. Without it only trained rows do; see [Adapter.Resolve].
 	TieWeights bool
+	// BaseHash is the SHA-256 of the model that the adapter was trained on, "" if unknown.
+	BaseHash string
 }
 
 // scale is what a module of rank r and the given alpha is multiplied by.
@@ -167,17 +166,24 @@ func (a *Adapter) Scaled(factor float64) *Adapter {
 	return &out
 }
 
-// Check reports whether the adapter fits a base model, of which shapes tells the output and input
+// Check reports whether the adapter is pairs on products and nothing else, and fits a base model, of which
+// shapes tells the output and input
 // features of a module's product, and false where it has no such product. The error wraps
 // [ErrMismatch] and names the first module that does not fit, with both shapes.
 func (a *Adapter) Check(shapes func(module string) (out, in int, ok bool)) error {
 	if len(a.Pairs) == 0 {
 		return fmt.Errorf("adapters: checking %q: %w: it has no pairs", a.Name, ErrFormat)
 	}
+	if len(a.Whole)+len(a.Rows) > 0 {
+		return fmt.Errorf("adapters: checking %q: %w: it replaces parameters of the base, which cannot be done here; merge it into its base (graft merge)", a.Name, ErrUnsupported)
+	}
 	for i := range a.Pairs {
 		p := &a.Pairs[i]
 		if err := p.validate(); err != nil {
 			return fmt.Errorf("adapters: checking %q: %w", a.Name, err)
+		}
+		if p.Table || p.Bias != nil || p.Magnitude != nil {
+			return fmt.Errorf("adapters: checking %q: %w: DoRA, biases or a table (%q), which cannot be had here; merge it into its base (graft merge)", a.Name, ErrUnsupported, p.Module)
 		}
 		out, in, ok := shapes(p.Module)
 		if !ok {
@@ -190,32 +196,4 @@ func (a *Adapter) Check(shapes func(module string) (out, in int, ok bool)) error
 		}
 	}
 	return nil
-}
-
-// factors lends the descriptions of A that AddRows hands to the kernel.
-var factors = sync.Pool{New: func() any { return new(kernel.Matrix) }}
-
-// AddRows adds the adapter's change to rows [lo, hi) of the weight called name
-// ("model.layers.0.self_attn.q_proj.weight"): dst, which holds the rows ((hi−lo), In) of W, becomes
-// those of W + s·B·A. It reports whether the adapter changes that weight at all, and panics where
-// the rows are not inside the weight or dst has another length. How a weight is cut into calls
-// changes no bit. It may be called from several goroutines at once.
-func (a *Adapter) AddRows(name string, lo, hi int, dst []float32) bool {
-	module, ok := strings.CutSuffix(name, ".weight")
-	if !ok {
-		return false
-	}
-	p := a.Pair(module)
-	if p == nil {
-		return false
-	}
-	if lo < 0 || hi < lo || hi > p.Out || len(dst) != (hi-lo)*p.In {
-		panic(fmt.Sprintf("adapters: rows %d to %d of %q (%d, %d) in %d values", lo, hi, name, p.Out, p.In, len(dst)))
-	}
-	w := factors.Get().(*kernel.Matrix)
-	*w = kernel.Matrix{N: p.R, K: p.In, F32: p.A}
-	kernel.ScaledMul(dst, p.In, p.B[lo*p.R:hi*p.R], p.R, hi-lo, w, float32(p.Scale), true)
-	w.F32 = nil
-	factors.Put(w)
-	return true
 }

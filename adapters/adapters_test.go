@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -42,8 +43,43 @@ func delta(p *Pair) []float64 {
 	return out
 }
 
-func TestAddRows(t *testing.T) {
+// baseOf is a base that has just what an adapter changes, its table and head being of their own.
+func baseOf(a *Adapter) Base {
+	b := Base{Table: "model.embed_tokens", Head: "lm_head"}
+	b.Linear = func(module string) (int, int, bool) {
+		if p := a.Pair(module); p != nil {
+			return p.Out, p.In, true
+		}
+		return 0, 0, false
+	}
+	b.Shape = func(name string) ([]int, bool) {
+		module, ok := strings.CutSuffix(name, ".bias")
+		if p := a.Pair(module); ok && p != nil {
+			return []int{p.Out}, true
+		}
+		if w := a.WholeOf(name); w != nil {
+			return w.Shape, true
+		}
+		if module := strings.TrimSuffix(name, ".weight"); a.TokenRows(module) != nil {
+			return []int{1 << 20, a.TokenRows(module).Width}, true
+		}
+		return nil, false
+	}
+	return b
+}
+
+func change(t *testing.T, list ...*Adapter) *Change {
+	t.Helper()
+	c, err := NewChange(baseOf(list[0]), nil, list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestApply(t *testing.T) {
 	a := random(1, "model.layers.0.q", "model.layers.0.v")
+	c := change(t, a)
 	for i := range a.Pairs {
 		p := &a.Pairs[i]
 		want := delta(p)
@@ -53,9 +89,10 @@ func TestAddRows(t *testing.T) {
 				for j := range rows {
 					rows[j] = float32(j)
 				}
-				if !a.AddRows(p.Weight(), lo, hi, rows) {
-					t.Fatalf("AddRows(%q) = false", p.Weight())
+				if !c.Changes(p.Weight()) {
+					t.Fatalf("Changes(%q) = false", p.Weight())
 				}
+				c.Apply(p.Weight(), lo, hi, rows)
 				for j, v := range rows {
 					if w := float64(j) + want[lo*p.In+j]; math.Abs(float64(v)-w) > 1e-5 {
 						t.Fatalf("%s rows %d to %d, value %d: %v, want %v", p.Module, lo, hi, j, v, w)
@@ -66,18 +103,19 @@ func TestAddRows(t *testing.T) {
 	}
 	rows := []float32{7}
 	for _, name := range []string{"model.layers.0.k.weight", "model.layers.0.q", "model.layers.0.q.bias", ""} {
-		if a.AddRows(name, 0, 1, rows) || rows[0] != 7 {
-			t.Errorf("AddRows(%q) changed a weight that the adapter leaves alone", name)
+		if c.Apply(name, 0, 1, rows); c.Changes(name) || rows[0] != 7 {
+			t.Errorf("Apply(%q) changed a weight that the adapter leaves alone", name)
 		}
 	}
 }
 
-func TestAddRowsConcurrent(t *testing.T) {
+func TestApplyConcurrent(t *testing.T) {
 	a := random(2, "m.a", "m.b", "m.c")
+	c := change(t, a)
 	want := map[string][]float32{}
 	for i := range a.Pairs {
 		w := make([]float32, a.Pairs[i].Out*a.Pairs[i].In)
-		a.AddRows(a.Pairs[i].Weight(), 0, a.Pairs[i].Out, w)
+		c.Apply(a.Pairs[i].Weight(), 0, a.Pairs[i].Out, w)
 		want[a.Pairs[i].Module] = w
 	}
 	var wg sync.WaitGroup
@@ -86,7 +124,7 @@ func TestAddRowsConcurrent(t *testing.T) {
 			p := &a.Pairs[g%3]
 			for range 50 {
 				w := make([]float32, p.Out*p.In)
-				a.AddRows(p.Weight(), 0, p.Out, w)
+				c.Apply(p.Weight(), 0, p.Out, w)
 				if !slices.Equal(w, want[p.Module]) {
 					t.Errorf("%s: another result beside other goroutines", p.Module)
 					return
@@ -97,12 +135,13 @@ func TestAddRowsConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-func TestAddRowsAllocatesNothing(t *testing.T) {
+func TestApplyAllocatesNothing(t *testing.T) {
 	a := random(3, "m.a")
+	c := change(t, a)
 	rows := make([]float32, a.Pairs[0].Out*a.Pairs[0].In)
-	a.AddRows("m.a.weight", 0, a.Pairs[0].Out, rows)
-	if n := testing.AllocsPerRun(100, func() { a.AddRows("m.a.weight", 0, a.Pairs[0].Out, rows) }); n > 0.5 {
-		t.Errorf("AddRows allocates %v times a call", n)
+	c.Apply("m.a.weight", 0, a.Pairs[0].Out, rows)
+	if n := testing.AllocsPerRun(100, func() { c.Apply("m.a.weight", 0, a.Pairs[0].Out, rows) }); n > 0.5 {
+		t.Errorf("Apply allocates %v times a call", n)
 	}
 }
 

@@ -26,6 +26,12 @@ type peftConfig struct {
 	TaskType      *string          `json:"task_type"`
 	RankPattern   pattern[int]     `json:"rank_pattern"`
 	AlphaPattern  pattern[float64] `json:"alpha_pattern"`
+	Bias          *string          `json:"bias"`
+	DoRA          bool             `json:"use_dora"`
+	LoraBias      bool             `json:"lora_bias"`
+	ModulesToSave []string         `json:"modules_to_save"`
+	TokenIndices  tokenIndices     `json:"trainable_token_indices"`
+	TieWeights    bool             `json:"ensure_weight_tying"`
 
 	Rest map[string]jsontext.Value `json:",embed"`
 }
@@ -33,11 +39,6 @@ type peftConfig struct {
 // unrepresentable lists keys whose presence, with a value that is not empty, means that the adapter
 // does something that pairs do not say, each with what and the way around.
 var unrepresentable = []struct{ key, what, instead string }{
-	{"use_dora", "DoRA, which also rescales every row", "merge it into its base with PEFT (merge_and_unload) first"},
-	{"modules_to_save", "whole modules trained along with it", "merge it into its base with PEFT (merge_and_unload) first"},
-	{"trainable_token_indices", "replaced rows of the embedding table", "merge it into its base with PEFT (merge_and_unload) first"},
-	{"lora_bias", "biases on the B matrices", "merge it into its base with PEFT (merge_and_unload) first"},
-	{"fan_in_fan_out", "transposed weights (Conv1D, GPT-2)", "use a base model with linear layers"},
 	{"target_parameters", "parameters that are no linear layer's weight", "train with target_modules"},
 	{"layer_replication", "repeated layers", "make the model with repeated layers first"},
 	{"alora_invocation_tokens", "an adapter active only after certain tokens", "train without alora_invocation_tokens"},
@@ -45,7 +46,12 @@ var unrepresentable = []struct{ key, what, instead string }{
 	{"use_bdlora", "block-diagonal factors", "train without use_bdlora"},
 	{"arrow_config", "routing between adapters", "name one of the adapters instead"},
 	{"kasa_config", "KaSA's singular values", "train plain LoRA"},
+	{"use_velora", "VeLoRA", "train plain LoRA"},
 }
+
+// Keys that say which of the modules that target_modules names are adapted. Where one is set the list
+// names more than the adapter has, so it is not kept: the tensors say.
+var narrowing = []string{"exclude_modules", "layers_to_transform", "layers_pattern"}
 
 // baseChanging are values of init_lora_weights that change the base's weights when the adapter is
 // made: the pairs alone are then a difference from a model that is not stored.
@@ -65,14 +71,11 @@ func parseConfig(data []byte) (*peftConfig, error) {
 			return nil, fmt.Errorf("%w: %s is set: %s; %s", ErrUnsupported, u.key, u.what, u.instead)
 		}
 	}
-	var bias string
-	if v, ok := c.Rest["bias"]; ok && v.Kind() != 'n' {
-		if err := json.Unmarshal(v, &bias); err != nil {
-			return nil, fmt.Errorf("%w: adapter_config.json: bias: %w", ErrFormat, err)
-		}
+	if c.Bias != nil && *c.Bias != "none" && *c.Bias != "all" && *c.Bias != "lora_only" {
+		return nil, fmt.Errorf("%w: adapter_config.json: bias is %q, not none, all or lora_only", ErrFormat, *c.Bias)
 	}
-	if bias != "" && bias != "none" {
-		return nil, fmt.Errorf("%w: bias is %q: biases trained along with it; merge it into its base with PEFT (merge_and_unload) first", ErrUnsupported, bias)
+	if c.DoRA && c.LoraBias {
+		return nil, fmt.Errorf("%w: use_dora and lora_bias are both set, which PEFT refuses too; train without one of them", ErrUnsupported)
 	}
 	if v := c.Rest["init_lora_weights"]; v.Kind() == '"' {
 		var init string
@@ -104,7 +107,7 @@ func (c *peftConfig) validate() error {
 
 // config returns what the file says, for those who read the adapter.
 func (c *peftConfig) config() (Config, error) {
-	out := Config{R: *c.R, Alpha: *c.Alpha, RSLoRA: c.RSLoRA, Dropout: c.Dropout}
+	out := Config{R: *c.R, Alpha: *c.Alpha, RSLoRA: c.RSLoRA, Dropout: c.Dropout, TieWeights: c.TieWeights}
 	if c.BaseModel != nil {
 		out.BaseModel = *c.BaseModel
 	}
@@ -119,6 +122,11 @@ func (c *peftConfig) config() (Config, error) {
 			return out, fmt.Errorf("%w: adapter_config.json: target_modules: %w", ErrFormat, err)
 		}
 		slices.Sort(out.TargetModules)
+		for _, key := range narrowing {
+			if isSet(c.Rest[key]) {
+				out.TargetModules = nil
+			}
+		}
 	case '"', 'n', jsontext.KindInvalid:
 	default:
 		return out, fmt.Errorf("%w: adapter_config.json: target_modules is neither a list nor a string", ErrFormat)
@@ -176,6 +184,42 @@ func (p *pattern[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
+// tokenIndices is trainable_token_indices: lists of rows by the name of a table, which may be the last
+// parts of its path; under "" those of a list without a name, the rows of the embedding table.
+type tokenIndices map[string][]int
+
+// UnmarshalJSONFrom reads either form. It makes tokenIndices a json.UnmarshalerFrom.
+func (t *tokenIndices) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case 'n':
+		return d.SkipValue()
+	case '[':
+		var list []int
+		if err := json.UnmarshalDecode(d, &list); err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			*t = tokenIndices{"": list}
+		}
+		return nil
+	}
+	var named map[string][]int
+	err := json.UnmarshalDecode(d, &named)
+	*t = named
+	return err
+}
+
+// of returns the rows of a table.
+func (t tokenIndices) of(module string) ([]int, bool) {
+	for name, list := range t {
+		if names(name, module) {
+			return list, true
+		}
+	}
+	list, ok := t[""]
+	return list, ok
+}
+
 // lookup returns the value for a module, or otherwise where no expression matches.
 func (p pattern[T]) lookup(module string, otherwise T) T {
 	for _, e := range p {
@@ -190,13 +234,15 @@ func ptr[T any](v T) *T { return &v }
 
 // encodeConfig makes the adapter_config.json of an adapter, with the keys that PEFT needs to
 // rebuild it and no more, since older releases fail on keys they do not know.
-func encodeConfig(a *Adapter) ([]byte, error) {
+func encodeConfig(a *Adapter, v variants) ([]byte, error) {
 	c := &a.Config
 	ranks, alphas := map[string]int{}, map[string]any{}
 	base := *c
-	if base.R < 1 {
+	if base.R < 1 && len(a.Pairs) > 0 {
 		base.R = a.Pairs[0].R
 		base.Alpha = base.alpha(base.R, a.Pairs[0].Scale)
+	} else if base.R < 1 {
+		base.R, base.Alpha = 8, 8
 	}
 	for i := range a.Pairs {
 		p := &a.Pairs[i]
@@ -208,11 +254,26 @@ func encodeConfig(a *Adapter) ([]byte, error) {
 		}
 	}
 	h := map[string]any{
-		"alpha_pattern": alphas, "base_model_name_or_path": orNull(c.BaseModel), "bias": "none",
+		"alpha_pattern": alphas, "base_model_name_or_path": orNull(c.BaseModel), "bias": v.bias,
 		"fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true,
-		"lora_alpha": number(base.Alpha), "lora_dropout": c.Dropout, "modules_to_save": nil,
+		"lora_alpha": number(base.Alpha), "lora_dropout": c.Dropout, "modules_to_save": v.modulesToSave(),
 		"peft_type": "LORA", "r": base.R, "rank_pattern": ranks, "target_modules": targets(a),
-		"task_type": orNull(c.TaskType), "use_dora": false, "use_rslora": c.RSLoRA,
+		"task_type": orNull(c.TaskType), "use_dora": v.dora, "use_rslora": c.RSLoRA,
+	}
+	if v.loraBias {
+		h["lora_bias"] = true
+	}
+	if c.TieWeights {
+		h["ensure_weight_tying"] = true
+	}
+	if len(a.Rows) == 1 && lastPart(a.Rows[0].Module) == "embed_tokens" {
+		h["trainable_token_indices"] = a.Rows[0].Indices
+	} else if len(a.Rows) > 0 {
+		rows := map[string][]int{}
+		for i := range a.Rows {
+			rows[a.Rows[i].Module] = a.Rows[i].Indices
+		}
+		h["trainable_token_indices"] = rows
 	}
 	var b bytes.Buffer
 	if err := json.MarshalWrite(&b, h, jsontext.WithIndent("  "), json.Deterministic(true)); err != nil {
@@ -221,6 +282,60 @@ func encodeConfig(a *Adapter) ([]byte, error) {
 	b.WriteByte('\n')
 	return b.Bytes(), nil
 }
+
+// variants is what PEFT says once for the whole of an adapter.
+type variants struct {
+	dora, loraBias bool
+	bias           string   // none, lora_only or all
+	saved          []string // modules_to_save, nil where there are none
+}
+
+func (v *variants) modulesToSave() any {
+	if len(v.saved) == 0 {
+		return nil
+	}
+	return v.saved
+}
+
+// variants fails with ErrUnsupported on an adapter that PEFT has no configuration for.
+func (a *Adapter) variants() (v variants, err error) {
+	v.bias = "none"
+	for i := range a.Pairs {
+		p := &a.Pairs[i]
+		v.dora = v.dora || p.Magnitude != nil
+		v.loraBias = v.loraBias || p.Bias != nil
+	}
+	for i := range a.Pairs {
+		if p := &a.Pairs[i]; v.dora && (p.Magnitude == nil || p.Bias != nil) {
+			return v, fmt.Errorf("%w: %q is plain LoRA or has a bias where other modules are DoRA, and PEFT knows one for all; merge it into its base", ErrUnsupported, p.Module)
+		}
+	}
+	for i := range a.Whole {
+		module, ok := strings.CutSuffix(a.Whole[i].Name, ".bias")
+		switch {
+		case !ok:
+			module = strings.TrimSuffix(a.Whole[i].Name, ".weight")
+			v.saved = append(v.saved, module)
+		case a.WholeOf(module+".weight") != nil: // the bias of a module saved whole
+		case a.Pair(module) != nil:
+			if v.bias == "none" {
+				v.bias = "lora_only"
+			}
+		default:
+			v.bias = "all"
+		}
+	}
+	return v, nil
+}
+
+// names reports whether a name in a list of PEFT's stands for a module: it is the module's path or its
+// last parts.
+func names(name, module string) bool {
+	return name == module || name != "" && strings.HasSuffix(module, "."+name)
+}
+
+// lastPart is what stands behind the last point of a module's path.
+func lastPart(module string) string { return module[strings.LastIndexByte(module, '.')+1:] }
 
 // number writes whole numbers without a point, as Python does with integers.
 func number(v float64) any {
@@ -244,7 +359,7 @@ func targets(a *Adapter) []string {
 	slices.Sort(list)
 	for i := range a.Pairs {
 		if !slices.ContainsFunc(list, func(t string) bool {
-			return a.Pairs[i].Module == t || strings.HasSuffix(a.Pairs[i].Module, "."+t)
+			return names(t, a.Pairs[i].Module)
 		}) {
 			list = list[:0]
 			for j := range a.Pairs {

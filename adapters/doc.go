@@ -10,8 +10,8 @@
 //
 //	a, err := adapters.Open("run/adapter")
 //	…
-//	err = a.Check(shapeOf)             // does it fit this base?
-//	a.AddRows(name, lo, hi, rows)      // rows of W become rows of W + s·B·A
+//	c, err := adapters.NewChange(base, read, a) // does it fit this base?
+//	c.Apply(name, lo, hi, rows)                 // rows of W become rows of W + s·B·A
 //	err = adapters.WritePEFT("copy", a)
 //
 // ONNX Runtime takes adapters as a file of named tensors: [Adapter.ONNXTensors] turns the pairs into
@@ -19,8 +19,10 @@
 //
 // # Caveats
 //
-// An adapter that does more than add s·B·A to linear products (DoRA, trained biases, whole modules
-// or token rows saved along with it) is refused with an error that names what it does and the
-// way around, since applying the rest of it would give another model than the one trained.
+// Beside pairs an [Adapter] holds all that PEFT's LoRA does: DoRA's magnitudes, pairs on embedding tables,
+// biases, whole parameters and rows of tables that replace the base's. What changes a table says nothing
+// yet of a head that shares it: [Adapter.Resolve] does. Other kinds of adapters, and options that change
+// the computation, are refused with an error that names them and the way around.
+//
 // Unknown keys of adapter_config.json are ignored: every release of PEFT adds some.
 package adapters

@@ -31,7 +31,12 @@ func Example() {
 		log.Fatal(err)
 	}
 	row := []float32{0.5, 0.5, 0.5} // row 1 of the base's weight
-	b.AddRows("model.layers.0.self_attn.q_proj.weight", 1, 2, row)
+	base := adapters.Base{Linear: func(string) (out, in int, ok bool) { return 2, 3, true }}
+	change, err := adapters.NewChange(base, nil, b)
+	if err != nil {
+		log.Fatal(err)
+	}
+	change.Apply("model.layers.0.self_attn.q_proj.weight", 1, 2, row)
 	fmt.Println(b.Config.R, b.Pairs[0].Scale, row)
 	// Output: 1 2 [40.5 80.5 120.5]
 }

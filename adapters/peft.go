@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/graftml/graft/internal/kernel"
@@ -23,8 +25,8 @@ const (
 	weightsFile = "adapter_model.safetensors"
 	// keyPrefix stands before the module's path in the names of tensors.
 	keyPrefix = "base_model.model."
-	suffixA   = ".lora_A.weight"
-	suffixB   = ".lora_B.weight"
+	// baseHashKey is the key of the weights' metadata that says what the adapter was trained on.
+	baseHashKey = "graft.base_sha256"
 	// maxConfig is far above the size of any adapter_config.json; all-linear lists take some 100 KB.
 	maxConfig = 16 << 20
 )
@@ -63,8 +65,9 @@ func describe(path string) string {
 	return "not an adapter"
 }
 
-// ReadPEFT reads the adapter in folder dir. Tensors may be F32, F16 or BF16. The error wraps
-// [ErrFormat] where a file is at fault and [ErrUnsupported] where the adapter is more than pairs.
+// ReadPEFT reads the adapter in folder dir, of any variant of LoRA that [Adapter] has. Tensors may be
+// F32, F16 or BF16. The error wraps [ErrFormat] where a file is at fault and [ErrUnsupported] where the
+// adapter is of another kind.
 func ReadPEFT(dir string) (*Adapter, error) {
 	a, err := readPEFT(dir)
 	if err != nil {
@@ -97,8 +100,101 @@ func readPEFT(dir string) (*Adapter, error) {
 	return assemble(config, f)
 }
 
-// factor is where the two tensors of a module are, while they are being gathered.
-type factor struct{ a, b safetensors.Tensor }
+// part is one of the tensors that make up what an adapter does to a module.
+type part int
+
+const (
+	partA part = iota
+	partB
+	partBias      // of the product with B
+	partMagnitude // DoRA
+	partTableA
+	partTableB
+	partRows
+	parts
+)
+
+// partSuffixes are the ends of the names of tensors, behind the module's path. The first of a part is
+// how it is written; some versions of PEFT have another for the magnitude.
+var partSuffixes = []struct {
+	suffix string
+	part   part
+}{
+	{".lora_A.weight", partA}, {".lora_B.weight", partB}, {".lora_B.bias", partBias},
+	{".lora_magnitude_vector", partMagnitude}, {".lora_magnitude_vector.weight", partMagnitude},
+	{".lora_embedding_A", partTableA}, {".lora_embedding_B", partTableB},
+	{".token_adapter.trainable_tokens_delta", partRows},
+}
+
+func (p part) suffix() string {
+	for _, s := range partSuffixes {
+		if s.part == p {
+			return s.suffix
+		}
+	}
+	panic("adapters: a part without a name")
+}
+
+// cutPart splits the name of a tensor in its module and what it is of it.
+func cutPart(name string) (module string, p part, ok bool) {
+	for _, s := range partSuffixes {
+		if module, ok := strings.CutSuffix(name, s.suffix); ok {
+			return module, s.part, true
+		}
+	}
+	return "", 0, false
+}
+
+// moduleTensors is the tensors of a module by their parts; those that are absent have no name.
+type moduleTensors [parts]safetensors.Tensor
+
+func (m *moduleTensors) has(p part) bool { return m[p].Name != "" }
+
+// adapterTensors is the tensors of a file, sorted by what they are.
+type adapterTensors struct {
+	modules map[string]*moduleTensors
+	whole   map[string]safetensors.Tensor // by the parameter's name
+}
+
+// gather sorts the tensors of a file.
+func gather(pc *peftConfig, tensors []safetensors.Tensor) (*adapterTensors, error) {
+	g := &adapterTensors{modules: map[string]*moduleTensors{}, whole: map[string]safetensors.Tensor{}}
+	for _, t := range tensors {
+		name := strings.TrimPrefix(t.Name, keyPrefix)
+		if module, p, ok := cutPart(name); ok {
+			if module == "" {
+				return nil, fmt.Errorf("%w: tensor %q names no module", ErrFormat, t.Name)
+			}
+			m := g.modules[module]
+			if m == nil {
+				m = &moduleTensors{}
+				g.modules[module] = m
+			}
+			if m.has(p) { // once with the prefix and once without
+				return nil, fmt.Errorf("%w: tensors %q and %q are the same", ErrFormat, m[p].Name, t.Name)
+			}
+			m[p] = t
+			continue
+		}
+		switch {
+		case strings.Contains(name, ".lora_"):
+			return nil, fmt.Errorf("%w: tensor %q is a part of LoRA that is not known", ErrUnsupported, t.Name)
+		case strings.HasSuffix(name, ".base_layer.weight"), strings.Contains(name, ".original_module."):
+			continue // a copy of the base's own weight, which PEFT saves beside adapted tables
+		case strings.HasSuffix(name, ".base_layer.bias"):
+			if pc.Bias == nil || *pc.Bias == "none" {
+				continue
+			}
+			name = strings.TrimSuffix(name, ".base_layer.bias") + ".bias"
+		}
+		name = strings.Replace(name, ".modules_to_save.", ".", 1)
+		if old, ok := g.whole[name]; ok {
+			return nil, fmt.Errorf("%w: tensors %q and %q are the same", ErrFormat, old.Name, t.Name)
+		}
+		g.whole[name] = t
+	}
+	return g, nil
+}
 
 // assemble makes an adapter of a configuration and a file of tensors.
 func assemble(pc *peftConfig, f *safetensors.File) (*Adapter, error) {
@@ -106,109 +202,132 @@ func assemble(pc *peftConfig, f *safetensors.File) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	modules := map[string]*factor{}
-	for _, t := range f.Tensors() {
-		if err := gather(modules, t); err != nil {
+	g, err := gather(pc, f.Tensors())
+	if err != nil {
+		return nil, err
+	}
+	if len(g.modules)+len(g.whole) == 0 {
+		return nil, fmt.Errorf("%w: %s holds no pair of lora_A and lora_B tensors, and nothing else either", ErrFormat, weightsFile)
+	}
+	config.BaseHash = f.Metadata()[baseHashKey]
+	a := &Adapter{Config: config}
+	for _, module := range slices.SortedFunc(maps.Keys(g.modules), compareModules) {
+		m := g.modules[module]
+		if m.has(partRows) {
+			if err := a.readRows(pc, f, module, m[partRows]); err != nil {
+				return nil, err
+			}
+			rest := *m
+			rest[partRows] = safetensors.Tensor{}
+			if m = &rest; m.empty() {
+				continue
+			}
+		}
+		if err := a.readPair(pc, f, module, m); err != nil {
 			return nil, err
 		}
 	}
-	if len(modules) == 0 {
-		return nil, fmt.Errorf("%w: %s holds no pair of lora_A and lora_B tensors", ErrFormat, weightsFile)
-	}
-	a := &Adapter{Config: config, Pairs: make([]Pair, 0, len(modules))}
-	for module, t := range modules {
-		a.Pairs = append(a.Pairs, Pair{Module: module})
-		if err := pairShape(&a.Pairs[len(a.Pairs)-1], t); err != nil {
-			return nil, err
-		}
-	}
-	SortPairs(a.Pairs)
-	for i := range a.Pairs {
-		p := &a.Pairs[i]
-		if r := pc.RankPattern.lookup(p.Module, config.R); r != p.R {
-			return nil, fmt.Errorf("%w: %q has rank %d in %s, but %s says %d", ErrFormat, p.Module, p.R, weightsFile, configFile, r)
-		}
-		p.Scale = config.scale(p.R, pc.AlphaPattern.lookup(p.Module, config.Alpha))
-		t := modules[p.Module]
-		if p.A, err = floats(f, t.a); err == nil {
-			p.B, err = floats(f, t.b)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := p.validate(); err != nil {
+	for _, name := range slices.SortedFunc(maps.Keys(g.whole), compareModules) {
+		if err := a.readWhole(pc, f, name, g.whole[name]); err != nil {
 			return nil, err
 		}
 	}
 	return a, nil
 }
 
-// gather puts one tensor of the file where it belongs.
-func gather(modules map[string]*factor, t safetensors.Tensor) error {
-	name := strings.TrimPrefix(t.Name, keyPrefix)
-	if strings.HasSuffix(name, ".base_layer.weight") {
-		return nil // a copy of the base's own weight, which PEFT saves beside adapted tables
-	}
-	put := func(module string, b bool) error {
-		if module == "" {
-			return fmt.Errorf("%w: tensor %q names no module", ErrFormat, t.Name)
+func (m *moduleTensors) empty() bool {
+	for p := range parts {
+		if m.has(p) {
+			return false
 		}
-		m := modules[module]
-		if m == nil {
-			m = &factor{}
-			modules[module] = m
-		}
-		slot := &m.a
-		if b {
-			slot = &m.b
-		}
-		if slot.Name != "" { // once with the prefix and once without
-			return fmt.Errorf("%w: tensors %q and %q are the same", ErrFormat, slot.Name, t.Name)
-		}
-		*slot = t
-		return nil
 	}
-	if module, ok := strings.CutSuffix(name, suffixA); ok {
-		return put(module, false)
-	}
-	if module, ok := strings.CutSuffix(name, suffixB); ok {
-		return put(module, true)
-	}
-	return fmt.Errorf("%w: tensor %q: %s; merge the adapter into its base with PEFT (merge_and_unload) first", ErrUnsupported, t.Name, foreign(name))
+	return true
 }
 
-// foreign says what a tensor is that belongs to no pair.
-func foreign(name string) string {
-	switch {
-	case strings.Contains(name, ".lora_magnitude_vector"):
-		return "a DoRA magnitude"
-	case strings.Contains(name, ".lora_embedding_"):
-		return "an adapter on an embedding table"
-	case strings.HasSuffix(name, ".lora_B.bias"):
-		return "a bias on a B matrix"
-	case strings.Contains(name, ".trainable_tokens_delta"):
-		return "replaced rows of an embedding table"
-	case strings.HasSuffix(name, ".bias"):
-		return "a trained bias"
+// readPair reads the pair of a module.
+func (a *Adapter) readPair(pc *peftConfig, f *safetensors.File, module string, m *moduleTensors) error {
+	p := Pair{Module: module, Table: m.has(partTableA) || m.has(partTableB)}
+	ka, kb := partA, partB
+	if p.Table {
+		ka, kb = partTableA, partTableB
+		if m.has(partA) || m.has(partB) {
+			return fmt.Errorf("%w: %q has the tensors of a product and of a table", ErrFormat, module)
+		}
 	}
-	return "a whole trained parameter"
+	ta, tb := m[ka], m[kb]
+	switch {
+	case !m.has(ka) && !m.has(kb):
+		for k := range parts {
+			if m.has(k) {
+				return fmt.Errorf("%w: %q is there without its %s", ErrFormat, m[k].Name, keyPrefix+module+ka.suffix())
+			}
+		}
+	case !m.has(ka):
+		return fmt.Errorf("%w: %q is there without its %s", ErrFormat, tb.Name, keyPrefix+module+ka.suffix())
+	case !m.has(kb):
+		return fmt.Errorf("%w: %q is there without its %s", ErrFormat, ta.Name, keyPrefix+module+kb.suffix())
+	case len(ta.Shape) == 4 || len(tb.Shape) == 4:
+		return fmt.Errorf("%w: %q adapts a convolution; only linear products are known", ErrUnsupported, module)
+	case len(ta.Shape) != 2 || len(tb.Shape) != 2:
+		return fmt.Errorf("%w: %q has A %v and B %v, which are not two matrices", ErrFormat, module, ta.Shape, tb.Shape)
+	case ta.Shape[0] != tb.Shape[1]:
+		return fmt.Errorf("%w: %q has A %v and B %v: the ranks %d and %d differ", ErrFormat, module, ta.Shape, tb.Shape, ta.Shape[0], tb.Shape[1])
+	case m.has(partMagnitude) != pc.DoRA:
+		return fmt.Errorf("%w: use_dora is %v in %s, but %q has a magnitude in %s: %v", ErrFormat, pc.DoRA, configFile, module, weightsFile, m.has(partMagnitude))
+	case m.has(partBias) && !pc.LoraBias:
+		return fmt.Errorf("%w: %s holds %q, but lora_bias is not set in %s", ErrFormat, weightsFile, m[partBias].Name, configFile)
+	}
+	p.R, p.In, p.Out = ta.Shape[0], ta.Shape[1], tb.Shape[0]
+	if r := pc.RankPattern.lookup(module, a.Config.R); r != p.R {
+		return fmt.Errorf("%w: %q has rank %d in %s, but %s says %d", ErrFormat, module, p.R, weightsFile, configFile, r)
+	}
+	p.Scale = a.Config.scale(p.R, pc.AlphaPattern.lookup(module, a.Config.Alpha))
+	for _, to := range []struct {
+		part part
+		dst  *[]float32
+	}{{ka, &p.A}, {kb, &p.B}, {partBias, &p.Bias}, {partMagnitude, &p.Magnitude}} {
+		if !m.has(to.part) {
+			continue
+		}
+		var err error
+		if *to.dst, err = floats(f, m[to.part]); err != nil {
+			return err
+		}
+	}
+	a.Pairs = append(a.Pairs, p)
+	return p.validate()
 }
 
-// pairShape sets the sizes of a pair from its tensors' shapes.
-func pairShape(p *Pair, t *factor) error {
-	switch {
-	case t.a.Name == "":
-		return fmt.Errorf("%w: %q is there without its %s", ErrFormat, t.b.Name, keyPrefix+p.Module+suffixA)
-	case t.b.Name == "":
-		return fmt.Errorf("%w: %q is there without its %s", ErrFormat, t.a.Name, keyPrefix+p.Module+suffixB)
-	case len(t.a.Shape) == 4 || len(t.b.Shape) == 4:
-		return fmt.Errorf("%w: %q adapts a convolution; only linear products are known", ErrUnsupported, p.Module)
-	case len(t.a.Shape) != 2 || len(t.b.Shape) != 2:
-		return fmt.Errorf("%w: %q has A %v and B %v, which are not two matrices", ErrFormat, p.Module, t.a.Shape, t.b.Shape)
-	case t.a.Shape[0] != t.b.Shape[1]:
-		return fmt.Errorf("%w: %q has A %v and B %v: the ranks %d and %d differ", ErrFormat, p.Module, t.a.Shape, t.b.Shape, t.a.Shape[0], t.b.Shape[1])
+// readRows reads the replaced rows of a table.
+func (a *Adapter) readRows(pc *peftConfig, f *safetensors.File, module string, t safetensors.Tensor) error {
+	indices, ok := pc.TokenIndices.of(module)
+	if !ok {
+		return fmt.Errorf("%w: %s holds %q, but trainable_token_indices in %s names no rows of it", ErrFormat, weightsFile, t.Name, configFile)
 	}
-	p.R, p.In, p.Out = t.a.Shape[0], t.a.Shape[1], t.b.Shape[0]
+	if len(t.Shape) != 2 || t.Shape[0] != len(indices) {
+		return fmt.Errorf("%w: %q has shape %v, but trainable_token_indices names %d rows", ErrFormat, t.Name, t.Shape, len(indices))
+	}
+	data, err := floats(f, t)
+	if err != nil {
+		return err
+	}
+	a.Rows = append(a.Rows, TokenRows{Module: module, Indices: indices, Width: t.Shape[1], Data: data})
+	return a.Rows[len(a.Rows)-1].validate()
+}
+
+// readWhole reads a parameter that replaces the base's.
+func (a *Adapter) readWhole(pc *peftConfig, f *safetensors.File, name string, t safetensors.Tensor) error {
+	data, err := floats(f, t)
+	if err != nil {
+		return err
+	}
+	a.Whole = append(a.Whole, Tensor{Name: name, Shape: slices.Clone(t.Shape), Data: data})
+	module, ok := strings.CutSuffix(name, ".weight")
+	if ok && lastPart(module) == "embed_tokens" && !slices.ContainsFunc(pc.ModulesToSave, func(m string) bool { return names(m, module) }) {
+		// PEFT saves the table of a model that was given more tokens, and loads it into the base itself,
+		// where a head that shares it sees it.
+		a.Config.TieWeights = true
+	}
 	return nil
 }
 
@@ -218,6 +337,9 @@ func floats(f *safetensors.File, t safetensors.Tensor) ([]float32, error) {
 	raw := make([]byte, t.Size())
 	if err := f.ReadAt(t, raw, 0); err != nil {
 		return nil, err
+	}
+	if len(t.Shape) == 0 {
+		return nil, fmt.Errorf("%w: tensor %q has no dimensions", ErrFormat, t.Name)
 	}
 	out := make([]float32, t.Elements())
 	switch t.DType {
@@ -234,7 +356,8 @@ func floats(f *safetensors.File, t safetensors.Tensor) ([]float32, error) {
 	}
 	for i, v := range out {
 		if v != v || math.IsInf(float64(v), 0) {
-			return nil, fmt.Errorf("%w: tensor %q holds %v at row %d, column %d; the run that made it diverged", ErrFormat, t.Name, v, i/t.Shape[1], i%t.Shape[1])
+			cols := max(1, t.Shape[len(t.Shape)-1])
+			return nil, fmt.Errorf("%w: tensor %q holds %v at row %d, column %d; the run that made it diverged", ErrFormat, t.Name, v, i/cols, i%cols)
 		}
 	}
 	return out, nil
@@ -251,8 +374,12 @@ func WritePEFT(dir string, a *Adapter) error {
 }
 
 func writePEFT(dir string, a *Adapter) error {
-	if len(a.Pairs) == 0 {
-		return fmt.Errorf("%w: it has no pairs", ErrFormat)
+	if len(a.Pairs)+len(a.Whole)+len(a.Rows) == 0 {
+		return fmt.Errorf("%w: it changes nothing", ErrFormat)
+	}
+	v, err := a.variants()
+	if err != nil {
+		return err
 	}
 	var specs []safetensors.Spec
 	var values [][]float32 // of each spec
@@ -265,17 +392,52 @@ func writePEFT(dir string, a *Adapter) error {
 		if err := p.validate(); err != nil {
 			return err
 		}
-		add(p.Module+suffixA, p.A, p.R, p.In)
-		add(p.Module+suffixB, p.B, p.Out, p.R)
+		ka, kb := partA, partB
+		if p.Table {
+			ka, kb = partTableA, partTableB
+		}
+		add(p.Module+ka.suffix(), p.A, p.R, p.In)
+		add(p.Module+kb.suffix(), p.B, p.Out, p.R)
+		if p.Magnitude != nil {
+			add(p.Module+partMagnitude.suffix(), p.Magnitude, p.Out)
+		}
+		switch {
+		case p.Bias != nil:
+			add(p.Module+partBias.suffix(), p.Bias, p.Out)
+		case v.loraBias && !p.Table:
+			add(p.Module+partBias.suffix(), make([]float32, p.Out), p.Out)
+		}
 	}
-	config, err := encodeConfig(a)
+	for i := range a.Rows {
+		r := &a.Rows[i]
+		if err := r.validate(); err != nil {
+			return err
+		}
+		add(r.Module+partRows.suffix(), r.Data, len(r.Indices), r.Width)
+	}
+	for i := range a.Whole {
+		t := &a.Whole[i]
+		if err := t.validate(); err != nil {
+			return err
+		}
+		name := t.Name
+		if module, ok := strings.CutSuffix(name, ".bias"); ok && a.Pair(module) != nil {
+			name = module + ".base_layer.bias"
+		}
+		add(name, t.Data, t.Shape...)
+	}
+	config, err := encodeConfig(a, v)
 	if err != nil {
 		return err
+	}
+	metadata := map[string]string{"format": "pt"}
+	if a.Config.BaseHash != "" {
+		metadata[baseHashKey] = a.Config.BaseHash
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	if err := safetensors.WriteFloat32(filepath.Join(dir, weightsFile), specs, values, map[string]string{"format": "pt"}); err != nil {
+	if err := safetensors.WriteFloat32(filepath.Join(dir, weightsFile), specs, values, metadata); err != nil {
 		return err
 	}
 	return wholefile.WriteFile(filepath.Join(dir, configFile), config)

@@ -115,32 +115,18 @@ func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range a.Pairs {
-		a.Pairs[i].Module = c.Module(a.Pairs[i].Module)
+	checkpoint.Localize(c, a)
+	b, err := checkpoint.Base(c)
+	if err != nil {
+		return nil, err
 	}
-	if err := fits(a, c); err != nil {
+	if _, err := a.Resolve(b); err != nil {
 		return nil, err
 	}
 	if scale != 1 {
 		a = a.Scaled(scale)
 	}
 	return a, nil
-}
-
-// fits checks an adapter against a model's shapes.
-func fits(a *adapters.Adapter, c *model.Config) error {
-	targets, err := model.Targets(c)
-	if err != nil {
-		return err
-	}
-	shapes := map[string]model.Linear{}
-	for _, t := range targets {
-		shapes[t.Module] = t
-	}
-	return a.Check(func(module string) (out, in int, ok bool) {
-		t, ok := shapes[module]
-		return t.Out, t.In, ok
-	})
 }
 
 // formOf decides what an output is to be: what --to says, else what its name looks like.

@@ -148,15 +148,7 @@ func merge(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	defer m.Close()
-	var deltas []checkpoint.Delta
-	for _, arg := range args[1:] {
-		a, err := openAdapter(arg, m.Config())
-		if err != nil {
-			return err
-		}
-		deltas = append(deltas, a)
-	}
-	merged, err := checkpoint.Merge(m, deltas...)
+	merged, err := mergeInto(m, args[1:])
 	if err != nil {
 		return err
 	}

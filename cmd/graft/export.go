@@ -38,7 +38,12 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		if err != nil {
 			return err
 		}
-		if err := fits(a, m.Config()); err != nil {
+		checkpoint.Localize(m.Config(), a)
+		b, err := checkpoint.Base(m.Config())
+		if err != nil {
+			return err
+		}
+		if _, err := a.Resolve(b); err != nil {
 			return err
 		}
 		_, path, _ := cutName(arg)

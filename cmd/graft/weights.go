@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/inspect"
 )
@@ -119,24 +120,28 @@ func openMerged(path string, adapterArgs []string) (*checkpoint.Checkpoint, erro
 	if len(adapterArgs) == 0 {
 		return m, nil
 	}
-	var deltas []checkpoint.Delta
+	merged, err := mergeInto(m, adapterArgs)
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return merged, nil
+}
+
+// mergeInto returns a model as adapters change it.
+func mergeInto(m *checkpoint.Checkpoint, adapterArgs []string) (*checkpoint.Checkpoint, error) {
+	var list []*adapters.Adapter
 	for _, arg := range adapterArgs {
 		if arg == bare {
 			continue
 		}
 		a, err := openAdapter(arg, m.Config())
 		if err != nil {
-			m.Close()
 			return nil, err
 		}
-		deltas = append(deltas, a)
+		list = append(list, a)
 	}
-	merged, err := checkpoint.Merge(m, deltas...)
-	if err != nil {
-		m.Close()
-		return nil, err
-	}
-	return merged, nil
+	return checkpoint.MergeAdapters(m, list...)
 }
 
 // storage is how the numbers of a tensor are kept.

@@ -337,20 +337,20 @@ type shift struct {
 	by   float32
 }
 
-func (s shift) AddRows(name string, lo, hi int, dst []float32) bool {
-	if name != s.name {
-		return false
+func (s shift) Changes(name string) bool { return name == s.name }
+func (s shift) Unties() bool             { return false }
+func (s shift) Apply(name string, lo, hi int, dst []float32) {
+	if name == s.name {
+		for i := range dst {
+			dst[i] += s.by * float32(lo+1)
+		}
 	}
-	for i := range dst {
-		dst[i] += s.by * float32(lo+1)
-	}
-	return true
 }
 
 func TestMerge(t *testing.T) {
 	a := folder(t, "llama")
 	const name = "model.layers.0.mlp.down_proj.weight"
-	m, err := checkpoint.Merge(a, shift{name, 0.5}, shift{name, 0.25})
+	m, err := checkpoint.Merge(a, shift{name, 0.75})
 	if err != nil {
 		t.Fatal(err)
 	}

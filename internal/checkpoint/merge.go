@@ -2,77 +2,170 @@ package checkpoint
 
 import (
 	"fmt"
+	"slices"
 
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
 
-// Delta is a change to some weights, an adapter.
+// Delta is a change to some parameters: what adapters do ([adapters.Change]).
 type Delta interface {
-	// AddRows adds the change to rows [lo, hi) of the weight, which dst holds, and reports whether
-	// it changes that weight at all.
-	AddRows(name string, lo, hi int, dst []float32) bool
+	// Changes reports whether a parameter becomes another.
+	Changes(name string) bool
+	// Apply makes rows [lo, hi) of a parameter, which dst holds as the base has them, what they become.
+	Apply(name string, lo, hi int, dst []float32)
+	// Unties reports whether the head becomes another than the table that the base has for both.
+	Unties() bool
 }
 
-// Merge returns the model with deltas added to its weights, in order. A tensor no delta changes
-// keeps its stored bytes.
-func Merge(c *Checkpoint, deltas ...Delta) (*Checkpoint, error) {
-	m := &merged{Source: c.Source, deltas: map[string][]Delta{}}
-	for _, t := range c.Tensors() {
-		for _, d := range deltas {
-			if !d.AddRows(t.Name, 0, 0, nil) {
-				continue
-			}
-			if len(t.Shape) != 2 {
-				return nil, fmt.Errorf("checkpoint: merging: tensor %q has shape %v, an adapter changes matrices", t.Name, t.Shape)
-			}
-			m.deltas[t.Name] = append(m.deltas[t.Name], d)
+// Base says what adapters have to know of a model.
+func Base(c *model.Config) (adapters.Base, error) {
+	params, err := model.Inventory(c)
+	if err != nil {
+		return adapters.Base{}, err
+	}
+	linears, err := model.Targets(c)
+	if err != nil {
+		return adapters.Base{}, err
+	}
+	table, head, err := model.Ends(c)
+	if err != nil {
+		return adapters.Base{}, err
+	}
+	b := adapters.Base{Table: table.Module, Head: head.Module, Tied: head.Tied != ""}
+	shapes := map[string][]int{head.Module + ".weight": {head.Out, head.In}}
+	for _, p := range params {
+		shapes[p.Name] = p.Shape
+	}
+	products := map[string]model.Linear{}
+	for _, l := range append(linears, table, head) {
+		products[l.Module] = l
+	}
+	b.Shape = func(name string) ([]int, bool) {
+		shape, ok := shapes[name]
+		return shape, ok
+	}
+	b.Linear = func(module string) (out, in int, ok bool) {
+		l, ok := products[module]
+		return l.Out, l.In, ok
+	}
+	return b, nil
+}
+
+// Localize gives what an adapter names the names it has in a model: one trained on a model of several
+// parts names them by their paths there.
+func Localize(c *model.Config, a *adapters.Adapter) {
+	for i := range a.Pairs {
+		a.Pairs[i].Module = c.Module(a.Pairs[i].Module)
+	}
+	for i := range a.Rows {
+		a.Rows[i].Module = c.Module(a.Rows[i].Module)
+	}
+	for i := range a.Whole {
+		a.Whole[i].Name = c.Module(a.Whole[i].Name)
+	}
+}
+
+// MergeAdapters returns the model as adapters change it together; see [adapters.NewChange].
+func MergeAdapters(c *Checkpoint, list ...*adapters.Adapter) (*Checkpoint, error) {
+	b, err := Base(c.Config())
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: merging: %w", err)
+	}
+	change, err := adapters.NewChange(b, c.Rows, list...)
+	if err != nil {
+		return nil, err
+	}
+	return Merge(c, change)
+}
+
+// Merge returns the model with a change made to its parameters. A tensor that does not change keeps its
+// stored bytes. Where the head becomes another than the table it shared, it has a weight of its own.
+func Merge(c *Checkpoint, d Delta) (*Checkpoint, error) {
+	m := &merged{Source: c.Source, delta: d, config: c.Config(), tensors: c.Tensors()}
+	if !d.Unties() {
+		return c.With(m), nil
+	}
+	_, head, err := model.Ends(c.Config())
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: merging: %w", err)
+	}
+	config := *c.Config()
+	config.Tied = false
+	m.config, m.head, m.table = &config, head.Module+".weight", head.Weight()
+	params, err := model.Inventory(&config)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: merging: %w", err)
+	}
+	m.tensors = nil
+	for _, p := range params {
+		i := slices.IndexFunc(c.Tensors(), func(t Tensor) bool { return t.Name == m.stored(p.Name) })
+		if i < 0 {
+			return nil, fmt.Errorf("checkpoint: merging: tensor %q is missing", p.Name)
 		}
+		t := c.Tensors()[i]
+		t.Name = p.Name
+		m.tensors = append(m.tensors, t)
 	}
 	return c.With(m), nil
 }
 
+// merged is a source with a change.
 type merged struct {
 	Source
-	deltas map[string][]Delta
+	delta       Delta
+	config      *model.Config
+	tensors     []Tensor
+	head, table string // weight of a head that has become one of its own, and what it is read from
+}
+
+func (m *merged) Config() *model.Config { return m.config }
+func (m *merged) Tensors() []Tensor     { return m.tensors }
+
+// stored is the name of a tensor in the source.
+func (m *merged) stored(name string) string {
+	if name == m.head && name != "" {
+		return m.table
+	}
+	return name
 }
 
 func (m *merged) Rows(name string, lo, hi int, dst []float32) error {
-	if err := m.Source.Rows(name, lo, hi, dst); err != nil {
+	if err := m.Source.Rows(m.stored(name), lo, hi, dst); err != nil {
 		return err
 	}
-	for _, d := range m.deltas[name] {
-		d.AddRows(name, lo, hi, dst)
-	}
+	m.delta.Apply(name, lo, hi, dst)
 	return nil
 }
 
 func (m *merged) RawRows(name string, lo, hi int, dst []byte) (bool, error) {
 	r, ok := m.Source.(Raw)
-	if !ok || m.deltas[name] != nil {
+	if !ok || m.delta.Changes(name) {
 		return false, nil
 	}
-	return r.RawRows(name, lo, hi, dst)
+	return r.RawRows(m.stored(name), lo, hi, dst)
 }
 
-// Packed4 returns a tensor no delta changes as it is stored.
+// Packed4 returns a tensor that does not change as it is stored.
 func (m *merged) Packed4(name string) (*quantize.Tensor4, error) {
-	if m.deltas[name] != nil {
+	if m.delta.Changes(name) {
 		return nil, nil
 	}
-	return packed4(m.Source, name)
+	return packed4(m.Source, m.stored(name))
 }
 
-// Scales4 is that of the source for a tensor no delta changes.
+// Scales4 is that of the source for a tensor that does not change.
 func (m *merged) Scales4(name string) (*quantize.Tensor4, error) {
-	if m.deltas[name] != nil {
+	if m.delta.Changes(name) {
 		return nil, nil
 	}
-	return scales4(m.Source, name)
+	return scales4(m.Source, m.stored(name))
 }
 
-// Codes4 reads the codes of a tensor no delta changes.
+// Codes4 reads the codes of a tensor that does not change.
 func (m *merged) Codes4(name string, dst []byte, off int64) error {
-	return m.Source.(Scales4).Codes4(name, dst, off)
+	return m.Source.(Scales4).Codes4(m.stored(name), dst, off)
 }
 
 // stored4 returns the 4-bit tensor that a source's rows come from, without its codes, whether they are
@@ -83,6 +176,6 @@ func stored4(s Source, name string) (*quantize.Tensor4, error) {
 		if !ok {
 			return scales4(s, name)
 		}
-		s = m.Source
+		s, name = m.Source, m.stored(name)
 	}
 }

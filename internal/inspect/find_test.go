@@ -130,7 +130,7 @@ func findInAdapters(t *testing.T, p provoked) {
 	p.expect(t, "an adapter of no base", dir, Options{}, Note, "adapter-base-missing")
 	p.expect(t, "an untrained adapter", peft(pairs(0)), Options{}, Warning, "adapter-zero")
 	jsonFile(peftConfigFile, func(m map[string]any) {
-		m["use_dora"], m["base_model_name_or_path"], m["target_modules"] = true, "base", []string{"q_proj"}
+		m["use_qalora"], m["base_model_name_or_path"], m["target_modules"] = true, "base", []string{"q_proj"}
 	})(t, dir)
 	p.expect(t, "an adapter of another kind", dir, Options{}, Warning, "unsupported")
 	if r := look(t, dir, Options{}); r.Rank != 2 || r.Alpha != 4 || r.BaseModel != "base" || len(r.Targets) != 1 || r.Parameters != 14 {

@@ -48,10 +48,19 @@ func Targets(c *Config) ([]Linear, error) {
 	return inv.linears, nil
 }
 
+// Ends returns the embedding table and the output head of a model. Where the head shares the table's
+// weight it says so.
+func Ends(c *Config) (table, head Linear, err error) {
+	var inv inventory
+	_, err = Forward(c, &inv, 0)
+	return inv.table, inv.head, err
+}
+
 // inventory is the interpreter whose values are widths.
 type inventory struct {
-	params  []Param
-	linears []Linear
+	params      []Param
+	linears     []Linear
+	table, head Linear
 }
 
 func (v *inventory) add(name string, kind Kind, shape ...int) {
@@ -69,6 +78,7 @@ func (v *inventory) product(p Linear, kind Kind) int {
 }
 
 func (v *inventory) Embed(p Linear, _ int) int {
+	v.table = p
 	v.add(p.Weight(), KindEmbedding, p.In, p.Out)
 	return p.Out
 }
@@ -78,6 +88,11 @@ func (v *inventory) Linear(p Linear, _ int) int {
 	return v.product(p, KindLinear)
 }
 
+func (v *inventory) Head(p Head, _ int) int {
+	v.head = p.Linear
+	return v.product(p.Linear, KindHead)
+}
+
 func (v *inventory) RMSNorm(p Norm, x int) int {
 	v.add(p.Weight(), KindNorm, p.Width)
 	return x
@@ -85,7 +100,6 @@ func (v *inventory) RMSNorm(p Norm, x int) int {
 
 func (v *inventory) Split(_ int, widths ...int) []int       { return widths }
 func (v *inventory) Scale(_ float64, x int) int             { return x }
-func (v *inventory) Head(p Head, _ int) int                 { return v.product(p.Linear, KindHead) }
 func (v *inventory) Block(_ int, x int) int                 { return x }
 func (v *inventory) Rope(_ Rope, x int) int                 { return x }
 func (v *inventory) Attention(_ Attention, q, _, _ int) int { return q }

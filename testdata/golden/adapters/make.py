@@ -6,7 +6,7 @@ Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, safetensors 0.8.0, onn
 
   peft/NAME/            adapter_config.json and adapter_model.safetensors as save_pretrained writes them
   peft/NAME/delta.safetensors   get_delta_weight of every adapted module, under the module's path (out, in)
-  refused/NAME/         adapters that are more than pairs of matrices, also saved by PEFT
+  variants/NAME/        adapters that are more than pairs of matrices, also saved by PEFT
   ort.onnx_adapter      two tensors written by onnxruntime.AdapterFormat; ort.json has their values
 """
 import json
@@ -82,7 +82,7 @@ for name, config in {
     "trainable_tokens": dict(target_modules=["q_proj"], trainable_token_indices=[3]),
     "bias": dict(target_modules=["q_proj"], bias="all"),
 }.items():
-    save(out / "refused" / name, r=2, **config)
+    save(out / "variants" / name, r=2, **config)
 
 a = onnxruntime.AdapterFormat()
 a.set_adapter_version(3)
