@@ -115,7 +115,7 @@ func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters 
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	p := pair{a: base, aAdapters: baseAdapters, b: b.Dir(), bAdapters: []string{use}, text: verifyText, most: 512, limit: limit}
+	p := pair{a: origin{path: base, adapters: baseAdapters}, b: origin{path: b.Dir(), adapters: []string{use}}, text: verifyText, most: 512, limit: limit}
 	r, err := p.compare(ctx, c)
 	if err != nil {
 		return fmt.Errorf("verifying %q: %w", name, err)

@@ -76,16 +76,16 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 
 // openStored opens a model to run it over a text: its weights stay as they are stored, which takes less
 // memory, and time where they are read for many tokens at once.
-func openStored(c *cli.Command, path string, adapterArgs []string) (*runner, error) {
-	if isBundle(path) {
-		return openBundleRunner(path, adapterArgs, c.String("ort-lib"))
+func openStored(c *cli.Command, o origin) (*runner, error) {
+	if isBundle(o.path) {
+		return openBundleRunner(o.path, o.adapters, c.String("ort-lib"))
 	}
-	m, err := checkpoint.Open(path)
+	m, err := o.open()
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
-	return nativeRunner(m, adapterArgs, engine.Options{AsStored: true})
+	return nativeRunner(m, o.adapters, engine.Options{AsStored: true})
 }
 
 // computeFlag says how a command that runs a model natively computes products.
