@@ -122,8 +122,8 @@ type pair struct {
 	a, b  origin
 	text  string
 	most  int     // tokens, 0 for all
-	limit                float64 // of the mean divergence
-	hard                 bool    // compare tokenizers on hard texts too, and chat templates
+	limit float64 // of the mean divergence
+	hard  bool    // compare tokenizers on hard texts too, and chat templates
 }
 
 // compare opens the models, runs both on the text and judges the figures.
