@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -191,7 +192,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 		if err != nil {
 			return nil, err
 		}
-		name := adapterName(arg, i)
+		name := adapterName(arg, i, model.Adapters())
 		if err := model.AddAdapter(name, a); err != nil {
 			return nil, err
 		}
@@ -215,13 +216,19 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 	return r, nil
 }
 
-// adapterName makes the name by which an adapter given as a path is chosen: the folder's.
-func adapterName(arg string, i int) string {
+// adapterName makes the name by which argument i, an adapter given as a path, is chosen: the folder's,
+// or where another has that the argument itself, with its number if need be.
+func adapterName(arg string, i int, taken []string) string {
 	path, _, err := adapterPath(arg)
 	if err != nil {
 		return fmt.Sprint(i)
 	}
-	return filepath.Base(filepath.Clean(path))
+	for _, name := range []string{filepath.Base(filepath.Clean(path)), arg} {
+		if !slices.Contains(taken, name) {
+			return name
+		}
+	}
+	return fmt.Sprintf("%s#%d", arg, i+1)
 }
 
 func parseTemplate(source string) (*chat.Template, error) {
