@@ -34,19 +34,14 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 	}
 	var list []named
 	for _, arg := range c.StringSlice("adapter") {
-		name, a, err := namedAdapter(arg)
+		name, path, ok := cutName(arg)
+		if !ok {
+			return usagef("adapter %q: write NAME=PATH", arg)
+		}
+		a, err := openAdapter(path, m.Config())
 		if err != nil {
 			return err
 		}
-		checkpoint.Localize(m.Config(), a)
-		b, err := checkpoint.Base(m.Config())
-		if err != nil {
-			return err
-		}
-		if _, err := a.Resolve(b); err != nil {
-			return err
-		}
-		_, path, _ := cutName(arg)
 		list = append(list, named{name, path, a})
 	}
 	inputs := []string{m.Path}
