@@ -98,6 +98,8 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 		if names, err = checkpoint.GGUFNames(m.Config()); err == nil {
 			err = adapters.WriteGGUF(out.path(), a, b, names, typ)
 		}
+	case formMLX:
+		err = adapters.WriteMLX(out.path(), a, b)
 	default:
 		err = fmt.Errorf("form %s: %w", form, errors.ErrUnsupported)
 	}
