@@ -170,7 +170,7 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 		if !ok {
 			return nil, fmt.Errorf("engine: planning memory: %w: the model has no product %q", ErrAdapter, module)
 		}
-		l := m.linears[place]
+		l := m.modules[place]
 		pair := &autograd.LowRank{A: kernel.Matrix{N: r, K: l.In}, B: kernel.Matrix{N: l.Out, K: r}, GradA: []float32{}, GradB: []float32{}}
 		if o.Dropout {
 			pair.Dropout = 0.5 // any value above 0 takes the same memory
