@@ -125,4 +125,3 @@ func TestVariantsInBF16(t *testing.T) {
 		}
 	}
 }
-
