@@ -251,20 +251,36 @@ func (o *headOp) backwardRows(c *call, rows *Rows, list []*LowRank) {
 	kernel.HeadGradient(rows.Grad, nil, c.own(targetRows).Slice(0, len(t.targets)*k), &rows.Matrix, spec, t.rowTargets, t.lse, t.coef)
 }
 
-// adaptedRows is what adapters do to the products of some rows of the head.
+// rowsAdapter is what adapters do to the products of some rows of the head. Its memory is used again.
+type rowsAdapter struct {
+	kernel.HeadAdapter
+	picked [][]float32
+	parts  []kernel.Matrix
+}
+
+// adaptedRows is what adapters do to the products of rows of the head.
 func (o *headOp) adaptedRows(c *call, rows *Rows, list []*LowRank) *kernel.HeadAdapter {
-	a := &kernel.HeadAdapter{}
+	if c.headRows == nil {
+		c.headRows = &rowsAdapter{}
+	}
+	a, n := c.headRows, 0
 	pick := func(from []float32, width int) []float32 {
-		out := make([]float32, rows.Matrix.N*width)
+		if n == len(a.picked) {
+			a.picked = append(a.picked, nil)
+		}
+		out := zeros(a.picked[n], rows.Matrix.N*width)
 		for row, at := range rows.Index {
 			copy(out[int(at)*width:(int(at)+1)*width], from[int(row)*width:])
 		}
+		a.picked[n] = out
+		n++
 		return out
 	}
+	a.Terms, a.parts, a.Gain, a.Bias = a.Terms[:0], a.parts[:0], nil, nil
 	for i, l := range list {
 		r := l.A.N
-		b := &kernel.Matrix{N: rows.Matrix.N, K: r, F32: pick(l.B.F32, r), Half: l.B.Half}
-		a.Terms = append(a.Terms, kernel.Term{H: c.own(headPairs + i*perHeadPair + headHidden).F32[:len(c.tape.targets)*r], W: b, Scale: l.Scale})
+		a.parts = append(a.parts, kernel.Matrix{N: rows.Matrix.N, K: r, F32: pick(l.B.F32, r), Half: l.B.Half})
+		a.Terms = append(a.Terms, kernel.Term{H: c.own(headPairs + i*perHeadPair + headHidden).F32[:len(c.tape.targets)*r], W: &a.parts[i], Scale: l.Scale})
 	}
 	if g := gainOf(list); g != nil {
 		a.Gain = pick(g.Values, 1)
@@ -272,7 +288,7 @@ func (o *headOp) adaptedRows(c *call, rows *Rows, list []*LowRank) *kernel.HeadA
 	if bias := c.addBiases(nil, list, o.weight.Matrix.N); bias != nil {
 		a.Bias = pick(bias, 1)
 	}
-	return a
+	return &a.HeadAdapter
 }
 
 // NLL returns the negative log likelihoods of the targets of the last Forward, in the order of the

@@ -260,6 +260,7 @@ type call struct {
 
 	bias, sums []float32          // rows of as many values as the operation makes, reused
 	head       kernel.HeadAdapter // of the head, reused
+	headRows   *rowsAdapter       // of rows of it
 }
 
 type operand struct {
