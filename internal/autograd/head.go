@@ -111,6 +111,10 @@ func (o *headOp) forward(c *call) {
 		t.lse = make([]float32, m)
 	}
 	t.lse = t.lse[:m]
+	if len(t.runs) > 0 {
+		o.forwardMixed(c, rows.Slice(0, m*w.K))
+		return
+	}
 	list := c.pairs(t.graph.HeadPlace())
 	for k, l := range list {
 		in, own := rows.Slice(0, m*w.K), headPairs+k*perHeadPair
@@ -303,17 +307,16 @@ func (t *Tape) Logits(dst []float32, lo, hi int) {
 	if t.training || t.half || lo < 0 || hi > t.rows || lo > hi {
 		panic(fmt.Sprintf("autograd: logits of tokens [%d, %d) of %d on a tape that trains (%v) or scores", lo, hi, t.rows, t.training))
 	}
-	w, list, x := &c.weight(o.weight).Matrix, c.pairs(t.graph.HeadPlace()), c.in(0)
-	x = x.Slice(lo*w.K, hi*w.K)
-	for k, l := range list {
-		if k == len(t.hidden) {
-			t.hidden = append(t.hidden, nil)
+	k, vocab := o.weight.Matrix.K, o.weight.Matrix.N
+	for lo < hi {
+		w, list, end := c.weight(o.weight), c.pairs(t.graph.HeadPlace()), hi
+		if r := t.runOf(lo); r != nil {
+			w, list, end = r.weight(o.weight), r.pairs(t.graph.HeadPlace()), min(hi, r.hi)
 		}
-		t.hidden[k] = zeros(t.hidden[k], (hi-lo)*l.A.N)
-		kernel.Linear(kernel.F32Vec(t.hidden[k]), x, hi-lo, &l.A, false, nil)
+		x, n := c.in(0).Slice(lo*k, end*k), end-lo
+		kernel.Logits(dst[:n*vocab], x, n, &w.Matrix, o.adaptedRun(c, list, x, n))
+		dst, lo = dst[n*vocab:], end
 	}
-	spec := o.adapted(c, list, func(k, _ int) []float32 { return t.hidden[k] })
-	kernel.Logits(dst, x, hi-lo, w, spec)
 }
 
 // Backward adds the gradient of Σ coef[i]·nll[i] to every trained parameter; coef has one value for
