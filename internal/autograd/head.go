@@ -60,7 +60,7 @@ func (o *headOp) private(t *Tape) []buffer {
 		if o.again(t) { // the rows are wanted again
 			out[targetRows].life = saved
 			logits := 0
-			if t.keepLogits && t.param(o.weight).Grad != nil && len(list) == 0 {
+			if t.keepLogits && (t.param(o.weight).Grad != nil || len(list) > 0) && gainOf(list) == nil {
 				logits = o.weight.Matrix.N
 			}
 			out = append(out, buffer{logits, saved, none})

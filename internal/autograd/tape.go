@@ -132,9 +132,9 @@ func (c *call) pairs(place int) []*LowRank {
 // valid during the call only. Nil ends that.
 func (t *Tape) Watch(f func(place int, x kernel.Vec, rows int)) { t.watch = f }
 
-// KeepLogits makes the tape keep the logits of all targets for the gradient of the head, where that is
-// trained, rather than make them twice: a product less, for as many values as there are targets times
-// words. The bits are the same.
+// KeepLogits makes the tape keep the logits of all targets for the gradient of the head, where that or an
+// adapter on it is trained, rather than make them twice: a product less, for as many values as there are
+// targets times words. The bits are the same. With a gain on the head they are made twice all the same.
 func (t *Tape) KeepLogits(keep bool) {
 	t.keepLogits = keep
 	t.plan = nil

@@ -44,8 +44,9 @@ type SessionOptions struct {
 	// Remat is the number of blocks whose activations are not kept but computed again: less memory,
 	// more time, the same bits. A number above what there are is all.
 	Remat int
-	// KeepLogits keeps the logits of all targets for the gradient of the head, with Full, rather than
-	// make them twice: more memory, less time, the same bits.
+	// KeepLogits keeps the logits of all targets for the gradient of the head, where that or a pair on it
+	// is trained, rather than make them twice: more memory, less time, the same bits. With DoRA on the
+	// head, or its rows alone, it changes nothing.
 	KeepLogits bool
 	// Seed decides the dropout masks, together with the number of the pass.
 	Seed uint64
