@@ -150,10 +150,13 @@ func (s *State) Score(b Batch) ([]float32, error) {
 	return nll, nil
 }
 
-// EvalBatch returns the logits of what follows each sequence of a batch (sequences, vocabulary). Its
-// targets do not count, and no sequence is empty. The state's own sequence stays as it is. The slice is
+// EvalBatch returns the logits of what follows each sequence of a batch (sequences, vocabulary). It needs
+// no targets, and no sequence is empty. The state's own sequence stays as it is. The slice is
 // valid until the next call.
 func (s *State) EvalBatch(b Batch) ([]float32, error) {
+	if b.Targets == nil {
+		b.Targets = make([]int32, len(b.Tokens)) // as any batch has them
+	}
 	pass, err := s.pass(b)
 	if err != nil {
 		return nil, err

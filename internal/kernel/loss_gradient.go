@@ -7,12 +7,19 @@ type headTask struct {
 	logits
 	kept      bool // the logits are there, capped
 	lse, coef []float32
-	sums      []float32 // (n)
+
+	phase headPhase
+	sums  []float32 // (n)
+	rows  int       // that they are over
 }
 
 var headTasks freeList[headTask]
 
 func (t *headTask) Run(lo, hi int) {
+	if t.phase != logitGradients {
+		t.adapted(lo, hi)
+		return
+	}
 	for i := lo; i < hi; i++ {
 		if !t.kept {
 			t.shape(i)
