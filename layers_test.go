@@ -30,7 +30,7 @@ var layers = map[string][]string{
 	"internal/hub":       {"internal/wholefile"},
 
 	"quantize":            {"internal/kernel"},
-	"adapters":            {"safetensors", "gguf", "internal/kernel", "internal/wholefile"},
+	"adapters":            {"safetensors", "gguf", "quantize", "internal/kernel", "internal/wholefile"},
 	"internal/autograd":   {"internal/kernel"},
 	"internal/imatrix":    {"gguf", "internal/wholefile"},
 	"internal/checkpoint": {"safetensors", "gguf", "quantize", "adapters", "internal/imatrix", "internal/model", "internal/tokenizer", "internal/wholefile"},

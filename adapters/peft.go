@@ -31,18 +31,22 @@ const (
 	maxConfig = 16 << 20
 )
 
-// Open reads an adapter: a PEFT folder or one of the two files in it. An error that wraps
-// [ErrUnsupported] says what the path is instead, where that can be told.
+// Open reads an adapter: a folder of PEFT's or of MLX-LM's, or one of the two files in it. An error that
+// wraps [ErrUnsupported] says what the path is instead, where that can be told.
 func Open(path string) (*Adapter, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("adapters: opening %q: %w", path, err)
 	}
-	if info.IsDir() {
-		return ReadPEFT(path)
+	dir := path
+	if base := filepath.Base(path); !info.IsDir() && (base == configFile || base == weightsFile || base == mlxWeightsFile) {
+		dir = filepath.Dir(path)
 	}
-	if base := filepath.Base(path); base == configFile || base == weightsFile {
-		return ReadPEFT(filepath.Dir(path))
+	if info.IsDir() || dir != path {
+		if isMLX(dir) {
+			return ReadMLX(dir)
+		}
+		return ReadPEFT(dir)
 	}
 	return nil, fmt.Errorf("adapters: opening %q: %w: it is %s; give the folder with %s and %s", path, ErrUnsupported, describe(path), configFile, weightsFile)
 }
@@ -73,11 +77,16 @@ func ReadPEFT(dir string) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapters: reading %q: %w", dir, err)
 	}
-	a.Name = filepath.Base(dir)
-	if abs, err := filepath.Abs(dir); err == nil {
-		a.Name = filepath.Base(abs)
-	}
+	a.Name = folderName(dir)
 	return a, nil
+}
+
+// folderName is what an adapter in a folder is called.
+func folderName(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return filepath.Base(abs)
+	}
+	return filepath.Base(dir)
 }
 
 func readPEFT(dir string) (*Adapter, error) {

@@ -111,11 +111,10 @@ func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := adapters.Open(path)
+	a, err := checkpoint.OpenAdapter(path, c)
 	if err != nil {
 		return nil, err
 	}
-	checkpoint.Localize(c, a)
 	b, err := checkpoint.Base(c)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/graftml/graft/internal/checkpoint"
-	"github.com/graftml/graft/quantize"
 )
 
 // Flags of the commands that write a model.
@@ -86,22 +85,6 @@ loads by the first; as an input any of the parts will do.`,
 	}
 }
 
-func mergeCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "merge",
-		Usage:     "merge adapters into a model",
-		ArgsUsage: "BASE ADAPTER[:scale]…",
-		Description: `Each tensor keeps its own type unless --type says otherwise; those no adapter touches keep their bytes.
-The output is proved, as that of convert, against the base with the adapters beside it.
-
-  graft merge model.gguf out/pirate -o pirate.gguf --type f16
-  graft merge model-hf out/pirate:0.5 out/haiku -o merged-hf`,
-		Flags: append(append(writeFlags(), fourBitFlags()...),
-			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights, as for convert"}),
-		Action: merge,
-	}
-}
-
 // convert is convert and quantize.
 func convert(ctx context.Context, c *cli.Command, typ string) error {
 	args, err := arguments(c, 1, 1)
@@ -128,35 +111,11 @@ func convert(ctx context.Context, c *cli.Command, typ string) error {
 	if len(c.StringSlice("adapter")) > 0 {
 		return usagef("--adapter makes an ONNX bundle with swappable adapters (--to onnx); to change the weights use graft merge")
 	}
-	return writeModel(ctx, c, m, checkpoint.Form(form), typ, args[0], nil)
-}
-
-func merge(ctx context.Context, c *cli.Command) error {
-	args := c.Args().Slice()
-	if len(args) < 2 {
-		return usagef("graft merge takes BASE and at least one ADAPTER; see \"graft merge --help\"")
-	}
-	form, err := formOf(c, c.String("out"))
-	if err != nil {
-		return err
-	}
-	if form == "onnx" {
-		return usagef("merge into a folder or a .gguf, then convert that to onnx; or keep the adapter swappable with graft convert --to onnx --adapter")
-	}
-	m, err := openCheckpoint(args[0])
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	merged, err := mergeInto(m, args[1:])
-	if err != nil {
-		return err
-	}
-	return writeModel(ctx, c, merged, checkpoint.Form(form), c.String("type"), args[0], args[1:])
+	return writeModel(ctx, c, m, checkpoint.Form(form), typ, origin{path: args[0]})
 }
 
 // writeModel writes a model and proves the output against the input with its adapters.
-func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, form checkpoint.Form, typ, base string, adapterArgs []string) error {
+func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, form checkpoint.Form, typ string, from origin) error {
 	o, err := writeOptions(c, form, typ)
 	if err != nil {
 		return err
@@ -178,7 +137,7 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 			parts = append(parts, f.Name)
 		}
 	}
-	out, err := newOutputParts(c, parts, slices.Concat([]string{base}, m.Parts, paths(adapterArgs)))
+	out, err := newOutputParts(c, parts, slices.Concat([]string{from.path}, m.Parts, paths(from.adapters)))
 	if err != nil {
 		return err
 	}
@@ -191,7 +150,7 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 		return out.explain(err)
 	}
 	synced := out.sync() // while the output is proved
-	if err := proveWritten(ctx, c, base, adapterArgs, out, report); err != nil {
+	if err := proveWritten(ctx, c, from, out, report); err != nil {
 		return out.explain(err)
 	}
 	if err := <-synced; err != nil {
@@ -218,7 +177,7 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 func writeOptions(c *cli.Command, form checkpoint.Form, typ string) (o checkpoint.Options, err error) {
 	o = checkpoint.Options{
 		Form: form, Type: strings.ToLower(typ), Workers: c.Int("workers"), Errors: c.Bool("report"), ForgetBlocks: c.Bool("forget-blocks"), Pre: c.String("pre"),
-		FourBit: quantize.Options4{Double: c.Bool("double-quant"), BlockSize: c.Int("block-size")},
+		FourBit: fourBit(c),
 	}
 	if o.Pre != "" && form != checkpoint.GGUF {
 		return o, usagef("--pre names what a GGUF file calls the pre-tokenizer; a folder has the tokenizer itself")

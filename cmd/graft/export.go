@@ -34,19 +34,14 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 	}
 	var list []named
 	for _, arg := range c.StringSlice("adapter") {
-		name, a, err := namedAdapter(arg)
+		name, path, ok := cutName(arg)
+		if !ok {
+			return usagef("adapter %q: write NAME=PATH", arg)
+		}
+		a, err := openAdapter(path, m.Config())
 		if err != nil {
 			return err
 		}
-		checkpoint.Localize(m.Config(), a)
-		b, err := checkpoint.Base(m.Config())
-		if err != nil {
-			return err
-		}
-		if _, err := a.Resolve(b); err != nil {
-			return err
-		}
-		_, path, _ := cutName(arg)
 		list = append(list, named{name, path, a})
 	}
 	inputs := []string{m.Path}
@@ -115,7 +110,7 @@ func proveBundle(ctx context.Context, c *cli.Command, base string, baseAdapters 
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	p := pair{a: base, aAdapters: baseAdapters, b: b.Dir(), bAdapters: []string{use}, text: verifyText, most: 512, limit: limit}
+	p := pair{a: origin{path: base, adapters: baseAdapters}, b: origin{path: b.Dir(), adapters: []string{use}}, text: verifyText, most: 512, limit: limit}
 	r, err := p.compare(ctx, c)
 	if err != nil {
 		return fmt.Errorf("verifying %q: %w", name, err)

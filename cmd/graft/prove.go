@@ -43,9 +43,9 @@ func manifestPath(out string) string {
 }
 
 // proveWritten runs a written model against what it was made from, and leaves a manifest.
-func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, report []checkpoint.Written) error {
-	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(base)), Types: map[string]int{}}
-	for _, a := range adapterArgs {
+func proveWritten(ctx context.Context, c *cli.Command, from origin, out *output, report []checkpoint.Written) error {
+	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(from.path)), Types: map[string]int{}}
+	for _, a := range from.adapters {
 		m.Adapters = append(m.Adapters, filepath.Base(filepath.Clean(a)))
 	}
 	limit := sameLimit
@@ -64,7 +64,7 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 		m.SHA256, err = hashes(out.path())
 		sums <- err
 	}()
-	err := m.verify(ctx, c, base, adapterArgs, out, limit)
+	err := m.verify(ctx, c, from, out, limit)
 	if err := errors.Join(err, <-sums); err != nil {
 		return err
 	}
@@ -76,19 +76,19 @@ func proveWritten(ctx context.Context, c *cli.Command, base string, adapterArgs 
 const sameTokens = 32
 
 // verify compares a written model with what it was made from and keeps the figures.
-func (m *manifest) verify(ctx context.Context, c *cli.Command, base string, adapterArgs []string, out *output, limit float64) error {
+func (m *manifest) verify(ctx context.Context, c *cli.Command, from origin, out *output, limit float64) error {
 	if c.Bool("no-verify") {
 		return nil
 	}
-	weights, err := compareWeights(ctx, base, adapterArgs, out.path(), nil)
+	weights, err := compareWeights(ctx, from, origin{path: out.path()})
 	if err != nil {
 		return fmt.Errorf("verifying %q: %w", out.name, err)
 	}
 	if !weights.passed() {
 		r := comparison{SameTokens: true, Weights: weights}
-		return notWritten(r.failure(base, out.name))
+		return notWritten(r.failure(from.path, out.name))
 	}
-	if need, free := runBytes(base, out.path()), freeMemory(); free > 0 && need > free/2 {
+	if need, free := runBytes(from.path, out.path()), freeMemory(); free > 0 && need > free/2 {
 		say("compared every tensor of %s (largest error %s), but did not run it: that takes %s of memory, and %s are free", out.name, weights, size(need), size(free))
 		return nil
 	}
@@ -96,7 +96,7 @@ func (m *manifest) verify(ctx context.Context, c *cli.Command, base string, adap
 	if weights.Error == 0 {
 		tokens = sameTokens
 	}
-	p := pair{a: base, aAdapters: adapterArgs, b: out.path(), text: verifyText, most: tokens, limit: limit}
+	p := pair{a: from, b: origin{path: out.path()}, text: verifyText, most: tokens, limit: limit}
 	r, err := p.compare(ctx, c)
 	if errors.Is(err, checkpoint.ErrNoTokenizer) {
 		say("not verified: %v", err)
@@ -109,7 +109,7 @@ func (m *manifest) verify(ctx context.Context, c *cli.Command, base string, adap
 	f := r.figures()
 	m.Verified = &f
 	if !r.Passed {
-		return notWritten(r.failure(base, out.name))
+		return notWritten(r.failure(from.path, out.name))
 	}
 	say("verified %s: negative log likelihood %.6f, of the source %.6f; mean KL %.3g, largest logit difference %.3g, same most likely token %.1f %%",
 		out.name, r.NLL, r.ReferenceNLL, r.MeanKL, r.MaxDiff, 100*r.Top1)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -76,16 +77,16 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 
 // openStored opens a model to run it over a text: its weights stay as they are stored, which takes less
 // memory, and time where they are read for many tokens at once.
-func openStored(c *cli.Command, path string, adapterArgs []string) (*runner, error) {
-	if isBundle(path) {
-		return openBundleRunner(path, adapterArgs, c.String("ort-lib"))
+func openStored(c *cli.Command, o origin) (*runner, error) {
+	if isBundle(o.path) {
+		return openBundleRunner(o.path, o.adapters, c.String("ort-lib"))
 	}
-	m, err := checkpoint.Open(path)
+	m, err := o.open()
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
-	return nativeRunner(m, adapterArgs, engine.Options{AsStored: true})
+	return nativeRunner(m, o.adapters, engine.Options{AsStored: true})
 }
 
 // computeFlag says how a command that runs a model natively computes products.
@@ -191,7 +192,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 		if err != nil {
 			return nil, err
 		}
-		name := adapterName(arg, i)
+		name := adapterName(arg, i, model.Adapters())
 		if err := model.AddAdapter(name, a); err != nil {
 			return nil, err
 		}
@@ -215,13 +216,19 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 	return r, nil
 }
 
-// adapterName makes the name by which an adapter given as a path is chosen: the folder's.
-func adapterName(arg string, i int) string {
+// adapterName makes the name by which argument i, an adapter given as a path, is chosen: the folder's,
+// or where another has that the argument itself, with its number if need be.
+func adapterName(arg string, i int, taken []string) string {
 	path, _, err := adapterPath(arg)
 	if err != nil {
 		return fmt.Sprint(i)
 	}
-	return filepath.Base(filepath.Clean(path))
+	for _, name := range []string{filepath.Base(filepath.Clean(path)), arg} {
+		if !slices.Contains(taken, name) {
+			return name
+		}
+	}
+	return fmt.Sprintf("%s#%d", arg, i+1)
 }
 
 func parseTemplate(source string) (*chat.Template, error) {

@@ -85,6 +85,7 @@ func verify(ctx context.Context, c *cli.Command) error {
 			return err
 		}
 	}
+	p := pair{a: origin{path: args[0], adapters: c.StringSlice("adapter")}, b: origin{path: args[1], adapters: c.StringSlice("b-adapter")}}
 	limit := c.Float("max-kl")
 	var weights *tensorError
 	if !c.IsSet("max-kl") {
@@ -92,12 +93,12 @@ func verify(ctx context.Context, c *cli.Command) error {
 			return err
 		}
 		if !isBundle(args[0]) && !isBundle(args[1]) {
-			if weights, err = compareWeights(ctx, args[0], c.StringSlice("adapter"), args[1], c.StringSlice("b-adapter")); err != nil {
+			if weights, err = compareWeights(ctx, p.a, p.b); err != nil {
 				return err
 			}
 		}
 	}
-	p := pair{a: args[0], aAdapters: c.StringSlice("adapter"), b: args[1], bAdapters: c.StringSlice("b-adapter"), text: text, most: c.Int("max-tokens"), limit: limit, hard: true}
+	p.text, p.most, p.limit, p.hard = text, c.Int("max-tokens"), limit, true
 	r, err := p.compare(ctx, c)
 	if err != nil {
 		return err
@@ -118,22 +119,21 @@ func verify(ctx context.Context, c *cli.Command) error {
 
 // pair is two models to run on a text.
 type pair struct {
-	a, b                 string
-	aAdapters, bAdapters []string
-	text                 string
-	most                 int     // tokens, 0 for all
-	limit                float64 // of the mean divergence
-	hard                 bool    // compare tokenizers on hard texts too, and chat templates
+	a, b  origin
+	text  string
+	most  int     // tokens, 0 for all
+	limit float64 // of the mean divergence
+	hard  bool    // compare tokenizers on hard texts too, and chat templates
 }
 
 // compare opens the models, runs both on the text and judges the figures.
 func (p *pair) compare(ctx context.Context, c *cli.Command) (*comparison, error) {
-	ra, err := openStored(c, p.a, p.aAdapters)
+	ra, err := openStored(c, p.a)
 	if err != nil {
 		return nil, fmt.Errorf("opening A: %w", err)
 	}
 	defer ra.close()
-	rb, err := openStored(c, p.b, p.bAdapters)
+	rb, err := openStored(c, p.b)
 	if err != nil {
 		return nil, fmt.Errorf("opening B: %w", err)
 	}

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/inspect"
+	"github.com/graftml/graft/quantize"
 )
 
 // tensorError is how far a tensor of B is from A's. A text shows what a model does with its weights,
@@ -35,18 +35,18 @@ func (e tensorError) String() string {
 
 // compareWeights compares the tensors of two models, adapters merged, and returns the one that is
 // furthest past its limit, or else nearest to it.
-func compareWeights(ctx context.Context, a string, aAdapters []string, b string, bAdapters []string) (*tensorError, error) {
-	ma, err := openMerged(a, aAdapters)
+func compareWeights(ctx context.Context, a, b origin) (*tensorError, error) {
+	ma, err := a.merged()
 	if err != nil {
 		return nil, err
 	}
 	defer ma.Close()
-	mb, err := openMerged(b, bAdapters)
+	mb, err := b.merged()
 	if err != nil {
 		return nil, err
 	}
 	defer mb.Close()
-	limits, err := weightLimits(ma, mb, len(aAdapters) == 0)
+	limits, err := weightLimits(ma, mb, len(a.adapters) == 0 && a.round == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -111,37 +111,39 @@ func weightLimits(a, b *checkpoint.Checkpoint, same bool) (map[string]tensorLimi
 	return limits, nil
 }
 
-// openMerged opens a checkpoint with adapters added to its weights.
-func openMerged(path string, adapterArgs []string) (*checkpoint.Checkpoint, error) {
-	m, err := openCheckpoint(path)
+// origin is a model that runs, is compared or is made into another.
+type origin struct {
+	path     string
+	adapters []string           // on it, as arguments name them
+	round    *quantize.Options4 // the products inside its blocks are rounded to 4 bits first
+}
+
+// open opens the model without its adapters.
+func (o origin) open() (*checkpoint.Checkpoint, error) {
+	m, err := openCheckpoint(o.path)
+	if err != nil || o.round == nil {
+		return m, err
+	}
+	r, err := checkpoint.Rounded(m, *o.round)
 	if err != nil {
+		m.Close()
 		return nil, err
 	}
-	if len(adapterArgs) == 0 {
-		return m, nil
+	return r, nil
+}
+
+// merged opens the model with its adapters in its weights.
+func (o origin) merged() (*checkpoint.Checkpoint, error) {
+	m, err := o.open()
+	if err != nil || len(o.adapters) == 0 {
+		return m, err
 	}
-	merged, err := mergeInto(m, adapterArgs)
+	merged, err := mergeInto(m, o.adapters)
 	if err != nil {
 		m.Close()
 		return nil, err
 	}
 	return merged, nil
-}
-
-// mergeInto returns a model as adapters change it.
-func mergeInto(m *checkpoint.Checkpoint, adapterArgs []string) (*checkpoint.Checkpoint, error) {
-	var list []*adapters.Adapter
-	for _, arg := range adapterArgs {
-		if arg == bare {
-			continue
-		}
-		a, err := openAdapter(arg, m.Config())
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, a)
-	}
-	return checkpoint.MergeAdapters(m, list...)
 }
 
 // storage is how the numbers of a tensor are kept.

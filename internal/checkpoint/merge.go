@@ -19,54 +19,6 @@ type Delta interface {
 	Unties() bool
 }
 
-// Base says what adapters have to know of a model.
-func Base(c *model.Config) (adapters.Base, error) {
-	params, err := model.Inventory(c)
-	if err != nil {
-		return adapters.Base{}, err
-	}
-	linears, err := model.Targets(c)
-	if err != nil {
-		return adapters.Base{}, err
-	}
-	table, head, err := model.Ends(c)
-	if err != nil {
-		return adapters.Base{}, err
-	}
-	b := adapters.Base{Table: table.Module, Head: head.Module, Tied: head.Tied != ""}
-	shapes := map[string][]int{head.Module + ".weight": {head.Out, head.In}}
-	for _, p := range params {
-		shapes[p.Name] = p.Shape
-	}
-	products := map[string]model.Linear{}
-	for _, l := range append(linears, table, head) {
-		products[l.Module] = l
-	}
-	b.Shape = func(name string) ([]int, bool) {
-		shape, ok := shapes[name]
-		return shape, ok
-	}
-	b.Linear = func(module string) (out, in int, ok bool) {
-		l, ok := products[module]
-		return l.Out, l.In, ok
-	}
-	return b, nil
-}
-
-// Localize gives what an adapter names the names it has in a model: one trained on a model of several
-// parts names them by their paths there.
-func Localize(c *model.Config, a *adapters.Adapter) {
-	for i := range a.Pairs {
-		a.Pairs[i].Module = c.Module(a.Pairs[i].Module)
-	}
-	for i := range a.Rows {
-		a.Rows[i].Module = c.Module(a.Rows[i].Module)
-	}
-	for i := range a.Whole {
-		a.Whole[i].Name = c.Module(a.Whole[i].Name)
-	}
-}
-
 // MergeAdapters returns the model as adapters change it together; see [adapters.NewChange].
 func MergeAdapters(c *Checkpoint, list ...*adapters.Adapter) (*Checkpoint, error) {
 	b, err := Base(c.Config())

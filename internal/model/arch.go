@@ -145,6 +145,9 @@ func (c *Config) GGUFName(name string) (string, bool) {
 	return prefix + stem + "." + suffix, true
 }
 
+// GGUFArch returns what a GGUF file calls the family: its general.architecture.
+func (c *Config) GGUFArch() string { return c.architecture().GGUF }
+
 // RowHeads returns the number of heads over which the rows of a parameter are reordered in a GGUF
 // file, or 0 where the order is the same. With d rows a head, GGUF row h·d+2p+c is Hugging Face's
 // row h·d+c·(d/2)+p: ggml rotates neighbouring features in some families, Hugging Face halves.

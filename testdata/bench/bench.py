@@ -131,6 +131,52 @@ def graft_convert(source, *more):
     return converting(source, lambda: [GRAFT, "convert", source, "-o", "OUT", *more])
 
 
+def graft_adapter(what):
+    """Does something to an adapter of rank 16 on all linear layers, or to the model with it, and gives how often a
+    second: merge, merge with the proof, convert to GGUF, extract at rank 16 from the merged model."""
+    def measure(work):
+        adapter, tuned, out = work / "adapter", work / "tuned", work / f"made-{what.split()[0]}"
+        if not adapter.exists():
+            run([GRAFT, "train", "--model", MODEL, "--data", work / "text.txt", "-o", adapter, "--set", "packing=stream", "--set", "train_on=all",
+                 "--set", "r=16", "--set", "target_modules=all-linear", "--set", "max_steps=2", "--set", "batch_size=1", "--set", "max_length=64",
+                 "--set", "learning_rate=0.01"])
+        if what == "extract" and not tuned.exists():
+            run([GRAFT, "merge", MODEL, adapter, "-o", tuned, "--no-verify"])
+        command = {
+            "merge": ["merge", MODEL, adapter, "-o", out, "--no-verify"],
+            "merge proved": ["merge", MODEL, adapter, "-o", out],
+            "convert": ["adapter", "convert", adapter, "--base", MODEL, "-o", out.with_suffix(".gguf")],
+            "extract": ["adapter", "extract", MODEL, tuned, "--rank", "16", "-o", out],
+        }[what]
+        start = time.time()
+        _, peak = run([GRAFT, *command])
+        seconds = time.time() - start
+        shutil.rmtree(out, ignore_errors=True)
+        for left in work.glob(out.name + ".*"):
+            left.unlink()
+        return [1 / seconds], peak
+    return measure
+
+
+def peer_adapter(*command):
+    def measure(work):
+        out = work / "peer-made"
+        out_, peak = run([x if not isinstance(x, str) else x.replace("ADAPTER", str(work / "adapter")).replace("OUT", str(out)) for x in command])
+        shutil.rmtree(out, ignore_errors=True)
+        return [1 / float(figure(out_, r"RESULT.*?([\d.]+) s"))], peak
+    return measure
+
+
+def llamacpp_lora(work):
+    """llama.cpp's script beside its convert_hf_to_gguf.py, with the start of Python."""
+    if not CONVERT:
+        raise Failed("GRAFT_PEERS_CONVERT names no convert_hf_to_gguf.py")
+    start = time.time()
+    _, peak = run([PYTHON, pathlib.Path(CONVERT).with_name("convert_lora_to_gguf.py"), work / "adapter", "--base", MODEL,
+                   "--outfile", work / "peer-lora.gguf", "--outtype", "f32"])
+    return [1 / (time.time() - start)], peak
+
+
 def llamacpp_convert():
     if not CONVERT:
         raise Failed("GRAFT_PEERS_CONVERT names no convert_hf_to_gguf.py")
@@ -145,6 +191,8 @@ GRAFT_WORK = {
     "to gguf": graft_convert(MODEL_BF16, "--to", "gguf", "--type", "f16"),
     "to gguf, no proof": graft_convert(MODEL_BF16, "--to", "gguf", "--type", "f16", "--no-verify"),
     "to folder": graft_convert(GGUF),
+    "merge": graft_adapter("merge"), "merge, proved": graft_adapter("merge proved"),
+    "adapter to gguf": graft_adapter("convert"), "extract": graft_adapter("extract"),
     "score f32": graft_score(), "score bf16": graft_score("--compute", "bf16"),
 }
 PEER_WORK = {
@@ -154,6 +202,9 @@ PEER_WORK = {
     "bitsandbytes": bnb_nf4, "llama.cpp q4_k_m": llamacpp_quantize,
     "llama.cpp convert": converting(MODEL_BF16, llamacpp_convert),
     "transformers convert": converting(GGUF, lambda: [PYTHON, HERE / "peer_convert.py", GGUF, "OUT"]),
+    "PEFT merge": peer_adapter(PYTHON, HERE / "peer_adapter.py", "merge", MODEL, "ADAPTER", "OUT"),
+    "PyTorch extract": peer_adapter(PYTHON, HERE / "peer_adapter.py", "extract", MODEL, "ADAPTER", "OUT"),
+    "llama.cpp lora": llamacpp_lora,
     "transformers fp32": torch_score("float32"), "transformers bf16": torch_score("bfloat16"),
     "llama.cpp score": llamacpp("score", "--tokens", SCORED),
 }
@@ -187,6 +238,10 @@ ROWS = [
     Row("bf16 folder → F16 GGUF, proved", "to gguf", "llama.cpp convert", "MB/s"),
     Row("bf16 folder → F16 GGUF", "to gguf, no proof", "llama.cpp convert", "MB/s"),
     Row("Q4_1 GGUF → float32 folder, proved", "to folder", "transformers convert", "MB/s"),
+    Row("adapter merged into a float32 folder (PEFT: without its start)", "merge", "PEFT merge", "a second"),
+    Row("the same, proved", "merge, proved", "PEFT merge", "a second"),
+    Row("adapter to GGUF", "adapter to gguf", "llama.cpp lora", "a second"),
+    Row("adapter of rank 16 extracted from two models (PyTorch: SVD alone)", "extract", "PyTorch extract", "a second"),
     Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
     Row(f"scoring {SCORED} tokens, float32 (llama.cpp)", "score f32", "llama.cpp score", modes=SCORE),
     Row(f"scoring {SCORED} tokens, bf16", "score bf16", "transformers bf16", modes=("transformers bf16", *SCORE)),

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/checkpoint"
+)
+
+// The forms of adapters.
+const (
+	formPEFT = "peft"
+	formGGUF = "gguf"
+	formMLX  = "mlx"
+	formONNX = "onnx"
+)
+
+func convertAdapterCommand() *cli.Command {
+	return &cli.Command{
+		Name: "convert", Usage: "write an adapter in the form of another runtime", ArgsUsage: "IN[:scale]",
+		Description: `PEFT's folder, llama.cpp's LoRA in GGUF, MLX-LM's folder, ONNX Runtime's .onnx_adapter: each to each. Scales
+(rsLoRA, patterns of ranks and alphas) are folded in where the other form has one for all; what it cannot
+hold at all is refused, with the way around. What is written is read again and compared.
+
+  graft adapter convert out/pirate --base model.gguf -o pirate.gguf
+  graft adapter convert pirate.gguf --base model-hf -o pirate
+  graft adapter convert out/pirate --base model-hf --to mlx -o pirate-mlx`,
+		Flags: []cli.Flag{
+			outFlag("the adapter: a name ending in .gguf or .onnx_adapter, or a folder"), forceFlag(),
+			&cli.StringFlag{Name: "base", Usage: "the `MODEL` that it is for, in any form", Required: true},
+			&cli.StringFlag{Name: "to", Usage: "`FORM`: peft, gguf, mlx or onnx; by default what the name looks like"},
+			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the matrices in GGUF: f32, f16, bf16 or q8_0", Value: "f32"},
+		},
+		Action: convertAdapter,
+	}
+}
+
+// adapterForm decides what form an adapter is to be written in.
+func adapterForm(c *cli.Command) (string, error) {
+	switch to := c.String("to"); to {
+	case formPEFT, formGGUF, formMLX, formONNX:
+		return to, nil
+	case "":
+	default:
+		return "", usagef("--to %q: choose peft, gguf, mlx or onnx", to)
+	}
+	switch filepath.Ext(c.String("out")) {
+	case ".gguf":
+		return formGGUF, nil
+	case ".onnx_adapter":
+		return formONNX, nil
+	}
+	return formPEFT, nil
+}
+
+func convertAdapter(ctx context.Context, c *cli.Command) error {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return err
+	}
+	form, err := adapterForm(c)
+	if err != nil {
+		return err
+	}
+	typ := strings.ToUpper(c.String("type"))
+	if c.IsSet("type") && form != formGGUF {
+		return usagef("--type is for GGUF; the other forms are written in float32")
+	}
+	m, err := openCheckpoint(c.String("base"))
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	a, err := openAdapter(args[0], m.Config())
+	if err != nil {
+		return err
+	}
+	out, err := newOutput(c, append(paths(args), m.Path)...)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	b, err := checkpoint.Base(m.Config())
+	if err != nil {
+		return err
+	}
+	switch form {
+	case formPEFT:
+		err = adapters.WritePEFT(out.path(), a)
+	case formGGUF:
+		var names adapters.GGUFNames
+		if names, err = checkpoint.GGUFNames(m.Config()); err == nil {
+			err = adapters.WriteGGUF(out.path(), a, b, names, typ)
+		}
+	case formMLX:
+		err = adapters.WriteMLX(out.path(), a, b)
+	default:
+		err = fmt.Errorf("form %s: %w", form, errors.ErrUnsupported)
+	}
+	if err != nil {
+		return out.explain(err)
+	}
+	if err := out.finish(); err != nil {
+		return err
+	}
+	say("wrote %s: %d modules, %s parameters", out.name, len(a.Pairs), count(int64(a.Parameters())))
+	return nil
+}
