@@ -111,15 +111,15 @@ func (o *CombineOptions) method() (m method, err error) {
 //
 // It is right where add_weighted_adapter (PEFT 0.21) is not, without a word from it:
 //   - of rsLoRA the result there is √r times as strong, as it keeps use_rslora and sets alpha to the rank;
-//   - rank_pattern is dropped there, so a module of another rank cannot be loaded again, and adapters
-//     whose ranks differ per module cannot be added up; here missing rows of A and columns of B are zeros,
-//     which take no part in pruning;
+//   - rank_pattern is dropped there: what linear and its kin make of such adapters cannot be loaded again,
+//     and adapters of which a module's ranks differ cannot be added up; here missing rows of A and columns
+//     of B are zeros, which take no part in pruning;
 //   - lora_bias is lost there; here biases are added up, Σ wᵢ·sᵢ·biasᵢ, by every method;
 //   - DoRA's magnitudes are lost there. They cannot be added up without the base: here the pair of a
 //     module that no other adapter changes is kept whole, and any other case is refused;
-//   - modules_to_save and trainable_token_indices are those of the base again there. Here they are
-//     combined as the differences from the base that they are, which takes no base where the weights of
-//     those who have one sum to 1, and is refused otherwise;
+//   - modules_to_save are those of the base again there, and an adapter with trainable_token_indices does
+//     not load beside another. Here both are combined as the differences from the base that they are,
+//     which takes no base where the weights of those who have one sum to 1, and is refused otherwise;
 //   - layers_to_transform and exclude_modules of the first adapter silence the others there;
 //   - a single adapter is never pruned or cut there, whatever the method says.
 //
