@@ -21,7 +21,7 @@ func adapterCommand() *cli.Command {
   graft adapter swap bundle pirate
   graft adapter list bundle`,
 		Commands: []*cli.Command{
-			convertAdapterCommand(),
+			convertAdapterCommand(), combineAdaptersCommand(), extractAdapterCommand(), resizeAdapterCommand(),
 			{
 				Name: "list", Usage: "list a bundle's adapters", ArgsUsage: "BUNDLE", Flags: []cli.Flag{jsonFlag()},
 				Description: "  graft adapter list bundle --json",
