@@ -167,7 +167,7 @@ func combine(list []Weighted, o CombineOptions) (*Adapter, *CombineReport, error
 	if err := combineConfig(out, list); err != nil {
 		return nil, nil, err
 	}
-	report := &CombineReport{}
+	report := &CombineReport{Modules: []ModuleReport{}}
 	for _, r := range reports {
 		if r != nil {
 			report.Modules = append(report.Modules, *r)

@@ -269,7 +269,7 @@ func TestCombineWherePEFTIsWrong(t *testing.T) {
 	}
 }
 
-// densities are those that each method takes.
+// sparse reports whether a method takes a density.
 func sparse(method string) bool { return method != "svd" && method != "cat" && method != "linear" }
 
 // TestCombineLaws: one adapter with weight 1 is itself, at density 1 and full rank, and a weight of a

@@ -233,7 +233,7 @@ func (e *extraction) approximate(f *finding, d []float32) error {
 
 // adapter gathers what was found.
 func (e *extraction) adapter() (*Adapter, *ExtractReport, error) {
-	a, r := &Adapter{Config: Config{TaskType: "CAUSAL_LM"}}, &ExtractReport{}
+	a, r := &Adapter{Config: Config{TaskType: "CAUSAL_LM"}}, &ExtractReport{Modules: []ModuleReport{}}
 	slices.SortStableFunc(e.found, func(f, g finding) int { return compareModules(f.name, g.name) })
 	for _, f := range e.found {
 		switch {

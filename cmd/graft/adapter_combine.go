@@ -94,7 +94,9 @@ func combineAdapters(ctx context.Context, c *cli.Command) error {
 	case c.Bool("json"):
 		return printJSON(report)
 	case c.Bool("report"):
-		printModules(report.Modules)
+		if len(report.Modules) > 0 {
+			printModules(report.Modules)
+		}
 		if len(report.Overlaps) > 0 {
 			t := newTable()
 			t.row("module", "adapter", "and", "cosine", "sign conflicts")

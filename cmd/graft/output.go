@@ -89,7 +89,7 @@ func checkPlace(place string, force bool, inputs []string) error {
 		return errors.New("it already exists; give another name, or --force to replace it")
 	}
 	if !replaceable(place) {
-		return errors.New("what is there is no model, and --force replaces nothing else; remove it or give another name")
+		return errors.New("what is there is no model or adapter, and --force replaces nothing else; remove it or give another name")
 	}
 	return nil
 }
@@ -141,7 +141,14 @@ func replaceable(path string) bool {
 			return true
 		}
 	}
-	return len(entries) == 0 || onnx.IsBundle(path)
+	return onlyAdapter(entries) || onnx.IsBundle(path)
+}
+
+// onlyAdapter reports whether a folder holds the files of an adapter and no others, such as those of the
+// run that trained it.
+func onlyAdapter(entries []os.DirEntry) bool {
+	files := []string{"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors", "README.md"}
+	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.IsDir() || !slices.Contains(files, e.Name()) })
 }
 
 // prepare makes the hidden folder, and the parents of the output where they are missing.
