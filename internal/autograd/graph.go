@@ -17,15 +17,30 @@ type Weight struct {
 	Name   string
 	Matrix kernel.Matrix
 	Grad   []float32 // as many values as the weight; nil where it is frozen
+	Rows   *Rows     // of a table or a head of which these rows alone are trained; nil otherwise
 }
 
-// LowRank is an adapter of one product (Hu et al. 2021): y += Scale·(drop(x)·Aᵀ)·Bᵀ.
+func (w *Weight) trained() bool { return w.Grad != nil || w.Rows != nil }
+
+// Rows is rows of a matrix that are trained by themselves. The matrix they are in has their values, too.
+// A table and a head that share them add to the same gradient.
+type Rows struct {
+	Matrix kernel.Matrix   // (n, K), dense
+	Index  map[int32]int32 // row of the matrix they are in → row of these
+	Grad   []float32       // (n, K)
+}
+
+// LowRank is an adapter of one product (Hu et al. 2021): y += Scale·((drop(x)·Aᵀ)·Bᵀ + Bias), and what
+// is there is multiplied by Gain where that is not nil. On a table, x is the one-hot row of a token, so
+// that A has a column for every word.
 type LowRank struct {
 	A, B    kernel.Matrix // (R, in) and (out, R), dense
+	Bias    []float32     // (out), or nil
+	Gain    *Gain         // of DoRA; one of those at a place may have it
 	Scale   float32
-	Dropout float32 // probability that a value of x is dropped while training
+	Dropout float32 // probability that a value of x is dropped while training, which a table's never are
 
-	GradA, GradB []float32 // as A and B; nil where the adapter is frozen
+	GradA, GradB, GradBias []float32 // as A, B and Bias; nil where the adapter is frozen
 }
 
 // Graph is a recorded computation, the same for every number of tokens. It is made once by calling
@@ -34,11 +49,30 @@ type LowRank struct {
 type Graph struct {
 	values   []value
 	ops      []op
-	products int // Linear operations so far: the number of places adapters can stand at
-	layers   int // Attention operations so far
+	products []*Weight // of Linear operations so far
+	table    *Weight   // of the embedding
+	layers   int       // Attention operations so far
 	blocks   []block
 	head     *headOp
 	half     bool
+}
+
+// TablePlace is the place of adapters on the embedding table. The products recorded by Linear are places
+// from 0 on.
+func (g *Graph) TablePlace() int { return len(g.products) }
+
+// HeadPlace is the place of adapters on the head.
+func (g *Graph) HeadPlace() int { return len(g.products) + 1 }
+
+// at is the weight that adapters at a place change.
+func (g *Graph) at(place int) *Weight {
+	switch place {
+	case g.TablePlace():
+		return g.table
+	case g.HeadPlace():
+		return g.head.weight
+	}
+	return g.products[place]
 }
 
 // Half makes tapes that score and train hold values between operations in bfloat16, but for the residual stream

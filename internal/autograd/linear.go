@@ -8,6 +8,7 @@ import (
 //
 //	y = x·Wᵀ + b + Σ s·(drop(x)·Aᵀ)·Bᵀ        x is (T, in), y is (T, out)
 //
+// and with a gain as gain.go says.
 // W itself gets a gradient only in full training. A product that is cut makes several values, each
 // from the rows of W, b and B that belong to it, so that the whole never exists.
 type linearOp struct {
@@ -20,8 +21,8 @@ type linearOp struct {
 // Linear records x·Wᵀ, plus bias where it is not nil, plus what the adapters at the next place add.
 func (g *Graph) Linear(weight, bias *Weight, x Var) Var {
 	g.want("product", x, weight.Matrix.K)
-	o := &linearOp{node: node{ins: []Var{x}}, weight: weight, bias: bias, place: g.products}
-	g.products++
+	o := &linearOp{node: node{ins: []Var{x}}, weight: weight, bias: bias, place: len(g.products)}
+	g.products = append(g.products, weight)
 	g.makes(&o.node, weight.Matrix.N)
 	return g.add(o)
 }
@@ -45,23 +46,14 @@ func (g *Graph) Split(x Var, widths ...int) []Var {
 	return o.outs
 }
 
-func (l *LowRank) trained() bool { return l.GradA != nil }
-
-func (o *linearOp) adapterTrained(t *Tape) bool {
-	for _, l := range t.adapters[o.place] {
-		if l.trained() {
-			return true
-		}
-	}
-	return false
-}
+func (o *linearOp) adapterTrained(t *Tape) bool { return anyTrained(t.adapters[o.place]) }
 
 func (o *linearOp) trained(t *Tape) bool {
-	return o.weight.Grad != nil || o.bias != nil && o.bias.Grad != nil || o.adapterTrained(t)
+	return t.param(o.weight).Grad != nil || o.bias != nil && t.param(o.bias).Grad != nil || o.adapterTrained(t)
 }
 
 func (o *linearOp) reads(t *Tape) []Var {
-	if o.weight.Grad != nil || o.adapterTrained(t) {
+	if t.param(o.weight).Grad != nil || o.adapterTrained(t) {
 		return o.ins
 	}
 	return nil
@@ -76,13 +68,16 @@ const (
 	perAdapter = droppedAgain
 )
 
-// private: dy in the type of x, then the buffers of each adapter.
+// private: dy in the type of x, then the buffers of each adapter, then, with a gain, one for the product
+// made again and for gradients.
 func (o *linearOp) private(t *Tape) []buffer {
 	out := []buffer{{0, backwardScratch, o.ins[0]}}
-	if t.half && t.training && o.weight.Grad == nil {
-		for _, v := range o.outs {
-			out[0].width = max(out[0].width, t.graph.Width(v))
-		}
+	widest := 0
+	for _, v := range o.outs {
+		widest = max(widest, t.graph.Width(v))
+	}
+	if t.half && t.training && t.param(o.weight).Grad == nil {
+		out[0].width = widest
 	}
 	for _, l := range t.adapters[o.place] {
 		keep := forwardScratch
@@ -96,6 +91,9 @@ func (o *linearOp) private(t *Tape) []buffer {
 		out = append(out, buffer{l.A.N, keep, none}, buffer{l.A.N, backwardScratch, none},
 			buffer{drop, forwardScratch, o.ins[0]}, buffer{drop, backwardScratch, o.ins[0]})
 	}
+	if gainOf(t.adapters[o.place]) != nil && t.training {
+		out = append(out, buffer{widest, backwardScratch, none})
+	}
 	return out
 }
 
@@ -105,26 +103,53 @@ func (o *linearOp) forward(c *call) {
 	if c.tape.watch != nil {
 		c.tape.watch(o.place, x, m)
 	}
-	if !c.tape.off {
-		for k, l := range c.tape.adapters[o.place] {
-			c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, Scale: l.Scale})
-		}
+	list := c.pairs(o.place)
+	for k, l := range list {
+		c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, Scale: l.Scale})
+	}
+	bias, w := o.addend(c, list), &c.weight(o.weight).Matrix
+	if g := gainOf(list); g != nil {
+		o.forwardGain(c, list, g, bias)
+		return
 	}
 	lo := 0
 	for k := range c.outs {
 		y, n := c.output(k), c.outs[k].width
-		if o.bias != nil {
-			bias := kernel.F32Vec(o.bias.Matrix.F32[lo : lo+n])
+		if bias != nil {
+			row := kernel.F32Vec(bias[lo : lo+n])
 			for i := range m {
-				kernel.Copy(y.Slice(i*n, (i+1)*n), bias)
+				kernel.Copy(y.Slice(i*n, (i+1)*n), row)
 			}
 		}
-		for i := range c.terms {
-			c.terms[i].W = c.part(&c.tape.adapters[o.place][i].B, lo, lo+n)
-		}
-		kernel.Linear(y, x, m, c.part(&o.weight.Matrix, lo, lo+n), o.bias != nil, c.terms)
+		o.aim(c, list, lo, n)
+		kernel.Linear(y, x, m, c.part(w, lo, lo+n), bias != nil, c.terms)
 		lo += n
 	}
+}
+
+// addend is what is added to every row, nil where nothing is.
+func (o *linearOp) addend(c *call, list []*LowRank) (bias []float32) {
+	if o.bias != nil {
+		bias = c.weight(o.bias).Matrix.F32
+	}
+	return c.addBiases(bias, list, o.weight.Matrix.N)
+}
+
+// addBiases is bias (n), or zeros where that is nil, with those of adapters; bias itself where they have none.
+func (c *call) addBiases(bias []float32, list []*LowRank, n int) []float32 {
+	own := false
+	for _, l := range list {
+		if l.Bias == nil {
+			continue
+		}
+		if !own {
+			c.bias, own = zeros(c.bias, n), true
+			copy(c.bias, bias)
+			bias = c.bias
+		}
+		kernel.AddScaled(bias, l.Bias, l.Scale)
+	}
+	return bias
 }
 
 // part is rows [lo, hi) of w.
@@ -139,9 +164,9 @@ func (c *call) part(w *kernel.Matrix, lo, hi int) *kernel.Matrix {
 // makeHidden makes drop(x)·Aᵀ of one adapter.
 func (o *linearOp) makeHidden(c *call, k int, l *LowRank) kernel.Vec {
 	in, h := c.in(0), c.own(k*perAdapter+hidden)
-	if o.drops(c, l) {
+	if c.drops(l) {
 		in = c.own(k*perAdapter + dropped)
-		o.drop(c, k, l, in, c.in(0))
+		c.drop(o.place, k, l, in, c.in(0))
 	}
 	kernel.Linear(h, in, c.rows(), &l.A, false, nil)
 	return h
@@ -168,43 +193,51 @@ func (o *linearOp) gradient(c *call, k int) kernel.Vec {
 }
 
 func (o *linearOp) backward(c *call) {
-	m, in := c.rows(), o.weight.Matrix.K
+	m, in, w := c.rows(), o.weight.Matrix.K, c.weight(o.weight)
 	c.terms, c.parts = c.terms[:0], c.parts[:0]
-	wants := c.ins[0].wants
+	wants, list := c.ins[0].wants, c.pairs(o.place)
+	if g := gainOf(list); g != nil {
+		o.backwardGain(c, list, g)
+		return
+	}
 	lo := 0
 	for k := range c.outs {
 		dy, n := o.gradient(c, k), c.outs[k].width
-		if o.weight.Grad != nil {
-			kernel.WeightGradient(o.weight.Grad[lo*in:(lo+n)*in], in, dy, n, c.in(0), in, m, n, in, 1, true)
+		if w.Grad != nil {
+			kernel.WeightGradient(w.Grad[lo*in:(lo+n)*in], in, dy, n, c.in(0), in, m, n, in, 1, true)
 		}
-		if o.bias != nil && o.bias.Grad != nil {
-			bias := kernel.F32Vec(o.bias.Grad[lo : lo+n])
-			for i := range m {
-				kernel.Accumulate(bias, dy.Slice(i*n, (i+1)*n))
-			}
-		}
-		if !c.tape.off {
-			for i, l := range c.tape.adapters[o.place] {
-				if wants || l.trained() {
-					o.backwardPair(c, dy, i, l, lo, n)
-				}
+		o.backwardBias(c, dy, lo, n)
+		for i, l := range list {
+			if wants || l.trained() {
+				o.backwardPair(c, dy, i, l, lo, n)
 			}
 		}
 		if wants {
-			kernel.LinearBackward(c.inGrad(0), dy, m, c.part(&o.weight.Matrix, lo, lo+n), c.ins[0].add || lo > 0, c.terms)
+			kernel.LinearBackward(c.inGrad(0), dy, m, c.part(&w.Matrix, lo, lo+n), c.ins[0].add || lo > 0, c.terms)
 		}
 		lo += n
 	}
-	if !wants || c.tape.off {
+	if !wants {
 		return
 	}
-	for k, l := range c.tape.adapters[o.place] {
-		if o.drops(c, l) {
+	for k, l := range list {
+		if c.drops(l) {
 			d := c.own(k*perAdapter + droppedAgain)
 			kernel.LinearBackward(d, c.own(k*perAdapter+hiddenGrad), m, &l.A, false, nil)
-			o.drop(c, k, l, d, d)
+			c.drop(o.place, k, l, d, d)
 			kernel.Accumulate(c.inGrad(0), d)
 		}
+	}
+}
+
+// backwardBias adds to the gradient of the product's own bias what columns [lo, lo+n) give.
+func (o *linearOp) backwardBias(c *call, dy kernel.Vec, lo, n int) {
+	if o.bias == nil || c.weight(o.bias).Grad == nil {
+		return
+	}
+	bias := kernel.F32Vec(c.weight(o.bias).Grad[lo : lo+n])
+	for i := range c.rows() {
+		kernel.Accumulate(bias, dy.Slice(i*n, (i+1)*n))
 	}
 }
 
@@ -218,16 +251,21 @@ func (o *linearOp) backwardPair(c *call, dy kernel.Vec, k int, l *LowRank, lo, n
 	if l.trained() {
 		kernel.WeightGradient(l.GradB[lo*r:(lo+n)*r], r, dy, n, c.own(k*perAdapter+hidden), r, m, n, r, l.Scale, true)
 	}
+	if l.GradBias != nil {
+		c.sums = zeros(c.sums, n)
+		kernel.ColumnDots(c.sums, dy, kernel.Vec{}, m)
+		kernel.AddScaled(l.GradBias[lo:lo+n], c.sums, l.Scale)
+	}
 	if lo+n < o.weight.Matrix.N {
 		return
 	}
 	kernel.Scale(dh.F32, dh.F32, l.Scale)
-	drops := o.drops(c, l)
+	drops := c.drops(l)
 	if l.trained() {
 		x := c.in(0)
 		if drops {
 			x = c.own(k*perAdapter + droppedAgain)
-			o.drop(c, k, l, x, c.in(0))
+			c.drop(o.place, k, l, x, c.in(0))
 		}
 		kernel.WeightGradient(l.GradA, in, dh, r, x, in, m, r, in, 1, true)
 	}
@@ -236,11 +274,11 @@ func (o *linearOp) backwardPair(c *call, dy kernel.Vec, k int, l *LowRank, lo, n
 	}
 }
 
-func (o *linearOp) drops(c *call, l *LowRank) bool { return l.Dropout > 0 && c.tape.dropKey != 0 }
+func (c *call) drops(l *LowRank) bool { return l.Dropout > 0 && c.tape.dropKey != 0 }
 
-// drop sets dst = src ∘ mask / (1 − p) with the mask of adapter k at this place. dst may be src.
-func (o *linearOp) drop(c *call, k int, l *LowRank, dst, src kernel.Vec) {
-	kernel.Dropout(dst, src, l.Dropout, mix(c.tape.dropKey+mix(uint64(o.place)<<16+uint64(k)+1)))
+// drop sets dst = src ∘ mask / (1 − p) with the mask of adapter k at a place. dst may be src.
+func (c *call) drop(place, k int, l *LowRank, dst, src kernel.Vec) {
+	kernel.Dropout(dst, src, l.Dropout, mix(c.tape.dropKey+mix(uint64(place)<<16+uint64(k)+1)))
 }
 
 // mix is the finalizer of splitmix64 (Steele, Lea and Flood 2014) after one step of its counter.

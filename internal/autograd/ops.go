@@ -12,33 +12,6 @@ type untrained struct{}
 func (untrained) trained(*Tape) bool     { return false }
 func (untrained) private(*Tape) []buffer { return nil }
 
-// embedOp is a lookup in a table: tokens (T) → (T, C).
-type embedOp struct {
-	node
-	table *Weight // (V, C)
-}
-
-// Embed records a lookup of the batch's tokens in a table (vocabulary, width).
-func (g *Graph) Embed(table *Weight) Var {
-	o := &embedOp{table: table}
-	g.makes(&o.node, table.Matrix.K)
-	return g.add(o)
-}
-
-func (o *embedOp) trained(*Tape) bool     { return o.table.Grad != nil }
-func (o *embedOp) reads(*Tape) []Var      { return nil }
-func (o *embedOp) private(*Tape) []buffer { return nil }
-
-func (o *embedOp) forward(c *call) {
-	kernel.EmbedRows(c.output(0).F32, &o.table.Matrix, c.tape.batch.Tokens)
-}
-
-func (o *embedOp) backward(c *call) {
-	if o.table.Grad != nil {
-		kernel.EmbedBackward(o.table.Grad, c.outGrad(0).F32, c.tape.batch.Tokens, c.outs[0].width)
-	}
-}
-
 // normOp is a root-mean-square norm over groups of width features: x (T, C) → (T, C). It is
 // computed again for the backward pass: two passes over x cost less than keeping y.
 type normOp struct {
@@ -58,8 +31,8 @@ func (g *Graph) RMSNorm(gain *Weight, eps, offset float32, x Var) Var {
 	return g.add(o)
 }
 
-func (o *normOp) trained(*Tape) bool { return o.gain.Grad != nil }
-func (o *normOp) reads(*Tape) []Var  { return o.ins }
+func (o *normOp) trained(t *Tape) bool { return t.param(o.gain).Grad != nil }
+func (o *normOp) reads(*Tape) []Var    { return o.ins }
 
 // groups is the number of rows of the gain's width in a token's features.
 func (o *normOp) groups(c *call) int { return c.outs[0].width / o.gain.Matrix.K }
@@ -70,11 +43,12 @@ func (o *normOp) private(t *Tape) []buffer {
 }
 
 func (o *normOp) forward(c *call) {
-	kernel.RMSNorm(c.output(0), c.in(0), o.gain.Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0).F32, o.offset)
+	kernel.RMSNorm(c.output(0), c.in(0), c.weight(o.gain).Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0).F32, o.offset)
 }
 
 func (o *normOp) backward(c *call) {
-	kernel.RMSNormBackward(c.inGrad(0), c.outGrad(0), c.in(0), o.gain.Matrix.F32, c.own(0).F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.offset, c.ins[0].add, o.gain.Grad)
+	gain := c.weight(o.gain)
+	kernel.RMSNormBackward(c.inGrad(0), c.outGrad(0), c.in(0), gain.Matrix.F32, c.own(0).F32, c.rows()*o.groups(c), gain.Matrix.K, o.offset, c.ins[0].add, gain.Grad)
 }
 
 // gatedOp is act(gate) ∘ up, (T, C) each. Like a norm it is computed again.

@@ -27,6 +27,7 @@ type Batch struct {
 type Tape struct {
 	graph    *Graph
 	adapters [][]*LowRank // by place
+	replaced map[*Weight]*Weight
 	training bool
 	half     bool // values are held in bfloat16 where the graph lets them be
 	remat    int  // blocks that are computed again
@@ -53,6 +54,8 @@ type Tape struct {
 	targetAt []int32   // (M) the token that each stands at
 	coef     []float32 // (M) weights of the losses in what is differentiated
 
+	rowTargets []int32     // (M) the targets among rows that are trained by themselves
+	hidden     [][]float32 // of adapters on the head, where logits are wanted
 }
 
 // Use is what a tape is for.
@@ -67,14 +70,59 @@ const (
 
 // NewTape returns a tape for a finished graph.
 func NewTape(g *Graph, use Use) *Tape {
-	return &Tape{graph: g, adapters: make([][]*LowRank, g.products), training: use == Training, half: g.half && use != Generating}
+	return &Tape{graph: g, adapters: make([][]*LowRank, g.HeadPlace()+1), training: use == Training, half: g.half && use != Generating}
 }
 
 // SetAdapters makes adapters the ones of a place. The tape keeps them and calls nothing of theirs
-// but reads, and adds to their gradients.
+// but reads, and adds to their gradients. One of them may have a Gain, and then must be alone if its
+// input is dropped, which the head's with a Gain never is.
 func (t *Tape) SetAdapters(place int, adapters []*LowRank) {
+	for _, l := range adapters {
+		if l.Gain != nil && l.Dropout > 0 && t.training && (len(adapters) > 1 || place == t.graph.HeadPlace()) {
+			panic("autograd: a gain and dropout on several adapters, or on the head")
+		}
+	}
 	t.adapters[place] = adapters
 	t.plan = nil
+}
+
+// Replace makes the tape use a weight in place of one of the graph's, but for passes without adapters.
+func (t *Tape) Replace(old, by *Weight) {
+	if t.replaced == nil {
+		t.replaced = map[*Weight]*Weight{}
+	}
+	t.replaced[old] = by
+	t.plan = nil
+}
+
+// Restore makes the tape use the graph's own weights again.
+func (t *Tape) Restore() {
+	t.replaced = nil
+	t.plan = nil
+}
+
+// param is the weight that stands for one of the graph's.
+func (t *Tape) param(w *Weight) *Weight {
+	if by := t.replaced[w]; by != nil {
+		return by
+	}
+	return w
+}
+
+// weight is that of the present pass.
+func (c *call) weight(w *Weight) *Weight {
+	if c.tape.off {
+		return w
+	}
+	return c.tape.param(w)
+}
+
+// pairs are the adapters of a place in the present pass.
+func (c *call) pairs(place int) []*LowRank {
+	if c.tape.off {
+		return nil
+	}
+	return c.tape.adapters[place]
 }
 
 // Watch has f called before every product inside blocks with its place and its input x (rows, in), which is
@@ -163,6 +211,9 @@ func (t *Tape) Forward(b Batch, m Mode) {
 			t.positions[i] = base + i - start
 		}
 	}
+	if !t.off {
+		t.normalize()
+	}
 	t.run(t.plan.steps[:t.plan.split])
 	if t.cache != nil {
 		t.cache.length += n
@@ -206,6 +257,9 @@ type call struct {
 	private []slot
 	terms   []kernel.Term   // of a product, reused
 	parts   []kernel.Matrix // of its matrices, reused
+
+	bias, sums []float32          // rows of as many values as the operation makes, reused
+	head       kernel.HeadAdapter // of the head, reused
 }
 
 type operand struct {

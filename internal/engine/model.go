@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -48,12 +47,15 @@ type Model struct {
 	bf16    bool // Options.BF16
 	graph   *autograd.Graph
 	weights map[string]*autograd.Weight // by stored name
+	output  *autograd.Weight            // of the head: in the table's memory where they are tied
 	params  []model.Param
 	linears []model.Linear // by place in the graph
+	modules []model.Linear // by place: the products, the table and the head
 	places  map[string]int // module → place
+	base    adapters.Base
 
 	lock     sync.RWMutex
-	adapters map[string][][]*autograd.LowRank // name → place → its pair, if it has one
+	adapters map[string]*placed
 }
 
 // Load reads every parameter of a model. It fails with ErrModel where one is missing, has another
@@ -79,7 +81,7 @@ func Load(src checkpoint.Source, o Options) (*Model, error) {
 	}
 	l := loader{src: src, options: o, codecs: codecs, params: params, weights: make([]*autograd.Weight, len(params)), errs: make([]error, len(params))}
 	kernel.Parallel(len(params), 1, &l)
-	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}, adapters: map[string][][]*autograd.LowRank{}}
+	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}, adapters: map[string]*placed{}}
 	for i, p := range params {
 		if l.errs[i] != nil {
 			return nil, fmt.Errorf("engine: loading tensor %q: %w", p.Name, l.errs[i])
@@ -291,65 +293,10 @@ func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
 // Config describes the model. It must not be changed.
 func (m *Model) Config() *model.Config { return m.config }
 
-// Targets lists the products an adapter can stand on: those inside blocks.
+// Targets lists the products inside blocks: what PEFT calls all-linear.
 func (m *Model) Targets() []model.Linear { return slices.Clone(m.linears) }
 
-// AddAdapter makes an adapter available to states under a name, in place of one that has it. States
-// that use the old one keep it until they choose again. The model shares the adapter's matrices,
-// which must not change while it is held. It fails with ErrAdapter where the adapter does not fit.
-func (m *Model) AddAdapter(name string, a *adapters.Adapter) error {
-	pairs, err := m.resolve(a)
-	if err != nil {
-		return err
-	}
-	m.lock.Lock()
-	defer m.lock.Unlock()
-	m.adapters[name] = pairs
-	return nil
-}
-
-// RemoveAdapter takes an adapter away. States that use it keep it until they choose again.
-func (m *Model) RemoveAdapter(name string) error {
-	m.lock.Lock()
-	defer m.lock.Unlock()
-	if m.adapters[name] == nil {
-		return m.unknown(name)
-	}
-	delete(m.adapters, name)
-	return nil
-}
-
-// Adapters lists the names of the adapters held, sorted.
-func (m *Model) Adapters() []string {
-	m.lock.RLock()
-	defer m.lock.RUnlock()
-	return slices.Sorted(maps.Keys(m.adapters))
-}
-
-func (m *Model) unknown(name string) error {
-	return fmt.Errorf("engine: adapter %q: %w: the model holds %q", name, ErrAdapter, slices.Sorted(maps.Keys(m.adapters)))
-}
-
-// resolve finds the place of every pair.
-func (m *Model) resolve(a *adapters.Adapter) ([][]*autograd.LowRank, error) {
-	err := a.Check(func(module string) (out, in int, ok bool) {
-		if place, ok := m.places[module]; ok {
-			return m.linears[place].Out, m.linears[place].In, true
-		}
-		return 0, 0, false
-	})
-	if err != nil {
-		return nil, fmt.Errorf("engine: adapter %q: %w: %w", a.Name, ErrAdapter, err)
-	}
-	out := make([][]*autograd.LowRank, len(m.linears))
-	for i := range a.Pairs {
-		p := &a.Pairs[i]
-		place := m.places[p.Module]
-		out[place] = append(out[place], &autograd.LowRank{
-			A:     kernel.Matrix{N: p.R, K: p.In, F32: p.A, Half: m.bf16},
-			B:     kernel.Matrix{N: p.Out, K: p.R, F32: p.B, Half: m.bf16},
-			Scale: float32(p.Scale),
-		})
-	}
-	return out, nil
+// Ends returns the embedding table and the head, which adapters can stand on, too.
+func (m *Model) Ends() (table, head model.Linear) {
+	return m.modules[m.graph.TablePlace()], m.modules[m.graph.HeadPlace()]
 }

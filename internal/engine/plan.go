@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/graftml/graft/internal/autograd"
 	"github.com/graftml/graft/internal/kernel"
@@ -56,9 +57,14 @@ type MemoryOptions struct {
 	Stored func(name string) *quantize.Options4
 	// Codec, unless nil, is the number format of a tensor of the checkpoint, for Options.AsStored.
 	Codec func(name string) string
-	// Ranks is the adapter: module → rank. Nil with Full.
+	// Ranks is the pairs of the adapter: module → rank, the table and the head among them. Nil with Full.
 	Ranks   map[string]int
 	Dropout bool // the adapter's inputs are dropped with a probability above 0
+	// DoRA, Bias, Whole and TieWeights are those of AdapterOptions; Rows is how many rows of a module
+	// are trained.
+	DoRA, Bias, TieWeights bool
+	Whole                  []string
+	Rows                   map[string]int
 	// Full trains every weight.
 	Full bool
 	// Lengths are the tokens of each sequence of the largest batch. Every token has a target.
@@ -165,26 +171,115 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 		return nil, err
 	}
 	tape := autograd.NewTape(m.graph, autograd.Training)
-	for module, r := range o.Ranks {
-		place, ok := m.places[module]
-		if !ok {
-			return nil, fmt.Errorf("engine: planning memory: %w: the model has no product %q", ErrAdapter, module)
-		}
-		l := m.linears[place]
-		pair := &autograd.LowRank{A: kernel.Matrix{N: r, K: l.In}, B: kernel.Matrix{N: l.Out, K: r}, GradA: []float32{}, GradB: []float32{}}
-		if o.Dropout {
-			pair.Dropout = 0.5 // any value above 0 takes the same memory
-		}
-		tape.SetAdapters(place, []*autograd.LowRank{pair})
-		values += int64(r) * int64(l.In+l.Out)
+	trained, beside, err := m.planAdapter(tape, &o)
+	if err != nil {
+		return nil, err
 	}
+	values += trained
 	if !o.Full {
-		out.Adapter = 4 * values
+		out.Adapter = 4*values + beside
 	}
 	out.Gradients, out.Optimizer = 4*values, 8*values
-	out.Logits = kernel.CrossEntropyScratch(tokens, c.Vocab)
+	out.Logits = kernel.CrossEntropyScratch(tokens, c.Vocab) * int64(1+m.planLogits(&o))
 	out.Scratch = products + rounded + kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths, o.BF16)
 	return &Planner{kept: out, tape: tape, tokens: tokens, held: cmp.Or(o.Held, tokenizerBytes(c.Vocab))}, nil
+}
+
+// planAdapter puts the adapter of a run on a tape and returns the number of its values, and the bytes
+// held beside them.
+func (m *Model) planAdapter(tape *autograd.Tape, o *MemoryOptions) (values, beside int64, err error) {
+	place := func(module string) (int, error) {
+		at, ok := m.places[module]
+		if !ok {
+			return 0, fmt.Errorf("engine: planning memory: %w: the model has no product %q", ErrAdapter, module)
+		}
+		return at, nil
+	}
+	table := m.graph.TablePlace()
+	pair := func(at, r int) *autograd.LowRank {
+		l := m.modules[at]
+		p := &autograd.LowRank{A: kernel.Matrix{N: r, K: l.In}, B: kernel.Matrix{N: l.Out, K: r}, GradA: []float32{}, GradB: []float32{}}
+		if o.Dropout && at != table {
+			p.Dropout = 0.5 // any value above 0 takes the same memory
+		}
+		if o.DoRA {
+			p.Gain = &autograd.Gain{Grad: []float32{}}
+			beside += 12 * int64(l.Out) // lengths, quotients
+		}
+		tape.SetAdapters(at, []*autograd.LowRank{p})
+		return p
+	}
+	for module, r := range o.Ranks {
+		at, err := place(module)
+		if err != nil {
+			return 0, 0, err
+		}
+		if o.DoRA && o.Dropout && at == m.graph.HeadPlace() {
+			return 0, 0, fmt.Errorf("engine: planning memory: %w: %q with DoRA and dropout", ErrAdapter, module)
+		}
+		pair(at, r)
+		l := m.modules[at]
+		values += int64(r) * int64(l.In+l.Out)
+		if o.DoRA {
+			values += int64(l.Out)
+		}
+		if o.Bias && at != table {
+			values += int64(l.Out)
+		}
+		if at == table && o.DoRA {
+			beside += 4 * int64(r) * int64(l.In+l.Out) // transposed, where lengths are computed
+		}
+	}
+	replace := func(name string) *autograd.Weight {
+		w := *m.weight(name)
+		tape.Replace(m.weight(name), &w)
+		return &w
+	}
+	tied := m.base.Tied && o.TieWeights
+	if r := o.Ranks[m.base.Table]; tied && r > 0 && o.Ranks[m.base.Head] == 0 {
+		p := pair(m.graph.HeadPlace(), r)
+		beside += 8 * int64(r) * int64(p.A.K+p.B.N) // a copy, transposed, and its gradients
+	}
+	for _, name := range o.Whole {
+		shape, ok := m.base.Shape(name)
+		if !ok {
+			return 0, 0, fmt.Errorf("engine: planning memory: %w: the model has no parameter %q", ErrAdapter, name)
+		}
+		n := int64(1)
+		for _, d := range shape {
+			n *= int64(d)
+		}
+		values += n
+		replace(name).Grad = []float32{}
+		if tied && name == m.base.Table+".weight" {
+			replace(m.base.Head + ".weight").Grad = []float32{}
+		}
+	}
+	for module, n := range o.Rows {
+		at, err := place(module)
+		if err != nil {
+			return 0, 0, err
+		}
+		values += int64(n) * int64(m.at(at).Matrix.K)
+		replace(module + ".weight").Rows = &autograd.Rows{}
+		if m.base.Tied && at == table {
+			replace(m.base.Head + ".weight").Rows = &autograd.Rows{}
+		}
+	}
+	return values, beside, nil
+}
+
+// planLogits is how many times the logits that exist at a time are held besides in backward.
+func (m *Model) planLogits(o *MemoryOptions) int {
+	head, tied := m.base.Head, m.base.Tied && o.TieWeights
+	switch {
+	case o.Ranks[head] > 0 && o.DoRA:
+		return 2 // those of the product before DoRA, too
+	case o.Ranks[head] > 0 || slices.Contains(o.Whole, head+".weight"),
+		tied && (o.Ranks[m.base.Table] > 0 || slices.Contains(o.Whole, m.base.Table+".weight")):
+		return 1
+	}
+	return 0
 }
 
 // held says how a parameter is held in 4 bits, nil where it is dense.

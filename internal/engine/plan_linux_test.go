@@ -7,6 +7,7 @@ package engine
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -25,8 +26,11 @@ import (
 // planConfig is small, but large beside what a process takes anyway.
 func planConfig(t *testing.T, family string) *model.Config {
 	t.Helper()
+	if !strings.Contains(family, "tie_word_embeddings") {
+		family += `,"tie_word_embeddings":false`
+	}
 	c, err := model.ParseConfig([]byte(`{"hidden_size":512,"intermediate_size":1536,"num_hidden_layers":4,
-"num_attention_heads":8,"num_key_value_heads":2,"vocab_size":16384,"max_position_embeddings":2048,"tie_word_embeddings":false,` + family + `}`))
+"num_attention_heads":8,"num_key_value_heads":2,"vocab_size":16384,"max_position_embeddings":2048,` + family + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +84,19 @@ var planCases = map[string]planCase{
 	"norms on heads, bf16": {MemoryOptions{Lengths: []int{900}, BF16: true}, 2, gemma, false},
 	"full, logits kept":    {MemoryOptions{Lengths: []int{512}, Full: true}, 0, "", true},
 	"factors, full":        {MemoryOptions{Lengths: []int{512, 100}, Full: true}, 0, granite, false},
+
+	"dora, dropout":       {MemoryOptions{Lengths: []int{512, 512}, DoRA: true, Dropout: true}, 0, "", false},
+	"dora, ends, two":     {MemoryOptions{Lengths: []int{512, 512}, DoRA: true, Ranks: ends}, 2, "", false},
+	"ends, dropout":       {MemoryOptions{Lengths: []int{512, 512}, Dropout: true, Bias: true, Ranks: ends}, 0, "", false},
+	"whole":               {MemoryOptions{Lengths: []int{512, 512}, Whole: []string{"model.embed_tokens.weight", "lm_head.weight"}}, 0, "", false},
+	"rows and a tied end": {MemoryOptions{Lengths: []int{512, 512}, TieWeights: true, Ranks: ends, Rows: map[string]int{"model.embed_tokens": 40}}, 4, tied, false},
 }
+
+// ends are ranks of the table and the head, to which planRanks adds those of products.
+var ends = map[string]int{"model.embed_tokens": 16, "lm_head": 16}
+
+const tied = `"model_type":"llama","tie_word_embeddings":true`
+
 
 // The families whose graphs have other operations.
 const (
@@ -150,6 +166,10 @@ func planRanks(t *testing.T, c *model.Config, o MemoryOptions) map[string]int {
 		t.Fatal(err)
 	}
 	ranks := map[string]int{}
+	maps.Copy(ranks, o.Ranks)
+	if o.TieWeights {
+		delete(ranks, "lm_head")
+	}
 	for _, l := range targets {
 		ranks[l.Module] = 16
 	}
@@ -172,11 +192,16 @@ func trainMeasured(t *testing.T, o planCase, plan Memory) int64 {
 		so.Dropout = 0.1
 	}
 	if !o.Full {
-		var modules []string
-		for module := range planRanks(t, c, o.MemoryOptions) {
-			modules = append(modules, module)
+		ao := AdapterOptions{DoRA: o.DoRA, Bias: o.Bias, Whole: o.Whole, TieWeights: o.TieWeights, Rows: map[string][]int{}, Seed: 1}
+		for module, r := range planRanks(t, c, o.MemoryOptions) {
+			ao.Modules = append(ao.Modules, ModuleOptions{module, r, 2})
 		}
-		if so.Adapter, err = m.NewAdapter(modules, 16, 2, 1); err != nil {
+		for module, n := range o.Rows {
+			for i := range n {
+				ao.Rows[module] = append(ao.Rows[module], 3*i)
+			}
+		}
+		if so.Adapter, err = m.MakeAdapter(ao); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,5 +1,7 @@
 package engine
 
+import "math"
+
 // random is splitmix64 (Steele, Lea and Flood 2014): small, and the same on every machine.
 type random struct{ state uint64 }
 
@@ -28,4 +30,10 @@ func hash(a, b uint64) uint64 {
 	r := random{a}
 	r.state = r.uint64() ^ b
 	return r.uint64()
+}
+
+// normal is standard normal (Box and Muller 1958).
+func (r *random) normal() float64 {
+	u, v := 1-r.float64(), r.float64() // u is never 0
+	return math.Sqrt(-2*math.Log(u)) * math.Cos(2*math.Pi*v)
 }

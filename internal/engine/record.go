@@ -2,8 +2,10 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/graftml/graft/internal/autograd"
+	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 )
@@ -14,7 +16,10 @@ type recorder struct {
 	weights map[string]*autograd.Weight
 	angles  map[*model.RopeTable]*autograd.Angles
 	linears []model.Linear
-	err     error // the first operation that cannot be recorded
+	table   model.Linear
+	head    model.Linear
+	output  *autograd.Weight // of the head
+	err     error            // the first operation that cannot be recorded
 }
 
 // record runs the architecture's definition, once in the life of a model.
@@ -29,14 +34,21 @@ func (m *Model) record() error {
 	if r.err != nil {
 		return r.err
 	}
-	m.graph, m.linears, m.places = r.graph, r.linears, map[string]int{}
-	for i, l := range r.linears {
+	m.graph, m.linears, m.places, m.output = r.graph, r.linears, map[string]int{}, r.output
+	m.modules = append(slices.Clone(r.linears), r.table, r.head)
+	for i, l := range m.modules {
 		m.places[l.Module] = i
 	}
+	base, err := checkpoint.Base(m.config)
+	if err != nil {
+		return fmt.Errorf("engine: recording model: %w", err)
+	}
+	m.base = base
 	return nil
 }
 
 func (r *recorder) Embed(p model.Linear, _ autograd.Var) autograd.Var {
+	r.table = p
 	return r.graph.Embed(r.weights[p.Weight()])
 }
 
@@ -111,6 +123,12 @@ func (r *recorder) Head(p model.Head, x autograd.Var) autograd.Var {
 	if p.Bias && r.err == nil {
 		r.err = fmt.Errorf("engine: recording model: a head with a bias: %w", model.ErrUnsupported)
 	}
-	r.graph.Head(r.weights[p.Weight()], kernel.LogitSpec{Scale: float32(p.Scale), Softcap: float32(p.Softcap)}, x)
+	r.head, r.output = p.Linear, r.weights[p.Weight()]
+	if p.Tied != "" { // a weight of its own that adapters can replace, in the table's memory
+		own := *r.output
+		own.Name = p.Module + ".weight"
+		r.output = &own
+	}
+	r.graph.Head(r.output, kernel.LogitSpec{Scale: float32(p.Scale), Softcap: float32(p.Softcap)}, x)
 	return x
 }

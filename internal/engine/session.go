@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/graftml/graft/adapters"
@@ -33,7 +32,7 @@ type Param struct {
 
 // SessionOptions says what a session trains.
 type SessionOptions struct {
-	// Adapter is trained in place: its matrices are the parameters. Nil with Full.
+	// Adapter is trained in place: its values are the parameters. Nil with Full.
 	Adapter *adapters.Adapter
 	// Dropout is the probability that a value of an adapter's input is dropped (PEFT's lora_dropout).
 	Dropout float64
@@ -55,6 +54,7 @@ type Session struct {
 	model  *Model
 	tape   *autograd.Tape
 	params []Param
+	tied   *tiedPairs // nil where no pair acts on the table and the head
 
 	seed    uint64
 	pass    uint64
@@ -77,22 +77,7 @@ func (m *Model) NewSession(o SessionOptions) (*Session, error) {
 	if o.Full {
 		return s, s.trainWeights()
 	}
-	pairs, err := m.resolve(o.Adapter)
-	if err != nil {
-		return nil, err
-	}
-	for place, list := range pairs {
-		for _, l := range list {
-			l.Dropout = float32(o.Dropout)
-			l.GradA, l.GradB = make([]float32, len(l.A.F32)), make([]float32, len(l.B.F32))
-			name := "base_model.model." + m.linears[place].Module
-			s.params = append(s.params,
-				Param{name + ".lora_A.weight", []int{l.A.N, l.A.K}, l.A.F32, l.GradA},
-				Param{name + ".lora_B.weight", []int{l.B.N, l.B.K}, l.B.F32, l.GradB})
-		}
-		s.tape.SetAdapters(place, list)
-	}
-	return s, nil
+	return s, s.trainAdapter(o.Adapter, o.Dropout)
 }
 
 // trainWeights gives every weight of the model a gradient.
@@ -104,35 +89,11 @@ func (s *Session) trainWeights() error {
 		}
 		w.Grad = make([]float32, len(w.Matrix.F32))
 		s.params = append(s.params, Param{p.Name, p.Shape, w.Matrix.F32, w.Grad})
+		if table, head := s.model.Ends(); head.Tied != "" && p.Name == table.Weight() {
+			s.model.output.Grad = w.Grad
+		}
 	}
 	return nil
-}
-
-// NewAdapter makes an adapter of rank r for the given modules as PEFT initialises one: A uniform in
-// ±1/√in (Kaiming with a = √5), B zero, so that it changes nothing before it is trained. The values
-// of A depend on the seed and the module alone. It fails with ErrAdapter on a module the model does
-// not have.
-func (m *Model) NewAdapter(modules []string, r int, scale float64, seed uint64) (*adapters.Adapter, error) {
-	a := &adapters.Adapter{Config: adapters.Config{R: r, Alpha: scale * float64(r), TaskType: "CAUSAL_LM", TargetModules: slices.Clone(modules)}}
-	for _, module := range modules {
-		place, ok := m.places[module]
-		if !ok {
-			return nil, fmt.Errorf("engine: making an adapter: %w: the model has no product %q", ErrAdapter, module)
-		}
-		l := m.linears[place]
-		if r < 1 || r > max(l.In, l.Out) {
-			return nil, fmt.Errorf("engine: making an adapter: %w: rank %d for %q, which is (%d, %d)", ErrAdapter, r, module, l.Out, l.In)
-		}
-		p := adapters.Pair{Module: module, R: r, In: l.In, Out: l.Out, Scale: scale, A: make([]float32, r*l.In), B: make([]float32, l.Out*r)}
-		rng := newRandom(seed, module)
-		bound := 1 / math.Sqrt(float64(l.In))
-		for i := range p.A {
-			p.A[i] = float32((2*rng.float64() - 1) * bound)
-		}
-		a.Pairs = append(a.Pairs, p)
-	}
-	adapters.SortPairs(a.Pairs)
-	return a, nil
 }
 
 // Params lists what is trained, in the order of the computation.
@@ -196,7 +157,14 @@ func (s *Session) Backward(scale float64) {
 	for i, w := range s.weights {
 		s.scaled[i] = float32(scale * float64(w))
 	}
+	s.backward()
+}
+
+func (s *Session) backward() {
 	s.tape.Backward(s.scaled)
+	if s.tied != nil {
+		s.tied.collect()
+	}
 }
 
 // LogProbs runs a training pass, with dropout, and returns the log probability of each target, in
@@ -232,7 +200,7 @@ func (s *Session) BackwardLogProbs(coef []float32) {
 	for i, c := range coef {
 		s.scaled[i] = -c
 	}
-	s.tape.Backward(s.scaled)
+	s.backward()
 }
 
 // training returns the mode of the next training pass and counts it.
@@ -245,6 +213,9 @@ func (s *Session) training() autograd.Mode {
 func (s *Session) forward(b Batch, mode autograd.Mode) error {
 	if err := s.model.check(b); err != nil {
 		return err
+	}
+	if s.tied != nil {
+		s.tied.refresh()
 	}
 	s.tape.Forward(autograd.Batch{Tokens: b.Tokens, Seq: b.Seq, Targets: b.Targets}, mode)
 	return nil

@@ -481,7 +481,7 @@ func TestSessionRefuses(t *testing.T) {
 	if _, err := m.NewSession(SessionOptions{Adapter: a, Dropout: 1}); !errors.Is(err, ErrAdapter) {
 		t.Errorf("dropout 1: %v", err)
 	}
-	for _, modules := range [][]string{{"lm_head"}, {q + "x"}} {
+	for _, modules := range [][]string{{"model.norm"}, {q + "x"}} {
 		if _, err := m.NewAdapter(modules, 4, 1, 0); !errors.Is(err, ErrAdapter) {
 			t.Errorf("adapter of %v: %v", modules, err)
 		}

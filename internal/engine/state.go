@@ -22,7 +22,7 @@ type State struct {
 // Use names an adapter that the model holds.
 type Use struct {
 	Name  string
-	Scale float64 // multiplies the adapter's own scale; 0 means 1
+	Scale float64 // multiplies the scale of the adapter's pairs; 0 means 1. What replaces parameters stays.
 }
 
 // NewState returns an empty state that uses no adapter.
@@ -33,32 +33,14 @@ func (m *Model) NewState() *State {
 
 // Use chooses the adapters, which add up; none is the bare model. The state is empty afterwards,
 // since what it held was computed with other weights. It fails with ErrAdapter, and changes nothing,
-// on a name the model does not hold.
+// on a name the model does not hold and where two adapters replace the same parameter.
 func (s *State) Use(uses ...Use) error {
-	m := s.model
-	m.lock.RLock()
-	defer m.lock.RUnlock()
-	chosen := make([][]*autograd.LowRank, len(m.linears))
-	for _, u := range uses {
-		pairs, ok := m.adapters[u.Name]
-		if !ok {
-			return m.unknown(u.Name)
-		}
-		for place, list := range pairs {
-			for _, l := range list {
-				if u.Scale != 0 && u.Scale != 1 {
-					scaled := *l
-					scaled.Scale *= float32(u.Scale)
-					l = &scaled
-				}
-				chosen[place] = append(chosen[place], l)
-			}
-		}
+	chosen, err := s.model.choose(uses)
+	if err != nil {
+		return err
 	}
-	for place, list := range chosen {
-		s.tape.SetAdapters(place, list)
-		s.scorer.SetAdapters(place, list)
-	}
+	chosen.use(s.tape)
+	chosen.use(s.scorer)
 	s.Truncate(0)
 	return nil
 }

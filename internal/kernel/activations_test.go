@@ -224,7 +224,7 @@ func TestHalfRows(t *testing.T) {
 // TestCrossEntropyHalf: in bfloat16 losses and gradients are near those of float32, and
 // the part of the target is not rounded.
 func TestCrossEntropyHalf(t *testing.T) {
-	for _, spec := range []LogitSpec{{}, {1.2, 300}} {
+	for _, spec := range []LogitSpec{{}, {Scale: 1.2, Softcap: 300}} {
 		crossEntropyHalf(t, spec)
 	}
 }

@@ -15,11 +15,12 @@ const (
 	lossValues = 1 << 21
 )
 
-// LogitSpec is what a head does to its products: times Scale, then, with a Softcap c,
-// c·tanh(x/c).
+// LogitSpec is what a head does to its products: what an Adapter makes of them times Scale,
+// then, with a Softcap c, c·tanh(x/c).
 type LogitSpec struct {
 	Scale   float32 // 0 is 1
 	Softcap float32 // 0: none
+	Adapter *HeadAdapter
 }
 
 func (s LogitSpec) scale() float32 {
@@ -44,6 +45,11 @@ type logits struct {
 	piece   Matrix // these words of the head
 	spec    LogitSpec
 	targets []int32
+
+	adapter HeadAdapter // of these rows and words
+	words   []Matrix    // of its terms
+	plain   []float32   // (rows, n) products before a gain, where its gradient is wanted
+	keep    bool        // plain is wanted
 }
 
 // compute makes them, before a softcap, from hidden states h (rows, C). Unless kept is
@@ -56,14 +62,26 @@ func (l *logits) compute(h Vec, rows int, head *Matrix, v0, n, stride int, kept 
 		l.x, l.stride = kept[v0:], head.N
 	}
 	l.piece = head.Rows(v0, v0+n)
-	forward("CrossEntropy", F32Vec(l.x), l.stride, h, head.K, rows, &l.piece, l.spec.scale(), false, nil)
+	forward("CrossEntropy", F32Vec(l.x), l.stride, h, head.K, rows, &l.piece, l.spec.scale(), false, l.adapter.Terms)
+	if l.keep {
+		l.plain = grow(l.plain, rows*n)
+	}
 }
 
 // row is the logits of row i.
 func (l *logits) row(i int) []float32 { return l.x[i*l.stride:][:l.n] }
 
-// cap caps the logits of row i, which compute left as they came.
-func (l *logits) cap(i int) {
+// shape makes the logits of row i of its products, which compute left as they came.
+func (l *logits) shape(i int) {
+	if l.keep {
+		copy(l.plain[i*l.n:(i+1)*l.n], l.row(i))
+	}
+	if g := l.adapter.Gain; g != nil {
+		vecMul(l.row(i), l.row(i), g)
+	}
+	if b := l.adapter.Bias; b != nil {
+		vecAxpy(l.row(i), b, l.spec.scale())
+	}
 	if c := l.spec.Softcap; c != 0 {
 		vecSoftcap(l.row(i), l.row(i), c)
 	}
@@ -104,7 +122,7 @@ func (t *lossTask) Run(lo, hi int) {
 			t.finish(i)
 			continue
 		}
-		t.cap(i)
+		t.shape(i)
 		x := t.row(i)
 		e := t.scratch[i*t.width:][:t.n]
 		inPlace := &e[0] == &x[0]
@@ -134,6 +152,9 @@ func (t *lossTask) Run(lo, hi int) {
 			t.sum[i] += float64(vecExpSum(to, part, t.max[i]))
 			if c := t.spec.Softcap; c != 0 && t.grad {
 				vecSoftcapBack(to, part, c, 0)
+			}
+			if g := t.adapter.Gain; g != nil && t.grad {
+				vecMul(to, to, g[j:j+len(part)])
 			}
 			switch {
 			case !t.grad:
@@ -175,6 +196,9 @@ func (t *lossTask) finish(i int) {
 		s := t.score[i] / c
 		slope *= 1 - s*s
 	}
+	if a := t.spec.Adapter; a != nil && a.Gain != nil {
+		slope *= a.Gain[target]
+	}
 	vecAxpy(dh, t.head.rows(&ws.rowsBuf, target, target+1)[:c], slope)
 }
 
@@ -182,7 +206,8 @@ func (t *lossTask) finish(i int) {
 // the negative log-likelihood in nats of targets (P): loss (P) receives
 // log Σ eˣ − x[target] of the logits x = spec(h·headᵀ) of each row, lse (P), unless nil, the
 // logarithm alone, and dh (P, C), unless nil, the gradient of each loss in its row of
-// h. kept (P, V), unless nil, receives the logits, for HeadGradient. Every target must lie
+// h, as far as it comes through the head itself: that through an adapter's terms is
+// HeadGradient's. kept (P, V), unless nil, receives the logits, for HeadGradient. Every target must lie
 // in [0, V). The result does not depend on how many rows one call has, but for rounding.
 func CrossEntropy(loss, lse, dh, kept []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32) {
 	const op = "CrossEntropy"
@@ -191,6 +216,7 @@ func CrossEntropy(loss, lse, dh, kept []float32, h Vec, head *Matrix, spec Logit
 	checkLen(op, "h", h.Len(), p*c)
 	checkLen(op, "loss", len(loss), p)
 	checkIDs(op, targets, vocab)
+	spec.Adapter.check(op, p, vocab)
 	if lse != nil {
 		checkLen(op, "lse", len(lse), p)
 	}
@@ -216,6 +242,7 @@ func CrossEntropy(loss, lse, dh, kept []float32, h Vec, head *Matrix, spec Logit
 		t.last = false
 		piece := lossPiece(rows, vocab)
 		for v0 := 0; v0 < vocab; v0 += piece {
+			t.adapt(lo, hi, v0, min(piece, vocab-v0))
 			t.compute(h.Slice(lo*c, hi*c), rows, head, v0, min(piece, vocab-v0), piece, keptRows(kept, lo, hi, vocab))
 			t.width = piece
 			Parallel(rows, 1, t)
@@ -230,7 +257,8 @@ func CrossEntropy(loss, lse, dh, kept []float32, h Vec, head *Matrix, spec Logit
 		t.last = true
 		Parallel(rows, 1, t)
 	}
-	t.head, t.x, t.loss, t.lse, t.dh, t.targets, t.piece = nil, nil, nil, nil, nil, nil, Matrix{}
+	t.head, t.loss, t.lse, t.dh = nil, nil, nil, nil
+	t.forget()
 	lossTasks.put(t)
 }
 
@@ -247,6 +275,7 @@ type headTask struct {
 	logits
 	kept      bool // the logits are there, capped
 	lse, coef []float32
+	sums      []float32 // (n)
 }
 
 var headTasks freeList[headTask]
@@ -254,7 +283,7 @@ var headTasks freeList[headTask]
 func (t *headTask) Run(lo, hi int) {
 	for i := lo; i < hi; i++ {
 		if !t.kept {
-			t.cap(i)
+			t.shape(i)
 		}
 		x := t.row(i)
 		target, here := t.target(i)
@@ -286,39 +315,50 @@ func (t *headTask) capped(x []float32, i, target int, here bool) {
 	}
 }
 
-// HeadGradient adds the gradient of Σ coefᵢ·lossᵢ in the head, (V, C), to dhead: h, spec,
-// targets and lse are those of CrossEntropy. The logits are computed again, unless kept has
-// them, which is used up. The bits are the same.
+// HeadGradient adds the gradient of Σ coefᵢ·lossᵢ in the head, (V, C), to dhead, unless that is nil,
+// and those in an adapter to what it says: h, spec, targets and lse are those of CrossEntropy. A target
+// of −1 is none of these words. The logits are computed again, unless kept has them, which is used up
+// and may not stand with a gain. The bits are the same.
 func HeadGradient(dhead, kept []float32, h Vec, head *Matrix, spec LogitSpec, targets []int32, lse, coef []float32) {
 	const op = "HeadGradient"
 	p, c, vocab := len(targets), head.K, head.N
 	head.check(op)
-	checkLen(op, "dhead", len(dhead), vocab*c)
+	if dhead != nil {
+		checkLen(op, "dhead", len(dhead), vocab*c)
+	}
 	checkLen(op, "h", h.Len(), p*c)
 	checkLen(op, "lse", len(lse), p)
 	checkLen(op, "coef", len(coef), p)
-	checkIDs(op, targets, vocab)
 	if kept != nil {
 		checkLen(op, "kept", len(kept), p*vocab)
 	}
+	spec.Adapter.check(op, p, vocab)
 	t := headTasks.get()
 	t.spec, t.kept = spec, kept != nil
+	t.keep = spec.Adapter != nil && spec.Adapter.GradGain != nil
 	for lo := 0; lo < p; lo += lossRows {
 		hi := min(lo+lossRows, p)
 		t.targets, t.lse, t.coef = targets[lo:hi], lse[lo:hi], coef[lo:hi]
 		rows, piece := h.Slice(lo*c, hi*c), lossPiece(hi-lo, vocab)
 		for v0 := 0; v0 < vocab; v0 += piece {
 			n := min(piece, vocab-v0)
+			t.adapt(lo, hi, v0, n)
 			if t.kept {
 				t.x, t.stride, t.v0, t.n = kept[lo*vocab+v0:hi*vocab], vocab, v0, n
 			} else {
 				t.compute(rows, hi-lo, head, v0, n, piece, nil)
 			}
 			Parallel(hi-lo, 1, t)
-			WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), t.stride, rows, c, hi-lo, n, c, spec.scale(), true)
+			if spec.Adapter != nil {
+				t.adapterGradients(spec.Adapter, lo, hi)
+			}
+			if dhead != nil {
+				WeightGradient(dhead[v0*c:(v0+n)*c], c, F32Vec(t.x), t.stride, rows, c, hi-lo, n, c, spec.scale(), true)
+			}
 		}
 	}
-	t.x, t.targets, t.lse, t.coef, t.piece = nil, nil, nil, nil, Matrix{}
+	t.lse, t.coef, t.keep = nil, nil, false
+	t.forget()
 	headTasks.put(t)
 }
 
@@ -334,7 +374,25 @@ func (t *capTask) Run(lo, hi int) { vecSoftcap(t.x[lo:hi], t.x[lo:hi], t.c) }
 
 // Logits sets dst (P, V) to the logits spec(h·headᵀ) of hidden rows h (P, C).
 func Logits(dst []float32, h Vec, rows int, head *Matrix, spec LogitSpec) {
-	forward("Logits", F32Vec(dst), head.N, h, head.K, rows, head, spec.scale(), false, nil)
+	if spec.Adapter != nil {
+		t := headTasks.get()
+		t.spec = spec
+		t.adapt(0, rows, 0, head.N)
+		forward("Logits", F32Vec(dst), head.N, h, head.K, rows, head, spec.scale(), false, t.adapter.Terms)
+		for i := range rows {
+			x := dst[i*head.N : (i+1)*head.N]
+			if g := spec.Adapter.Gain; g != nil {
+				vecMul(x, x, g)
+			}
+			if b := spec.Adapter.Bias; b != nil {
+				vecAxpy(x, b, spec.scale())
+			}
+		}
+		t.forget()
+		headTasks.put(t)
+	} else {
+		forward("Logits", F32Vec(dst), head.N, h, head.K, rows, head, spec.scale(), false, nil)
+	}
 	if spec.Softcap == 0 {
 		return
 	}

@@ -55,7 +55,7 @@ func TestCrossEntropy(t *testing.T) {
 	for i, x := range []struct {
 		p    int
 		spec LogitSpec
-	}{{p: 0}, {p: 1}, {p: 3}, {p: 130}, {p: lossRows + 5}, {130, LogitSpec{Scale: 0.3}}, {3, LogitSpec{Softcap: 2}}, {lossRows + 5, LogitSpec{1.7, 1.5}}} {
+	}{{p: 0}, {p: 1}, {p: 3}, {p: 130}, {p: lossRows + 5}, {130, LogitSpec{Scale: 0.3}}, {3, LogitSpec{Softcap: 2}}, {lossRows + 5, LogitSpec{Scale: 1.7, Softcap: 1.5}}} {
 		p, spec := x.p, x.spec
 		const c, vocab, scale = 10, 3100, 0.25 // two pieces of the vocabulary for the longest
 		rng := rand.New(rand.NewPCG(1, uint64(i)))
@@ -125,7 +125,7 @@ func TestLogits(t *testing.T) {
 	const p, c, vocab = 7, 12, 310
 	rng := rand.New(rand.NewPCG(5, 5))
 	h, w := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1)
-	for _, spec := range []LogitSpec{{}, {0.3, 0}, {1.7, 2}} {
+	for _, spec := range []LogitSpec{{}, {Scale: 0.3}, {Scale: 1.7, Softcap: 2}} {
 		want := make([]float32, p*vocab)
 		for i := range want {
 			x := 0.0
@@ -150,7 +150,7 @@ func TestLogits(t *testing.T) {
 // TestCrossEntropyDifference: dh is the slope of the float64 loss.
 func TestCrossEntropyDifference(t *testing.T) {
 	const p, c, vocab, step = 3, 5, 40, 1e-3
-	spec := LogitSpec{0.7, 1.2}
+	spec := LogitSpec{Scale: 0.7, Softcap: 1.2}
 	rng := rand.New(rand.NewPCG(2, 2))
 	h, w, ones := randoms(rng, p*c, 1), randoms(rng, vocab*c, 1), []float32{1, 1, 1}
 	targets := []int32{7, 0, 39}

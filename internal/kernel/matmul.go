@@ -73,6 +73,16 @@ func (w *Matrix) widen(dst []float32, lo, hi int) {
 	}
 }
 
+// Read writes rows [lo, hi) of w, (hi−lo, K), to dst, rounded to bfloat16 where w is Half.
+func (w *Matrix) Read(dst []float32, lo, hi int) {
+	w.check("Read")
+	checkLen("Read", "dst", len(dst), (hi-lo)*w.K)
+	w.widen(dst, lo, hi)
+	if w.Half {
+		RoundBF16(dst)
+	}
+}
+
 // stride is the row stride of what rows gives.
 func (w *Matrix) stride() int { return max(w.ld, w.K) }
 

@@ -428,8 +428,8 @@ func steadyOps() []struct {
 		}},
 		{"CrossEntropy", func() []float32 {
 			clear(dtable)
-			CrossEntropy(loss, lse[:rows], dh, nil, F32Vec(x), table, LogitSpec{0.5, 4}, ids)
-			HeadGradient(dtable, nil, F32Vec(x), table, LogitSpec{0.5, 4}, ids, lse[:rows], loss)
+			CrossEntropy(loss, lse[:rows], dh, nil, F32Vec(x), table, LogitSpec{Scale: 0.5, Softcap: 4}, ids)
+			HeadGradient(dtable, nil, F32Vec(x), table, LogitSpec{Scale: 0.5, Softcap: 4}, ids, lse[:rows], loss)
 			return join(loss, lse[:rows], dh, dtable)
 		}},
 		{"AdamW", func() []float32 {

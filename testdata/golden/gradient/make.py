@@ -1,6 +1,6 @@
 """Goldens of the gradient engine: what PEFT, bitsandbytes and TRL compute for tiny models.
 
-usage: make.py OUT_FOLDER [families]
+usage: make.py OUT_FOLDER [families|variants]
 
 Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, trl 1.16.0, safetensors 0.8.0
 (CPU, one thread). Weights, adapters and token ids are not stored: both sides draw them from the generator
@@ -13,6 +13,10 @@ Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, t
 families/NAME.* are the same of every other architecture and way in which its configurations differ: those of
 internal/testmodel/configs.json, with fewer words. Attention is the eager one, some sequences are longer than the window.
 full_NAME.* are full training of some of them. With the word families only these are made.
+
+variants/NAME.* are what else PEFT's LoRA trains: DoRA, pairs on the embedding table and the head, whole modules, token rows,
+biases, patterns of ranks. `adapter` says what there is: modules with rank and scale, and so on. With the word variants only these
+are made.
 
 steps.json and steps_untied.json are full training by transformers' Trainer: its arguments, the text, which byte by byte
 is the tokens, and the losses and norms of gradients step by step; beside each the parameters at the end.
@@ -151,6 +155,92 @@ def lora(out, name, cfg, quantize=False, build=build):
     save(out, name, dict(config=cfg, r=R, alpha=ALPHA, sequences=sequences, loss=loss.item(), quant="nf4" if quantize else ""), tensors)
 
 
+def saved_key(name):
+    """The name under which PEFT saves a parameter."""
+    name = peft_key(name).removesuffix(".default").replace(".modules_to_save.", ".").replace(".base_layer.bias", ".bias")
+    return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
+
+
+def variant(out, name, cfg, build=build, **peft):
+    """A model with an adapter of which every trained value is drawn, and what it gives."""
+    sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((9, 6))]
+    model = build(cfg)
+    with torch.no_grad():
+        base = logits_of(model, sequences)
+    kw = dict(r=R, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM") | peft
+    config = LoraConfig(**kw)
+    model = get_peft_model(model, config)
+    for n, p in model.named_parameters():
+        if p.requires_grad:
+            key = saved_key(n)
+            if config.ensure_weight_tying and ".lm_head." in key:
+                continue  # in the memory of the table's
+            fill(key + (".norm.weight" if key.endswith("magnitude_vector") else ""), p)
+    logits = logits_of(model, sequences)
+    loss = loss_of(logits, sequences)
+    loss.backward()
+    tensors = {"logits.base": base, "logits.adapter": logits}
+    for n, p in model.named_parameters():
+        if p.requires_grad:
+            tensors[saved_key(n)] = p.grad
+    modules = [dict(Module=n.removeprefix("base_model.model."), R=m.r["default"], Scale=m.scaling["default"])
+               for n, m in model.named_modules() if hasattr(m, "lora_A") and hasattr(m, "scaling")]
+    if config.ensure_weight_tying:
+        tie(tensors, modules)
+    whole = sorted(k.removeprefix("base_model.model.") for k in tensors
+                   if ".lora_" not in k and ".token_adapter." not in k and not k.startswith("logits"))
+    table = [n for n, m in model.named_modules() if type(m).__name__ == "TrainableTokensWrapper" and "lm_head" not in n]
+    rows = {n.removeprefix("base_model.model."): next(iter(config.trainable_token_indices.values())) for n in table}
+    adapter = dict(Modules=modules, DoRA=config.use_dora, Bias=config.lora_bias, Whole=whole, Rows=rows, TieWeights=config.ensure_weight_tying)
+    save(out, name, dict(config=cfg, adapter=adapter, sequences=sequences, loss=loss.item(),
+                         quant="nf4" if build is quantized else ""), tensors)
+
+
+def tie(tensors, modules):
+    """Two names of the same memory: the gradients of the head's pair are those of the table's, transposed."""
+    table = "base_model.model.model.embed_tokens"
+    head = "base_model.model.lm_head"
+    if head + ".lora_A.weight" in tensors:
+        tensors[table + ".lora_embedding_B"] += tensors.pop(head + ".lora_A.weight").T
+        tensors[table + ".lora_embedding_A"] += tensors.pop(head + ".lora_B.weight").T
+    modules[:] = [m for m in modules if m["Module"] != "lm_head"]
+
+
+def quantized(cfg):
+    return build(cfg, quantize=True)
+
+
+def variants(out):
+    out.mkdir(exist_ok=True)
+    here = Path(__file__).resolve().parent
+    configs = json.loads((here / "../../../internal/testmodel/configs.json").read_text())
+    tied = BASE | dict(hidden_size=32, intermediate_size=48, head_dim=8, vocab_size=97, num_hidden_layers=1)
+    untied = tied | dict(tie_word_embeddings=False)
+    ends = ["q_proj", "down_proj", "embed_tokens", "lm_head"]
+    family = lambda name, **kw: configs[name] | dict(vocab_size=41, intermediate_size=16) | kw
+    variant(out, "dora", tied | dict(attention_bias=True, mlp_bias=True), use_dora=True)
+    variant(out, "dora_nf4", untied | dict(hidden_size=64, head_dim=16, intermediate_size=128), build=quantized, use_dora=True)
+    variant(out, "dora_phi3", family("phi3-long", original_max_position_embeddings=8), build=build_any, use_dora=True)
+    variant(out, "dora_ends", untied, use_dora=True, target_modules=ends)
+    variant(out, "dora_ends_tied", tied, use_dora=True, target_modules=ends)
+    variant(out, "dora_ends_gemma2", family("gemma2-softcap"), build=build_any, use_dora=True, target_modules=ends)
+    variant(out, "ends", untied, target_modules=ends)
+    variant(out, "ends_tied", tied, target_modules=ends)
+    variant(out, "ends_gemma2", family("gemma2-softcap"), build=build_any, target_modules=ends)
+    variant(out, "ends_granite", family("granite-bias"), build=build_any, target_modules=ends)
+    variant(out, "ends_one", tied, target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True)
+    variant(out, "whole", untied, modules_to_save=["embed_tokens", "lm_head", "norm"])
+    variant(out, "whole_head_tied", tied, modules_to_save=["lm_head"])
+    variant(out, "whole_table_tied", tied, modules_to_save=["embed_tokens"])
+    variant(out, "whole_one", tied, modules_to_save=["embed_tokens"], ensure_weight_tying=True)
+    variant(out, "rows", untied, trainable_token_indices={"embed_tokens": [3, 90, 17, 64, 5]})
+    variant(out, "rows_tied", tied, trainable_token_indices={"embed_tokens": [3, 90, 17, 64, 5]})
+    variant(out, "rows_head_tied", tied, target_modules=["q_proj", "lm_head"], trainable_token_indices={"embed_tokens": [3, 90, 17, 64, 5]})
+    variant(out, "pair_bias", untied, lora_bias=True, target_modules=["q_proj", "up_proj", "lm_head"])
+    variant(out, "patterns", tied | dict(attention_bias=True, mlp_bias=True), use_rslora=True, rank_pattern={"q_proj": 3, "down_proj": 7},
+            alpha_pattern={"k_proj": 5, "down_proj": 11}, bias="all", modules_to_save=["input_layernorm"])
+
+
 def full(out, name, cfg, build=build):
     sequences = [tokens(f"{name}.{i}", n, cfg["vocab_size"]) for i, n in enumerate((9, 6))]
     model = build(cfg)
@@ -273,8 +363,12 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    families(folder / "families")
+    if sys.argv[2:] != ["variants"]:
+        families(folder / "families")
     if sys.argv[2:] == ["families"]:
+        sys.exit()
+    variants(folder / "variants")
+    if sys.argv[2:] == ["variants"]:
         sys.exit()
     lora(folder, "lora", BASE)
     lora(folder, "lora_nf4", BASE, quantize=True)
