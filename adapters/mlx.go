@@ -195,6 +195,8 @@ func writeMLX(dir string, a *Adapter, b Base) error {
 		a = r
 	} else if err := a.fits(b); err != nil {
 		return err
+	} else {
+		a = a.withoutMirror(b)
 	}
 	dora, err := mlxHolds(a, b)
 	if err != nil {

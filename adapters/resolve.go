@@ -46,8 +46,7 @@ func (a *Adapter) Resolve(b Base) (*Adapter, error) {
 		if p.Magnitude != nil || p.Bias != nil {
 			return nil, fmt.Errorf("adapters: checking %q: %w: ensure_weight_tying with DoRA or a bias on %q has no meaning for the head", a.Name, ErrUnsupported, b.Table)
 		}
-		out.Pairs = append(slices.Clone(a.Pairs), Pair{Module: b.Head, R: p.R, In: p.Out, Out: p.In, Scale: p.Scale,
-			A: transpose(p.B, p.Out, p.R), B: transpose(p.A, p.R, p.In)})
+		out.Pairs = append(slices.Clone(a.Pairs), p.mirror(b.Head))
 		SortPairs(out.Pairs)
 	}
 	if w := a.WholeOf(b.Table + ".weight"); w != nil && a.WholeOf(b.Head+".weight") == nil {
@@ -56,6 +55,30 @@ func (a *Adapter) Resolve(b Base) (*Adapter, error) {
 		out.Whole = append(slices.Clone(a.Whole), head)
 	}
 	return &out, nil
+}
+
+// mirror returns what makes the same of a head that shares the table as p makes of the table.
+func (p *Pair) mirror(head string) Pair {
+	return Pair{Module: head, R: p.R, In: p.Out, Out: p.In, Scale: p.Scale, A: transpose(p.B, p.Out, p.R), B: transpose(p.A, p.R, p.In)}
+}
+
+// withoutMirror returns the adapter without what it says of the head that it says of the table too: some
+// tools save both.
+func (a *Adapter) withoutMirror(b Base) *Adapter {
+	out := *a
+	out.Pairs = slices.DeleteFunc(slices.Clone(a.Pairs), func(p Pair) bool {
+		t := a.Pair(b.Table)
+		if p.Module != b.Head || t == nil {
+			return false
+		}
+		m := t.mirror(b.Head)
+		return m.Scale == p.Scale && slices.Equal(m.A, p.A) && slices.Equal(m.B, p.B)
+	})
+	out.Whole = slices.DeleteFunc(slices.Clone(a.Whole), func(w Tensor) bool {
+		t := a.WholeOf(b.Table + ".weight")
+		return w.Name == b.Head+".weight" && t != nil && slices.Equal(t.Data, w.Data)
+	})
+	return &out
 }
 
 // fits checks every part against the base.
