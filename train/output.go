@@ -113,5 +113,5 @@ func (r *run) finish(ctx context.Context, result *Result) error {
 	if r.adapter == nil {
 		return r.writeModel(ctx)
 	}
-	return adapters.WritePEFT(r.recipe.Out, r.adapter)
+	return adapters.WritePEFT(r.recipe.Out, joined(r.adapter, r.frozen))
 }
