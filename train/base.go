@@ -57,7 +57,7 @@ func newAdapter(r *Recipe, m *engine.Model) (a, frozen *adapters.Adapter, err er
 			frozen = taken(a)
 		}
 	}
-	a.Config.Dropout, a.Config.BaseModel, a.Config.TaskType = r.LoraDropout, r.Model, "CAUSAL_LM"
+	a.Config.Dropout, a.Config.TaskType = r.LoraDropout, "CAUSAL_LM"
 	return a, frozen, nil
 }
 

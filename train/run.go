@@ -294,6 +294,9 @@ func (r *run) start(m *engine.Model) (err error) {
 		if r.adapter, r.frozen, err = newAdapter(r.recipe, m); err != nil {
 			return err
 		}
+		if err := r.identify(); err != nil {
+			return err
+		}
 		o.Adapter, o.Frozen, o.Dropout = r.adapter, r.frozen, r.recipe.LoraDropout
 	}
 	if r.session, err = m.NewSession(o); err != nil {
@@ -310,6 +313,22 @@ func (r *run) start(m *engine.Model) (err error) {
 		r.note(fmt.Sprintf("%d steps; training %d values in %d modules", r.total, r.optimizer.values(), len(r.adapter.Pairs)))
 	}
 	return nil
+}
+
+// identify puts down in the adapter what base it is trained on, and tells where it began on another.
+func (r *run) identify() (err error) {
+	if r.recipe.InitAdapter != "" {
+		warning, err := r.base.SameBase(r.recipe.InitAdapter, r.adapter)
+		if err != nil {
+			return err
+		}
+		if warning != "" {
+			r.note("warning: " + warning)
+		}
+	}
+	r.adapter.Config.BaseModel = r.recipe.Model
+	r.adapter.Config.BaseHash, err = checkpoint.Hash(r.base)
+	return err
 }
 
 // prepareData reads, encodes and divides the data.

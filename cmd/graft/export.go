@@ -38,7 +38,7 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		if !ok {
 			return usagef("adapter %q: write NAME=PATH", arg)
 		}
-		a, err := openAdapter(path, m.Config())
+		a, err := openAdapterOn(path, m)
 		if err != nil {
 			return err
 		}
