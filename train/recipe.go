@@ -64,7 +64,7 @@ type Recipe struct {
 	LearningRate float64 `yaml:"learning_rate"` // 0: 2e-4, for dpo 5e-5, for method full 2e-5
 	// LoraplusLRRatio is how many times the rate of A the rate of B is (LoRA+, Hayou et al. 2024); 0 is once.
 	LoraplusLRRatio     float64 `yaml:"loraplus_lr_ratio"`
-	LoraplusLREmbedding float64 `yaml:"loraplus_lr_embedding"` // with it, the rate of pairs on the embedding table
+	LoraplusLREmbedding float64 `yaml:"loraplus_lr_embedding"` // with it, the rate of pairs on the embedding table; 0 means 1e-6
 
 	LRScheduler string  `yaml:"lr_scheduler"` // "constant", "linear" or "cosine"
 	WarmupSteps int     `yaml:"warmup_steps"`
@@ -130,7 +130,7 @@ func (r *Recipe) resolve() {
 			r.LearningRate = 5e-5
 		}
 	}
-	if r.LoraplusLRRatio > 0 && !r.given["loraplus_lr_embedding"] {
+	if r.LoraplusLRRatio > 0 && r.LoraplusLREmbedding == 0 {
 		r.LoraplusLREmbedding = 1e-6
 	}
 	if r.Packing == "stream" && !r.given["shuffle"] {
