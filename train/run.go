@@ -66,6 +66,7 @@ type Event struct {
 // Result is what a run came to.
 type Result struct {
 	Out       string
+	Objective string
 	Steps     int
 	Tokens    int64 // of all sequences of all steps
 	Loss      float64
