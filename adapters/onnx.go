@@ -31,28 +31,60 @@ type Tensor struct {
 	Data  []float32 // as many values as the shape says
 }
 
-// ONNXTensors returns the adapter as the tensors that a graph with MatMul(MatMul(x, A), B) takes:
-// for each pair, A transposed to (In, R), and B transposed to (R, Out) and multiplied by the scale.
-// slot gives the names of the two graph inputs of a module, and false where the graph has none for
-// it, which is an error that wraps [ErrMismatch].
-func (a *Adapter) ONNXTensors(slot func(module string) (nameA, nameB string, ok bool)) ([]Tensor, error) {
+// ONNXSlot is the names of the inputs that a graph has for the pair of a module.
+type ONNXSlot struct {
+	A    string // (In, R)
+	B    string // (R, Out), with the scale
+	Gain string // (Out) of DoRA, "" where the graph has none
+}
+
+// ONNXTensors returns the adapter as the tensors that a graph with MatMul(MatMul(x, A), B) takes, or for an
+// embedding table MatMul(Gather(A, x), B): for each pair, A transposed to (In, R), and B transposed to
+// (R, Out) and multiplied by the scale; for a pair of DoRA the gains too, see [Adapter.Gains].
+// Slot gives the names of the graph's inputs of a module, and false where it has none for it. The
+// error wraps [ErrMismatch] then, and where the adapter is more than such pairs.
+func (a *Adapter) ONNXTensors(slot func(module string) (ONNXSlot, bool), gains map[string][]float32) ([]Tensor, error) {
+	tensors, err := a.onnxTensors(slot, gains)
+	if err != nil {
+		return nil, fmt.Errorf("adapters: converting %q: %w", a.Name, err)
+	}
+	return tensors, nil
+}
+
+func (a *Adapter) onnxTensors(slot func(module string) (ONNXSlot, bool), gains map[string][]float32) ([]Tensor, error) {
+	if len(a.Whole) > 0 {
+		return nil, fmt.Errorf("%w: it replaces %q (modules_to_save or trained biases), for which a graph has no inputs; merge it into its base (graft merge), and export that", ErrMismatch, a.Whole[0].Name)
+	}
+	if len(a.Rows) > 0 {
+		return nil, fmt.Errorf("%w: it replaces rows of %q (trainable_token_indices), which become a pair where the base is known (--base); or merge it into its base (graft merge), and export that", ErrMismatch, a.Rows[0].Module)
+	}
 	tensors := make([]Tensor, 0, 2*len(a.Pairs))
 	for i := range a.Pairs {
 		p := &a.Pairs[i]
 		if err := p.validate(); err != nil {
-			return nil, fmt.Errorf("adapters: converting %q: %w", a.Name, err)
+			return nil, err
 		}
-		nameA, nameB, ok := slot(p.Module)
-		if !ok {
-			return nil, fmt.Errorf("adapters: converting %q: %w: the graph has no inputs for %q", a.Name, ErrMismatch, p.Module)
+		s, ok := slot(p.Module)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w: the graph has no inputs for %q; export the model again with this adapter (graft convert --to onnx --adapter), or merge it into its base (graft merge) and export that", ErrMismatch, p.Module)
+		case p.Bias != nil:
+			return nil, fmt.Errorf("%w: %q has a bias on B (lora_bias), for which a graph has no input; merge it into its base (graft merge) where that has biases, and export that", ErrMismatch, p.Module)
+		case p.Magnitude != nil && s.Gain == "":
+			return nil, fmt.Errorf("%w: the graph has no input for the gains of DoRA on %q; export the model again with this adapter (graft convert --to onnx --adapter), or merge it into its base (graft merge) and export that", ErrMismatch, p.Module)
+		case p.Magnitude != nil && gains[p.Module] == nil:
+			return nil, fmt.Errorf("%w: the gains of DoRA on %q follow from the base's weights: name the base (--base), or merge it into its base (graft merge) and export that", ErrMismatch, p.Module)
 		}
-		ta := Tensor{nameA, []int{p.In, p.R}, transpose(p.A, p.R, p.In)}
-		tb := Tensor{nameB, []int{p.R, p.Out}, transpose(p.B, p.Out, p.R)}
+		ta := Tensor{s.A, []int{p.In, p.R}, transpose(p.A, p.R, p.In)}
+		tb := Tensor{s.B, []int{p.R, p.Out}, transpose(p.B, p.Out, p.R)}
 		scale := float32(p.Scale)
 		for j := range tb.Data {
 			tb.Data[j] *= scale
 		}
 		tensors = append(tensors, ta, tb)
+		if p.Magnitude != nil {
+			tensors = append(tensors, Tensor{s.Gain, []int{p.Out}, gains[p.Module]})
+		}
 	}
 	return tensors, nil
 }

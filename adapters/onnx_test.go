@@ -63,7 +63,7 @@ func TestWriteONNX(t *testing.T) {
 
 func TestONNXTensors(t *testing.T) {
 	a := random(8, "m.q")
-	tensors, err := a.ONNXTensors(func(m string) (string, string, bool) { return m + ".A", m + ".B", true })
+	tensors, err := a.ONNXTensors(func(m string) (ONNXSlot, bool) { return ONNXSlot{A: m + ".A", B: m + ".B"}, true }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestONNXTensors(t *testing.T) {
 			}
 		}
 	}
-	_, err = a.ONNXTensors(func(string) (string, string, bool) { return "", "", false })
+	_, err = a.ONNXTensors(func(string) (ONNXSlot, bool) { return ONNXSlot{}, false }, nil)
 	if !errors.Is(err, ErrMismatch) {
 		t.Errorf("no slot: error %v", err)
 	}

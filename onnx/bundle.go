@@ -21,6 +21,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/internal/wholefile"
 )
 
@@ -31,11 +32,13 @@ const (
 	lockPatience    = 10 * time.Second // how long a change waits for another process's
 )
 
-// Slot is a place for an adapter in the graph: two inputs at one product, y = x·Wᵀ + (x·A)·B.
+// Slot is a place for an adapter in the graph: two inputs at one product, y = (x·Wᵀ + (x·A)·B) ⊙ gain. At
+// the embedding table x is the one-hot row of a token.
 type Slot struct {
-	Module string `json:"module"` // path of the module, as Hugging Face names it
-	A      string `json:"a"`      // input (In, r)
-	B      string `json:"b"`      // input (r, Out), the scale multiplied in
+	Module string `json:"module"`        // path of the module, as Hugging Face names it
+	A      string `json:"a"`             // input (In, r)
+	B      string `json:"b"`             // input (r, Out), the scale multiplied in
+	Gain   string `json:"gain,omitzero"` // input (Out) or one value for all; "" where there is none
 	In     int    `json:"in"`
 	Out    int    `json:"out"`
 }
@@ -69,6 +72,7 @@ type manifest struct {
 	Adapters   []Entry  `json:"adapters"`
 	Slots      []Slot   `json:"slots"`
 	LongAfter  int      `json:"long_after,omitzero"` // see Bundle.LongAfter
+	Tied       bool     `json:"tied,omitzero"`       // the head of the model shares its table
 }
 
 // names is what an adapter may be called: something that is a file's name on every system.
@@ -108,7 +112,10 @@ func parseManifest(data []byte) (*manifest, error) {
 		if s.Module == "" || s.A == "" || s.B == "" || s.In < 1 || s.Out < 1 || s.A == s.B || taken[s.A] || taken[s.B] {
 			return nil, fmt.Errorf("%w: %s: slot of %q", ErrFormat, manifestFile, s.Module)
 		}
-		taken[s.A], taken[s.B] = true, true
+		if s.Gain != "" && (taken[s.Gain] || s.Gain == s.A || s.Gain == s.B) {
+			return nil, fmt.Errorf("%w: %s: slot of %q", ErrFormat, manifestFile, s.Module)
+		}
+		taken[s.A], taken[s.B], taken[s.Gain] = true, true, s.Gain != ""
 	}
 	return &m, nil
 }
@@ -277,27 +284,25 @@ func (b *Bundle) change(doing string, edit func(m *manifest) error) (err error) 
 }
 
 // Add puts an adapter into the bundle under the given name, or puts it in the place of the one that
-// has the name. Names are letters, digits, '.', '_' and '-'. An adapter that does not
-// fit the graph's slots is refused with an error that wraps [adapters.ErrMismatch].
-func (b *Bundle) Add(name string, a *adapters.Adapter) error {
+// has the name. Names are letters, digits, '.', '_' and '-'. Gains are those of DoRA, see
+// [adapters.Adapter.Gains]. An adapter that does not fit the graph's slots is refused with an error that
+// wraps [adapters.ErrMismatch].
+func (b *Bundle) Add(name string, a *adapters.Adapter, gains map[string][]float32) error {
 	if !names.MatchString(name) {
 		return fmt.Errorf("onnx: adding to bundle %q: adapter name %q: names are letters, digits, '.', '_' and '-', and do not begin with '.'", b.dir, name)
 	}
 	return b.change(fmt.Sprintf("adding %q to", name), func(m *manifest) error {
 		slots := bySlotModule(m.Slots)
-		err := a.Check(func(module string) (out, in int, ok bool) {
-			s := slots[module]
-			return s.Out, s.In, s.Module != ""
-		})
-		if err != nil {
-			return fmt.Errorf("%w (the bundle has %d slots for adapters)", err, len(m.Slots))
-		}
-		tensors, err := a.ONNXTensors(func(module string) (string, string, bool) {
-			s := slots[module]
-			return s.A, s.B, s.Module != ""
-		})
+		a, err := m.resolve(a)
 		if err != nil {
 			return err
+		}
+		tensors, err := a.ONNXTensors(func(module string) (adapters.ONNXSlot, bool) {
+			s := slots[module]
+			return adapters.ONNXSlot{A: s.A, B: s.B, Gain: s.Gain}, s.Module != ""
+		}, gains)
+		if err != nil {
+			return fmt.Errorf("%w (the bundle has %d slots for adapters)", err, len(m.Slots))
 		}
 		data, err := adapters.EncodeONNX(tensors)
 		if err != nil {
@@ -320,6 +325,36 @@ func (b *Bundle) Add(name string, a *adapters.Adapter) error {
 		return nil
 	})
 }
+
+// resolve checks an adapter against the slots. What has none passes here: making tensors of it says so.
+func (m *manifest) resolve(a *adapters.Adapter) (*adapters.Adapter, error) {
+	slots := bySlotModule(m.Slots)
+	return a.Resolve(adapters.Base{Table: tableModule, Head: headModule, Tied: m.Tied,
+		Linear: func(module string) (out, in int, ok bool) {
+			if s := slots[module]; s.Module != "" {
+				return s.Out, s.In, true
+			}
+			if p := a.Pair(module); p != nil && (module == tableModule || module == headModule) {
+				return p.Out, p.In, true
+			}
+			return 0, 0, false
+		},
+		Shape: func(name string) ([]int, bool) {
+			if w := a.WholeOf(name); w != nil {
+				return w.Shape, true
+			}
+			if r := a.TokenRows(strings.TrimSuffix(name, ".weight")); r != nil {
+				return []int{slices.Max(r.Indices) + 1, r.Width}, true
+			}
+			return nil, false
+		}})
+}
+
+// What every family calls its table and its head.
+const (
+	tableModule = "model.embed_tokens"
+	headModule  = "lm_head"
+)
 
 func bySlotModule(slots []Slot) map[string]Slot {
 	m := make(map[string]Slot, len(slots))
@@ -445,6 +480,12 @@ func arrange(tensors []adapters.Tensor, slots []Slot) ([]adapters.Tensor, error)
 			return nil, fmt.Errorf("%w: the slot of %q takes (%d, r) and (r, %d), and the adapter has %v and %v", ErrFormat, s.Module, s.In, s.Out, a.Shape, b.Shape)
 		}
 		out = append(out, a, b)
+		if g, ok := byName[s.Gain]; ok && s.Gain != "" {
+			if !slices.Equal(g.Shape, []int{s.Out}) {
+				return nil, fmt.Errorf("%w: the slot of %q takes %d gains, and the adapter has %v", ErrFormat, s.Module, s.Out, g.Shape)
+			}
+			out = append(out, g)
+		}
 	}
 	if len(out) != len(tensors) {
 		return nil, fmt.Errorf("%w: the adapter has %d tensors, of which %d are inputs of the graph", ErrFormat, len(tensors), len(out))
@@ -453,21 +494,39 @@ func arrange(tensors []adapters.Tensor, slots []Slot) ([]adapters.Tensor, error)
 }
 
 // Adapter reads an adapter of the bundle as pairs of matrices again. Their scales, which are
-// multiplied into the file's matrices, are 1.
+// multiplied into the file's matrices, are 1. The error wraps [adapters.ErrUnsupported] for DoRA, of
+// which the file has the gains for one base and not the magnitudes.
 func (b *Bundle) Adapter(name string) (*adapters.Adapter, error) {
 	tensors, err := b.Tensors(name)
 	if err != nil {
 		return nil, err
 	}
-	a := &adapters.Adapter{Name: name}
-	module := map[string]string{}
-	for _, s := range b.state().Slots {
-		module[s.A] = s.Module
+	return FromTensors(name, tensors, b.state().Slots)
+}
+
+// FromTensors makes an adapter of the tensors of an .onnx_adapter file for the given slots; see
+// [Bundle.Adapter].
+func FromTensors(name string, tensors []adapters.Tensor, slots []Slot) (*adapters.Adapter, error) {
+	tensors, err := arrange(tensors, slots)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: reading adapter %q: %w", name, err)
 	}
-	for i := 0; i < len(tensors); i += 2 {
-		ta, tb := tensors[i], tensors[i+1]
+	a := &adapters.Adapter{Name: name}
+	byName := map[string]adapters.Tensor{}
+	for _, t := range tensors {
+		byName[t.Name] = t
+	}
+	for _, s := range slots {
+		ta, ok := byName[s.A]
+		if !ok {
+			continue
+		}
+		if _, ok := byName[s.Gain]; ok && s.Gain != "" {
+			return nil, fmt.Errorf("onnx: reading adapter %q: %w: it has the gains of DoRA on %q for one base, and its magnitudes are not in it; use the adapter that it was made from", name, adapters.ErrUnsupported, s.Module)
+		}
+		tb := byName[s.B]
 		in, r, out := ta.Shape[0], ta.Shape[1], tb.Shape[1]
-		p := adapters.Pair{Module: module[ta.Name], R: r, In: in, Out: out, Scale: 1, A: make([]float32, r*in), B: make([]float32, out*r)}
+		p := adapters.Pair{Module: s.Module, Table: s.Module == tableModule, R: r, In: in, Out: out, Scale: 1, A: make([]float32, r*in), B: make([]float32, out*r)}
 		turn(p.A, ta.Data, in, r)
 		turn(p.B, tb.Data, r, out)
 		a.Pairs = append(a.Pairs, p)
@@ -478,4 +537,18 @@ func (b *Bundle) Adapter(name string) (*adapters.Adapter, error) {
 	}
 	adapters.SortPairs(a.Pairs)
 	return a, nil
+}
+
+// SlotsOf returns the slots that [Export] gives a model for every product, its table and its head, as it
+// names them.
+func SlotsOf(config []byte) ([]Slot, error) {
+	c, err := model.ParseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	b, err := buildGraph(c, func(string) bool { return true }, true)
+	if err != nil {
+		return nil, err
+	}
+	return b.slots, nil
 }

@@ -59,13 +59,13 @@ func TestBundle(t *testing.T) {
 		do   func() error
 		want string
 	}{
-		{func() error { return b.Add("poet", poet) }, "default : poet"},
-		{func() error { return b.Add("pirate", pirate) }, "default : pirate poet"},
+		{func() error { return b.Add("poet", poet, nil) }, "default : poet"},
+		{func() error { return b.Add("pirate", pirate, nil) }, "default : pirate poet"},
 		{func() error { return b.SetDefault("pirate") }, "default pirate: pirate poet"},
 		{func() error { return other.SetDefault("poet") }, "default poet: pirate poet"},
-		{func() error { return b.Add("pirate", poet) }, "default poet: pirate poet"},
+		{func() error { return b.Add("pirate", poet, nil) }, "default poet: pirate poet"},
 		{func() error { return b.Remove("poet") }, "default : pirate"},
-		{func() error { return other.Add("poet", poet) }, "default : pirate poet"},
+		{func() error { return other.Add("poet", poet, nil) }, "default : pirate poet"},
 		{func() error { return b.SetDefault("poet") }, "default poet: pirate poet"},
 		{func() error { return b.SetDefault("") }, "default : pirate poet"},
 	}
@@ -100,7 +100,7 @@ func TestBundleAdapter(t *testing.T) {
 	b := bundle(t)
 	a := adapter(t, b, "x", 3, "_proj")
 	adapters.SortPairs(a.Pairs)
-	if err := b.Add("x.1-a_B", a); err != nil {
+	if err := b.Add("x.1-a_B", a, nil); err != nil {
 		t.Fatal(err)
 	}
 	e := b.Adapters()[0]
@@ -133,7 +133,7 @@ func TestBundleAdapter(t *testing.T) {
 			t.Errorf("%q: figures %+v, error %v", name, b.Verified(name), err)
 		}
 	}
-	if err := b.Add("x.1-a_B", a); err != nil || b.Verified("x.1-a_B") != nil {
+	if err := b.Add("x.1-a_B", a, nil); err != nil || b.Verified("x.1-a_B") != nil {
 		t.Errorf("a replaced adapter keeps the figures of the old one, error %v", err)
 	}
 }
@@ -142,18 +142,18 @@ func TestBundleRefuses(t *testing.T) {
 	b := bundle(t)
 	good := adapter(t, b, "x", 2, "q_proj")
 	for _, name := range []string{"", ".hidden", "a/b", `a\b`, "a b", "ä", "..", strings.Repeat("x", 101)} {
-		if err := b.Add(name, good); err == nil {
+		if err := b.Add(name, good, nil); err == nil {
 			t.Errorf("name %q is taken", name)
 		}
 	}
 	bad := adapter(t, b, "x", 2, "q_proj")
 	bad.Pairs[1].Module = "model.layers.1.self_attn.qkv_proj"
-	if err := b.Add("bad", bad); !errors.Is(err, adapters.ErrMismatch) || !strings.Contains(err.Error(), "qkv_proj") {
+	if err := b.Add("bad", bad, nil); !errors.Is(err, adapters.ErrMismatch) || !strings.Contains(err.Error(), "qkv_proj") {
 		t.Errorf("another module: error %v", err)
 	}
 	bad = adapter(t, b, "x", 2, "q_proj")
 	bad.Pairs[0].Out, bad.Pairs[0].B = 2, bad.Pairs[0].B[:4]
-	if err := b.Add("bad", bad); !errors.Is(err, adapters.ErrMismatch) || !strings.Contains(err.Error(), "(64, 64)") {
+	if err := b.Add("bad", bad, nil); !errors.Is(err, adapters.ErrMismatch) || !strings.Contains(err.Error(), "(64, 64)") {
 		t.Errorf("another shape: error %v", err)
 	}
 	if got := listed(b); got != "default :" {
@@ -162,7 +162,7 @@ func TestBundleRefuses(t *testing.T) {
 	if entries, _ := os.ReadDir(filepath.Join(b.Dir(), adapterDir)); len(entries) != 0 {
 		t.Errorf("files of refused adapters: %v", entries)
 	}
-	if err := b.Add("x", good); err != nil {
+	if err := b.Add("x", good, nil); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(b.Dir(), fileOf("x"))
@@ -190,7 +190,7 @@ func TestBundleRefuses(t *testing.T) {
 func TestBundleConcurrent(t *testing.T) {
 	b := bundle(t)
 	a := adapter(t, b, "x", 2, "q_proj")
-	if err := b.Add("always", a); err != nil {
+	if err := b.Add("always", a, nil); err != nil {
 		t.Fatal(err)
 	}
 	stop := make(chan struct{})
@@ -219,7 +219,7 @@ func TestBundleConcurrent(t *testing.T) {
 				return
 			}
 			for i := range 4 {
-				if err := errors.Join(h.Add(fmt.Sprintf("a%d-%d", w, i), a), h.Add("always", a.Scaled(float64(i+1))), h.SetDefault("always")); err != nil {
+				if err := errors.Join(h.Add(fmt.Sprintf("a%d-%d", w, i), a, nil), h.Add("always", a.Scaled(float64(i+1)), nil), h.SetDefault("always")); err != nil {
 					t.Error(err)
 				}
 			}

@@ -43,7 +43,7 @@ func Example() {
 	adapter := &adapters.Adapter{Pairs: []adapters.Pair{{
 		Module: "model.layers.0.self_attn.q_proj", R: 1, In: 16, Out: 16, Scale: 2, A: make([]float32, 16), B: make([]float32, 16),
 	}}}
-	if err := b.Add("pirate", adapter); err != nil {
+	if err := b.Add("pirate", adapter, nil); err != nil {
 		log.Fatal(err)
 	}
 	if err := b.SetDefault("pirate"); err != nil {

@@ -51,9 +51,11 @@ type Options struct {
 	Config  []byte  // config.json of the model, as Hugging Face has it
 	Weights Weights // all parameters that the configuration calls for
 
-	// Targets names the products that get a slot for adapters: paths of modules, last parts of
-	// paths ("q_proj"), or "all-linear" for every product but the output head. Nil makes none.
+	// Targets names what gets a slot for adapters: paths of modules, last parts of paths ("q_proj",
+	// "lm_head", "embed_tokens"), or "all-linear" for every product but the output head. Nil makes none.
 	Targets []string
+	// Gains gives every slot an input for the gains of DoRA, at the price of a product of values a module.
+	Gains bool
 
 	// Files are written beside the model as they are: tokenizer.json, tokenizer_config.json,
 	// special_tokens_map.json, chat_template.jinja. Names must be plain.
@@ -100,7 +102,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 	if err != nil {
 		return err
 	}
-	b, err := buildGraph(c, adapts)
+	b, err := buildGraph(c, adapts, o.Gains)
 	if err != nil {
 		return err
 	}
@@ -137,7 +139,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 	if err := os.Mkdir(filepath.Join(dir, adapterDir), 0o777); err != nil {
 		return err
 	}
-	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots, LongAfter: b.longAfter}
+	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots, LongAfter: b.longAfter, Tied: c.Tied}
 	return m.write(dir)
 }
 
@@ -147,7 +149,11 @@ func matcher(c *model.Config, targets []string) (func(module string) bool, error
 	if err != nil {
 		return nil, err
 	}
-	known := []string{"lm_head"}
+	table, head, err := model.Ends(c)
+	if err != nil {
+		return nil, err
+	}
+	known, ends := []string{table.Module, head.Module}, []string{table.Module, head.Module}
 	for _, p := range linears {
 		known = append(known, p.Module)
 	}
@@ -155,7 +161,7 @@ func matcher(c *model.Config, targets []string) (func(module string) bool, error
 	for _, t := range targets {
 		n := len(chosen)
 		for _, module := range known {
-			if module == t || strings.HasSuffix(module, "."+t) || t == "all-linear" && module != "lm_head" {
+			if module == t || strings.HasSuffix(module, "."+t) || t == "all-linear" && !slices.Contains(ends, module) {
 				chosen[module] = true
 			}
 		}

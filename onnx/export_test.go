@@ -145,7 +145,7 @@ func TestExportWeights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := buildGraph(m.Config(), func(string) bool { return true })
+		b, err := buildGraph(m.Config(), func(string) bool { return true }, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func TestExportWeights(t *testing.T) {
 // TestExportPieces writes tensors in pieces of a few rows and expects the same file.
 func TestExportPieces(t *testing.T) {
 	o, m := options(t, "llama-mha-untied")
-	b, err := buildGraph(m.Config(), func(string) bool { return false })
+	b, err := buildGraph(m.Config(), func(string) bool { return false }, false)
 	if err != nil {
 		t.Fatal(err)
 	}

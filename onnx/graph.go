@@ -23,7 +23,8 @@ const (
 type builder struct {
 	config *model.Config
 	graph  graph
-	adapts func(module string) bool // whether a product gets a slot
+	adapts func(module string) bool // whether a product or the table gets a slot
+	gains  bool                     // slots have an input for DoRA's gains
 	slots  []Slot
 	loads  []load // what fills the external initializers, in the order of the data file
 
@@ -51,8 +52,8 @@ type load struct {
 }
 
 // buildGraph runs the definition of the model and returns the graph, without the places of its external initializers.
-func buildGraph(c *model.Config, adapts func(module string) bool) (*builder, error) {
-	b := &builder{config: c, adapts: adapts, width: map[string]int{}, rotated: map[string]model.Rope{},
+func buildGraph(c *model.Config, adapts func(module string) bool, gains bool) (*builder, error) {
+	b := &builder{config: c, adapts: adapts, gains: gains, width: map[string]int{}, rotated: map[string]model.Rope{},
 		known: map[string]bool{}, tables: map[*model.RopeTable]*angles{}, at: "/model"}
 	b.graph.name = "main_graph"
 	batch, seq, total := symbol("batch_size"), symbol("sequence_length"), symbol("total_sequence_length")
@@ -83,6 +84,9 @@ func buildGraph(c *model.Config, adapts func(module string) bool) (*builder, err
 	for _, s := range b.slots {
 		rank := symbol(s.Module + ".rank")
 		b.graph.inputs = append(b.graph.inputs, valueInfo{s.A, float32Type, []dim{fixed(s.In), rank}}, valueInfo{s.B, float32Type, []dim{rank, fixed(s.Out)}})
+		if s.Gain != "" { // one value for all features, or one for each
+			b.graph.inputs = append(b.graph.inputs, valueInfo{s.Gain, float32Type, []dim{symbol(s.Module + ".gains")}})
+		}
 	}
 	return b, nil
 }
@@ -175,8 +179,42 @@ func nodeName(module string) string {
 
 // Embed gathers rows of the table.
 func (b *builder) Embed(p model.Linear, tokens string) string {
-	table := b.table(p.Weight(), p.In, p.Out)
-	return b.emit(node{op: "Gather", name: nodeName(p.Module) + "/Gather", inputs: []string{table, tokens}}, p.Out)
+	table, at := b.table(p.Weight(), p.In, p.Out), nodeName(p.Module)
+	y := b.emit(node{op: "Gather", name: at + "/Gather", inputs: []string{table, tokens}}, p.Out)
+	if b.adapts(p.Module) {
+		s := b.slot(p)
+		low := b.emit(node{op: "Gather", name: at + "/lora_A/Gather", inputs: []string{s.A, tokens}}, 0)
+		y = b.addSlot(s, y, low)
+	}
+	return y
+}
+
+// slot adds the inputs for the adapter of a module, which are empty where nobody fills them.
+func (b *builder) slot(p model.Linear) Slot {
+	s := Slot{Module: p.Module, A: slotName(p.Module, "lora_A.weight"), B: slotName(p.Module, "lora_B.weight"), In: p.In, Out: p.Out}
+	b.graph.initializers = append(b.graph.initializers,
+		initializer{name: s.A, elem: float32Type, shape: []int{p.In, 0}}, initializer{name: s.B, elem: float32Type, shape: []int{0, p.Out}})
+	if b.gains {
+		s.Gain = slotName(p.Module, "lora_gain")
+		b.graph.initializers = append(b.graph.initializers,
+			initializer{name: s.Gain, elem: float32Type, shape: []int{1}, raw: binary.LittleEndian.AppendUint32(nil, math.Float32bits(1))})
+	}
+	b.slots = append(b.slots, s)
+	return s
+}
+
+// slotName is how an input of an adapter is called.
+func slotName(module, part string) string { return exportName(module) + "." + part }
+
+// addSlot emits (y + low·B) ⊙ gain.
+func (b *builder) addSlot(s Slot, y, low string) string {
+	at := nodeName(s.Module)
+	delta := b.emit(node{op: "MatMul", name: at + "/lora_B/MatMul", inputs: []string{low, s.B}}, s.Out)
+	y = b.emit(node{op: "Add", name: at + "/lora/Add", inputs: []string{y, delta}}, s.Out)
+	if s.Gain != "" {
+		y = b.emit(node{op: "Mul", name: at + "/lora_gain/Mul", inputs: []string{y, s.Gain}}, s.Out)
+	}
+	return y
 }
 
 // table is an embedding table (rows, cols), stored as it is.
@@ -244,13 +282,8 @@ func (b *builder) finish(p model.Linear, x, weight string) string {
 	at := nodeName(p.Module)
 	y := b.emit(node{op: "MatMul", name: at + "/MatMul", inputs: []string{x, weight}}, p.Out)
 	if b.adapts(p.Module) {
-		s := Slot{Module: p.Module, A: exportName(p.Module) + ".lora_A.weight", B: exportName(p.Module) + ".lora_B.weight", In: p.In, Out: p.Out}
-		b.slots = append(b.slots, s)
-		b.graph.initializers = append(b.graph.initializers,
-			initializer{name: s.A, elem: float32Type, shape: []int{p.In, 0}}, initializer{name: s.B, elem: float32Type, shape: []int{0, p.Out}})
-		low := b.emit(node{op: "MatMul", name: at + "/lora_A/MatMul", inputs: []string{x, s.A}}, 0)
-		delta := b.emit(node{op: "MatMul", name: at + "/lora_B/MatMul", inputs: []string{low, s.B}}, p.Out)
-		y = b.emit(node{op: "Add", name: at + "/lora/Add", inputs: []string{y, delta}}, p.Out)
+		s := b.slot(p)
+		y = b.addSlot(s, y, b.emit(node{op: "MatMul", name: at + "/lora_A/MatMul", inputs: []string{x, s.A}}, 0))
 	}
 	if p.Bias {
 		bias := b.external([]int{p.Out}, load{name: exportName(p.Module) + ".Add.bias", weight: p.Module + ".bias", rows: p.Out, cols: 1})

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/graftml/graft/adapters"
+	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/onnx"
 )
 
@@ -20,7 +21,7 @@ func adapterCommand() *cli.Command {
   graft adapter swap bundle pirate
   graft adapter list bundle`,
 		Commands: []*cli.Command{
-			convertAdapterCommand(),
+			convertAdapterCommand(), combineAdaptersCommand(), extractAdapterCommand(), resizeAdapterCommand(),
 			{
 				Name: "list", Usage: "list a bundle's adapters", ArgsUsage: "BUNDLE", Flags: []cli.Flag{jsonFlag()},
 				Description: "  graft adapter list bundle --json",
@@ -28,8 +29,13 @@ func adapterCommand() *cli.Command {
 			},
 			{
 				Name: "add", Usage: "add an adapter to a bundle, or replace the one of that name", ArgsUsage: "BUNDLE NAME=PATH[:scale]",
-				Description: "  graft adapter add bundle pirate=out/pirate:0.8",
-				Action:      addAdapter,
+				Description: `The adapter may be in any form. One in GGUF, one with DoRA and one with trained token rows need the model
+that the bundle was made from (--base).
+
+  graft adapter add bundle pirate=out/pirate:0.8
+  graft adapter add bundle pirate=pirate.gguf --base model.gguf`,
+				Flags:  []cli.Flag{&cli.StringFlag{Name: "base", Usage: "the `MODEL` that the bundle was made from"}},
+				Action: addAdapter,
 			},
 			{
 				Name: "remove", Usage: "remove an adapter from a bundle", ArgsUsage: "BUNDLE NAME",
@@ -105,11 +111,15 @@ func listAdapters(ctx context.Context, c *cli.Command) error {
 
 func addAdapter(ctx context.Context, c *cli.Command) error {
 	return onBundle(2, func(b *onnx.Bundle, args []string) error {
-		name, a, err := namedAdapter(args[1])
+		name, path, ok := cutName(args[1])
+		if !ok {
+			return usagef("adapter %q: write NAME=PATH", args[1])
+		}
+		a, gains, err := adapterForBundle(c.String("base"), path)
 		if err != nil {
 			return err
 		}
-		if err := b.Add(name, a); err != nil {
+		if err := b.Add(name, a, gains); err != nil {
 			return err
 		}
 		say("added %s to %s: %d modules, %s parameters", name, args[0], len(a.Pairs), count(int64(a.Parameters())))
@@ -117,21 +127,34 @@ func addAdapter(ctx context.Context, c *cli.Command) error {
 	})(ctx, c)
 }
 
-// namedAdapter reads an argument NAME=PATH[:scale].
-func namedAdapter(arg string) (name string, a *adapters.Adapter, err error) {
-	name, path, ok := cutName(arg)
-	if !ok {
-		return "", nil, usagef("adapter %q: write NAME=PATH", arg)
+// adapterForBundle opens an adapter argument as slots hold it, as far as that can be told without the base
+// where none is named.
+func adapterForBundle(base, arg string) (*adapters.Adapter, map[string][]float32, error) {
+	if base != "" {
+		m, err := openCheckpoint(base)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer m.Close()
+		b, err := checkpoint.Base(m.Config())
+		if err != nil {
+			return nil, nil, err
+		}
+		return slotAdapter(arg, m, b)
 	}
-	path, scale, err := adapterPath(path)
+	path, scale, err := adapterPath(arg)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
-	if a, err = adapters.Open(path); err != nil {
-		return "", nil, err
+	if adapters.IsGGUF(path) {
+		return nil, nil, usagef("adapter %q is in GGUF, which names its base's tensors; name the base too: --base MODEL", path)
+	}
+	a, err := adapters.Open(path)
+	if err != nil {
+		return nil, nil, err
 	}
 	if scale != 1 {
 		a = a.Scaled(scale)
 	}
-	return name, a, nil
+	return a, nil, nil
 }

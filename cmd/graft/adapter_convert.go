@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -11,6 +9,8 @@ import (
 
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/model"
+	"github.com/graftml/graft/onnx"
 )
 
 // The forms of adapters.
@@ -90,6 +90,11 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	if form != formPEFT {
+		if a, err = foldRows(a, b, m); err != nil {
+			return err
+		}
+	}
 	switch form {
 	case formPEFT:
 		err = adapters.WritePEFT(out.path(), a)
@@ -100,8 +105,8 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 		}
 	case formMLX:
 		err = adapters.WriteMLX(out.path(), a, b)
-	default:
-		err = fmt.Errorf("form %s: %w", form, errors.ErrUnsupported)
+	case formONNX:
+		err = writeONNXAdapter(out.path(), a, m, b)
 	}
 	if err != nil {
 		return out.explain(err)
@@ -111,4 +116,53 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 	}
 	say("wrote %s: %d modules, %s parameters", out.name, len(a.Pairs), count(int64(a.Parameters())))
 	return nil
+}
+
+// foldRows makes pairs of an adapter's replaced rows. On a model whose head shares its table the rows are
+// one change of both, and stay so.
+func foldRows(a *adapters.Adapter, b adapters.Base, m *checkpoint.Checkpoint) (*adapters.Adapter, error) {
+	if len(a.Rows) == 0 {
+		return a, nil
+	}
+	folded, err := a.FoldRows(b, m.Rows)
+	if err == nil && b.Tied && a.TokenRows(b.Head) == nil && a.Pair(b.Table) == nil && a.Pair(b.Head) == nil {
+		folded.Config.TieWeights = true
+	}
+	return folded, err
+}
+
+// slotsOf returns the slots that a bundle of a model can have.
+func slotsOf(c *model.Config) ([]onnx.Slot, error) {
+	config, err := c.JSON(nil)
+	if err != nil {
+		return nil, err
+	}
+	return onnx.SlotsOf(config)
+}
+
+// writeONNXAdapter writes an adapter as the file that a bundle made of its base takes.
+func writeONNXAdapter(path string, a *adapters.Adapter, m *checkpoint.Checkpoint, b adapters.Base) error {
+	slots, err := slotsOf(m.Config())
+	if err != nil {
+		return err
+	}
+	if a, err = a.Resolve(b); err != nil {
+		return err
+	}
+	gains, err := a.Gains(b, m.Rows)
+	if err != nil {
+		return err
+	}
+	names := map[string]adapters.ONNXSlot{}
+	for _, s := range slots {
+		names[s.Module] = adapters.ONNXSlot{A: s.A, B: s.B, Gain: s.Gain}
+	}
+	tensors, err := a.ONNXTensors(func(module string) (adapters.ONNXSlot, bool) {
+		s, ok := names[module]
+		return s, ok
+	}, gains)
+	if err != nil {
+		return err
+	}
+	return adapters.WriteONNX(path, tensors)
 }

@@ -112,7 +112,12 @@ func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := checkpoint.OpenAdapter(path, c)
+	var a *adapters.Adapter
+	if filepath.Ext(path) == ".onnx_adapter" {
+		a, err = openONNXAdapter(path, c)
+	} else {
+		a, err = checkpoint.OpenAdapter(path, c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +157,19 @@ func openAdapterOn(arg string, m *checkpoint.Checkpoint) (*adapters.Adapter, err
 		say("warning: %s", warning)
 	}
 	return a, nil
+}
+
+// openONNXAdapter reads an .onnx_adapter file for a model that it was exported for.
+func openONNXAdapter(path string, c *model.Config) (*adapters.Adapter, error) {
+	tensors, err := adapters.ReadONNX(path)
+	if err != nil {
+		return nil, err
+	}
+	slots, err := slotsOf(c)
+	if err != nil {
+		return nil, err
+	}
+	return onnx.FromTensors(strings.TrimSuffix(filepath.Base(path), ".onnx_adapter"), tensors, slots)
 }
 
 // formOf decides what an output is to be: what --to says, else what its name looks like.

@@ -56,7 +56,8 @@ takes its place; where they part further than the number type explains, nothing 
   graft convert model.gguf -o bundle --to onnx --adapter pirate=out/pirate --adapter haiku=out/haiku`,
 		Flags: append(append(writeFlags(), fourBitFlags()...),
 			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the weights, by default each tensor's own: " + checkpoint.TypeNames()},
-			&cli.StringSliceFlag{Name: "adapter", Usage: "`NAME=PATH[:scale]` of an adapter to put into an ONNX bundle; repeatable"}),
+			&cli.StringSliceFlag{Name: "adapter", Usage: "`NAME=PATH[:scale]` of an adapter to put into an ONNX bundle; repeatable"},
+			&cli.StringSliceFlag{Name: "slots", Usage: "places for adapters in an ONNX bundle beside those of its linear layers: table, head, dora (`PLACE`); those that --adapter needs are there without it"}),
 		Action: func(ctx context.Context, c *cli.Command) error { return convert(ctx, c, c.String("type")) },
 	}
 }

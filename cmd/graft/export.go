@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -31,18 +32,42 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 	type named struct {
 		name, arg string
 		adapter   *adapters.Adapter
+		gains     map[string][]float32
 	}
 	var list []named
+	base, err := checkpoint.Base(m.Config())
+	if err != nil {
+		return err
+	}
+	targets, gains := []string{"all-linear"}, false
+	for _, s := range strings.FieldsFunc(strings.Join(c.StringSlice("slots"), ","), func(r rune) bool { return r == ',' }) {
+		switch s {
+		case "table":
+			targets = append(targets, base.Table)
+		case "head":
+			targets = append(targets, base.Head)
+		case "dora":
+			gains = true
+		default:
+			return usagef("--slots %q: choose table, head or dora", s)
+		}
+	}
 	for _, arg := range c.StringSlice("adapter") {
 		name, path, ok := cutName(arg)
 		if !ok {
 			return usagef("adapter %q: write NAME=PATH", arg)
 		}
-		a, err := openAdapterOn(path, m)
+		a, g, err := slotAdapter(path, m, base)
 		if err != nil {
 			return err
 		}
-		list = append(list, named{name, path, a})
+		for _, module := range []string{base.Table, base.Head} {
+			if a.Pair(module) != nil && !slices.Contains(targets, module) {
+				targets = append(targets, module)
+			}
+		}
+		gains = gains || len(g) > 0
+		list = append(list, named{name, path, a, g})
 	}
 	inputs := []string{m.Path}
 	for _, a := range list {
@@ -68,7 +93,7 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		}
 	}
 	bar := newProgress("writing " + out.name)
-	err = onnx.Export(ctx, out.path(), onnx.Options{Config: config, Weights: m, Targets: []string{"all-linear"}, Files: keep, Progress: bar.update})
+	err = onnx.Export(ctx, out.path(), onnx.Options{Config: config, Weights: m, Targets: targets, Gains: gains, Files: keep, Progress: bar.update})
 	bar.finish()
 	if err != nil {
 		return out.explain(err)
@@ -78,7 +103,7 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		return out.explain(err)
 	}
 	for _, a := range list {
-		if err := b.Add(a.name, a.adapter); err != nil {
+		if err := b.Add(a.name, a.adapter, a.gains); err != nil {
 			return out.explain(err)
 		}
 	}
@@ -101,6 +126,19 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 	}
 	say("wrote %s: a bundle with %d adapters", out.name, len(list))
 	return nil
+}
+
+// slotAdapter opens an adapter as a graph's slots hold it: replaced rows as pairs, and of DoRA the gains.
+func slotAdapter(arg string, m *checkpoint.Checkpoint, base adapters.Base) (*adapters.Adapter, map[string][]float32, error) {
+	a, err := openAdapterOn(arg, m)
+	if err != nil {
+		return nil, nil, err
+	}
+	if a, err = a.FoldRows(base, m.Rows); err != nil {
+		return nil, nil, err
+	}
+	gains, err := a.Gains(base, m.Rows)
+	return a, gains, err
 }
 
 // proveBundle runs a bundle, called name, with one of its adapters against the model it was made

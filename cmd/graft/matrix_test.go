@@ -48,15 +48,15 @@ func refused(variant, base, column string) (way string) {
 	}
 	switch column {
 	case asGGUF, backToPEFT:
-		if has("dora", "save", "rows", "bias", "lora_bias") || tied && has("table", "head", "both", "one") {
+		if has("dora", "save", "bias", "lora_bias") || tied && has("table", "head", "both", "one", "rows") {
 			return "merge"
 		}
 	case asMLX:
-		if has("save", "rows", "bias", "lora_bias", "dora_ends") || tied && has("table", "head", "both") {
+		if has("save", "bias", "lora_bias", "dora_ends") || tied && has("table", "head", "both") {
 			return "merge"
 		}
 	case asONNX:
-		if has("dora", "save", "rows", "bias", "lora_bias", "table", "head", "both", "one") {
+		if has("save", "bias", "lora_bias") {
 			return "merge"
 		}
 	case mergedHF, mergedGGUF:
@@ -92,7 +92,7 @@ func TestMatrix(t *testing.T) {
 			bases[v.Base] = filepath.Join(root, v.Base)
 			writeBase(t, golden.Bases[v.Base], bases[v.Base])
 			if noORT == nil {
-				graft(t, "", "convert", bases[v.Base], "-o", bases[v.Base]+"-onnx", "--to", "onnx", "--no-verify")
+				graft(t, "", "convert", bases[v.Base], "-o", bases[v.Base]+"-onnx", "--to", "onnx", "--no-verify", "--slots", "table,head,dora")
 			}
 		}
 		want := goldenLogits(t, logits, name)
@@ -123,7 +123,7 @@ func TestMatrix(t *testing.T) {
 					if noORT != nil {
 						t.Skip("ONNX Runtime is not there")
 					}
-					if graft(t, way, "adapter", "add", base+"-onnx", name+"="+adapter) {
+					if graft(t, way, "adapter", "add", base+"-onnx", name+"="+adapter, "--base", base) {
 						got = runBundle(t, base+"-onnx", name, v.Tokens)
 					}
 				case mergedHF, mergedGGUF:

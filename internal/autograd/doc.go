@@ -7,13 +7,14 @@
 // [Tape.Forward] on a [Batch] of packed sequences, then, where losses were asked for ([Tape.NLL]),
 // [Tape.Backward] with one coefficient for each of them. A loss is a weighted sum of token losses,
 // so every objective is a choice of coefficients. Adapters ([LowRank]) stand at the places of
-// products, are chosen for each tape, and can be left out of a pass, which makes the same weights the
-// reference model.
+// products, of the table and of the head, are chosen for each tape, and can be left out of a pass, which
+// makes the same weights the reference model. With them a tape may have weights in place of the graph's
+// ([Tape.Replace]), and the sequences of a batch may have a choice each ([Batch.Choices]).
 //
 // # Design
 //
 // The forward and the backward computation of an operation stand next to each other: ops.go,
-// linear.go, rope.go, attention.go, head.go. Who calls them when, and where their operands lie, is
+// embed.go, linear.go, gain.go, rope.go, attention.go, head.go. Who calls them when, and where their operands lie, is
 // decided once by plan.go from what each operation says about itself:
 //
 //   - A gradient is computed only if it leads to something trained. Frozen weights have none, and

@@ -48,6 +48,10 @@ func (o *embedOp) private(t *Tape) (out []buffer) {
 }
 
 func (o *embedOp) forward(c *call) {
+	if len(c.tape.runs) > 0 {
+		o.forwardMixed(c)
+		return
+	}
 	list := c.pairs(c.tape.graph.TablePlace())
 	for k, l := range list {
 		kernel.GatherColumns(c.own(k*perTablePair+columns).F32, l.A.F32, l.A.N, l.A.K, c.tape.batch.Tokens)

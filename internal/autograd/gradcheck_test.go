@@ -21,6 +21,7 @@ type bench struct {
 	rng     *rand.Rand
 	batch   Batch
 	remat   int
+	rows    map[*Weight]*Rows
 }
 
 const vocab = 11
@@ -74,6 +75,12 @@ func (b *bench) checkOnce(t *testing.T, impl string, adapters map[int][]*LowRank
 	t.Helper()
 	tape := NewTape(&b.g, Training)
 	tape.SetRemat(b.remat)
+	for _, w := range b.weights { // weights of which rows are trained, in place of what they are copies of
+		if r := b.rows[w]; r != nil {
+			by := &Weight{Name: w.Name, Matrix: kernel.Matrix{N: w.Matrix.N, K: w.Matrix.K, Decode: r.over(w)}, Rows: r}
+			tape.Replace(w, by)
+		}
+	}
 	type param struct {
 		name        string
 		value, grad []float32
@@ -84,11 +91,20 @@ func (b *bench) checkOnce(t *testing.T, impl string, adapters map[int][]*LowRank
 			params = append(params, param{w.Name, w.Matrix.F32, w.Grad})
 		}
 	}
+	for _, r := range b.rows {
+		params = append(params, param{"rows", r.Matrix.F32, r.Grad})
+	}
 	for place, list := range adapters {
 		tape.SetAdapters(place, list)
 		for i, l := range list {
 			if l.GradA != nil {
 				params = append(params, param{fmt.Sprintf("A%d.%d", place, i), l.A.F32, l.GradA}, param{fmt.Sprintf("B%d.%d", place, i), l.B.F32, l.GradB})
+			}
+			if l.GradBias != nil {
+				params = append(params, param{fmt.Sprintf("bias%d.%d", place, i), l.Bias, l.GradBias})
+			}
+			if l.Gain != nil && l.Gain.Grad != nil {
+				params = append(params, param{fmt.Sprintf("magnitude%d.%d", place, i), l.Gain.Magnitude, l.Gain.Grad})
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func (o *headOp) private(t *Tape) []buffer {
 		if o.again(t) { // the rows are wanted again
 			out[targetRows].life = saved
 			logits := 0
-			if t.keepLogits && t.param(o.weight).Grad != nil && len(list) == 0 {
+			if t.keepLogits && (t.param(o.weight).Grad != nil || len(list) > 0) && gainOf(list) == nil {
 				logits = o.weight.Matrix.N
 			}
 			out = append(out, buffer{logits, saved, none})
@@ -111,6 +111,10 @@ func (o *headOp) forward(c *call) {
 		t.lse = make([]float32, m)
 	}
 	t.lse = t.lse[:m]
+	if len(t.runs) > 0 {
+		o.forwardMixed(c, rows.Slice(0, m*w.K))
+		return
+	}
 	list := c.pairs(t.graph.HeadPlace())
 	for k, l := range list {
 		in, own := rows.Slice(0, m*w.K), headPairs+k*perHeadPair
@@ -251,20 +255,36 @@ func (o *headOp) backwardRows(c *call, rows *Rows, list []*LowRank) {
 	kernel.HeadGradient(rows.Grad, nil, c.own(targetRows).Slice(0, len(t.targets)*k), &rows.Matrix, spec, t.rowTargets, t.lse, t.coef)
 }
 
-// adaptedRows is what adapters do to the products of some rows of the head.
+// rowsAdapter is what adapters do to the products of some rows of the head. Its memory is used again.
+type rowsAdapter struct {
+	kernel.HeadAdapter
+	picked [][]float32
+	parts  []kernel.Matrix
+}
+
+// adaptedRows is what adapters do to the products of rows of the head.
 func (o *headOp) adaptedRows(c *call, rows *Rows, list []*LowRank) *kernel.HeadAdapter {
-	a := &kernel.HeadAdapter{}
+	if c.headRows == nil {
+		c.headRows = &rowsAdapter{}
+	}
+	a, n := c.headRows, 0
 	pick := func(from []float32, width int) []float32 {
-		out := make([]float32, rows.Matrix.N*width)
+		if n == len(a.picked) {
+			a.picked = append(a.picked, nil)
+		}
+		out := zeros(a.picked[n], rows.Matrix.N*width)
 		for row, at := range rows.Index {
 			copy(out[int(at)*width:(int(at)+1)*width], from[int(row)*width:])
 		}
+		a.picked[n] = out
+		n++
 		return out
 	}
+	a.Terms, a.parts, a.Gain, a.Bias = a.Terms[:0], a.parts[:0], nil, nil
 	for i, l := range list {
 		r := l.A.N
-		b := &kernel.Matrix{N: rows.Matrix.N, K: r, F32: pick(l.B.F32, r), Half: l.B.Half}
-		a.Terms = append(a.Terms, kernel.Term{H: c.own(headPairs + i*perHeadPair + headHidden).F32[:len(c.tape.targets)*r], W: b, Scale: l.Scale})
+		a.parts = append(a.parts, kernel.Matrix{N: rows.Matrix.N, K: r, F32: pick(l.B.F32, r), Half: l.B.Half})
+		a.Terms = append(a.Terms, kernel.Term{H: c.own(headPairs + i*perHeadPair + headHidden).F32[:len(c.tape.targets)*r], W: &a.parts[i], Scale: l.Scale})
 	}
 	if g := gainOf(list); g != nil {
 		a.Gain = pick(g.Values, 1)
@@ -272,7 +292,7 @@ func (o *headOp) adaptedRows(c *call, rows *Rows, list []*LowRank) *kernel.HeadA
 	if bias := c.addBiases(nil, list, o.weight.Matrix.N); bias != nil {
 		a.Bias = pick(bias, 1)
 	}
-	return a
+	return &a.HeadAdapter
 }
 
 // NLL returns the negative log likelihoods of the targets of the last Forward, in the order of the
@@ -287,17 +307,16 @@ func (t *Tape) Logits(dst []float32, lo, hi int) {
 	if t.training || t.half || lo < 0 || hi > t.rows || lo > hi {
 		panic(fmt.Sprintf("autograd: logits of tokens [%d, %d) of %d on a tape that trains (%v) or scores", lo, hi, t.rows, t.training))
 	}
-	w, list, x := &c.weight(o.weight).Matrix, c.pairs(t.graph.HeadPlace()), c.in(0)
-	x = x.Slice(lo*w.K, hi*w.K)
-	for k, l := range list {
-		if k == len(t.hidden) {
-			t.hidden = append(t.hidden, nil)
+	k, vocab := o.weight.Matrix.K, o.weight.Matrix.N
+	for lo < hi {
+		w, list, end := c.weight(o.weight), c.pairs(t.graph.HeadPlace()), hi
+		if r := t.runOf(lo); r != nil {
+			w, list, end = r.weight(o.weight), r.pairs(t.graph.HeadPlace()), min(hi, r.hi)
 		}
-		t.hidden[k] = zeros(t.hidden[k], (hi-lo)*l.A.N)
-		kernel.Linear(kernel.F32Vec(t.hidden[k]), x, hi-lo, &l.A, false, nil)
+		x, n := c.in(0).Slice(lo*k, end*k), end-lo
+		kernel.Logits(dst[:n*vocab], x, n, &w.Matrix, o.adaptedRun(c, list, x, n))
+		dst, lo = dst[n*vocab:], end
 	}
-	spec := o.adapted(c, list, func(k, _ int) []float32 { return t.hidden[k] })
-	kernel.Logits(dst, x, hi-lo, w, spec)
 }
 
 // Backward adds the gradient of Σ coef[i]·nll[i] to every trained parameter; coef has one value for

@@ -103,6 +103,10 @@ func (o *linearOp) forward(c *call) {
 	if c.tape.watch != nil {
 		c.tape.watch(o.place, x, m)
 	}
+	if len(c.tape.runs) > 0 {
+		o.forwardMixed(c)
+		return
+	}
 	list := c.pairs(o.place)
 	for k, l := range list {
 		c.terms = append(c.terms, kernel.Term{H: o.makeHidden(c, k, l).F32, Scale: l.Scale})

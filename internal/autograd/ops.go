@@ -43,6 +43,10 @@ func (o *normOp) private(t *Tape) []buffer {
 }
 
 func (o *normOp) forward(c *call) {
+	if len(c.tape.runs) > 0 {
+		o.forwardMixed(c)
+		return
+	}
 	kernel.RMSNorm(c.output(0), c.in(0), c.weight(o.gain).Matrix.F32, c.rows()*o.groups(c), o.gain.Matrix.K, o.eps, c.own(0).F32, o.offset)
 }
 

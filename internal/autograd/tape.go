@@ -19,6 +19,8 @@ type Batch struct {
 	// Targets (T) holds the token to predict at each place, or −1 where nothing is. Nil where no
 	// loss is wanted.
 	Targets []int32
+	// Choices, unless nil, are those of the sequences, in place of the tape's adapters and weights.
+	Choices []*Choice
 }
 
 // Tape runs a graph with memory of its own. The memory is planned when the graph or the adapters
@@ -43,6 +45,7 @@ type Tape struct {
 	positions []int32
 	places    []int32 // rows of tables of angles that hold two sets, see ropeOp
 	cache     *Cache
+	runs      []run
 	watch     func(place int, x kernel.Vec, rows int)
 	off       bool // adapters are left out
 	lossOnly  bool
@@ -55,7 +58,7 @@ type Tape struct {
 	coef     []float32 // (M) weights of the losses in what is differentiated
 
 	rowTargets []int32     // (M) the targets among rows that are trained by themselves
-	hidden     [][]float32 // of adapters on the head, where logits are wanted
+	hidden     [][]float32 // of adapters, where no plan has room for it
 }
 
 // Use is what a tape is for.
@@ -129,9 +132,9 @@ func (c *call) pairs(place int) []*LowRank {
 // valid during the call only. Nil ends that.
 func (t *Tape) Watch(f func(place int, x kernel.Vec, rows int)) { t.watch = f }
 
-// KeepLogits makes the tape keep the logits of all targets for the gradient of the head, where that is
-// trained, rather than make them twice: a product less, for as many values as there are targets times
-// words. The bits are the same.
+// KeepLogits makes the tape keep the logits of all targets for the gradient of the head, where that or an
+// adapter on it is trained, rather than make them twice: a product less, for as many values as there are
+// targets times words. The bits are the same. With a gain on the head they are made twice all the same.
 func (t *Tape) KeepLogits(keep bool) {
 	t.keepLogits = keep
 	t.plan = nil
@@ -198,6 +201,7 @@ func (t *Tape) Forward(b Batch, m Mode) {
 	t.ensure(n)
 	t.batch, t.cache, t.off, t.dropKey = b, m.Cache, m.NoAdapters, m.DropKey
 	t.lossOnly = m.LossOnly || m.NoAdapters || !t.training
+	t.divide(b)
 	if cap(t.positions) < n {
 		t.positions = make([]int32, n)
 	}
@@ -260,6 +264,7 @@ type call struct {
 
 	bias, sums []float32          // rows of as many values as the operation makes, reused
 	head       kernel.HeadAdapter // of the head, reused
+	headRows   *rowsAdapter       // of rows of it
 }
 
 type operand struct {

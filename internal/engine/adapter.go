@@ -174,12 +174,40 @@ func (p *placed) use(t *autograd.Tape) {
 	}
 }
 
-// choose is the adapters of uses together.
-func (m *Model) choose(uses []Use) (*placed, error) {
-	held, err := m.held(uses)
+// choose is the adapters of uses together, of each list of uses.
+func (m *Model) choose(lists ...[]Use) ([]*placed, error) {
+	held, err := m.held(lists)
 	if err != nil {
 		return nil, err
 	}
+	out := make([]*placed, len(lists))
+	for i, uses := range lists {
+		if out[i], err = m.together(held[i], uses); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// held are the adapters of lists of uses, all of one moment.
+func (m *Model) held(lists [][]Use) ([][]*placed, error) {
+	m.lock.RLock()
+	defer m.lock.RUnlock()
+	out := make([][]*placed, len(lists))
+	for i, uses := range lists {
+		for _, u := range uses {
+			p := m.adapters[u.Name]
+			if p == nil {
+				return nil, m.unknown(u.Name)
+			}
+			out[i] = append(out[i], p)
+		}
+	}
+	return out, nil
+}
+
+// together is several adapters as one.
+func (m *Model) together(held []*placed, uses []Use) (*placed, error) {
 	if len(uses) == 1 && (uses[0].Scale == 0 || uses[0].Scale == 1) {
 		return held[0], nil
 	}
@@ -195,17 +223,30 @@ func (m *Model) choose(uses []Use) (*placed, error) {
 	return out, out.join(m)
 }
 
-// held are the adapters of uses.
-func (m *Model) held(uses []Use) ([]*placed, error) {
-	m.lock.RLock()
-	defer m.lock.RUnlock()
-	var out []*placed
-	for _, u := range uses {
-		p := m.adapters[u.Name]
-		if p == nil {
-			return nil, m.unknown(u.Name)
+// choices are those that the sequences of a batch name, one for those that name the same.
+func (m *Model) choices(lists [][]Use) ([]*autograd.Choice, error) {
+	seen := map[string]int{} // list → number of those that differ
+	index := make([]int, len(lists))
+	var distinct [][]Use
+	for i, uses := range lists {
+		key := fmt.Sprintf("%#v", uses)
+		if _, ok := seen[key]; !ok {
+			seen[key] = len(distinct)
+			distinct = append(distinct, uses)
 		}
-		out = append(out, p)
+		index[i] = seen[key]
+	}
+	placed, err := m.choose(distinct...)
+	if err != nil {
+		return nil, err
+	}
+	made := make([]*autograd.Choice, len(placed))
+	for i, p := range placed {
+		made[i] = &autograd.Choice{Adapters: p.pairs, Replaced: p.weights}
+	}
+	out := make([]*autograd.Choice, len(lists))
+	for i, k := range index {
+		out[i] = made[k]
 	}
 	return out, nil
 }

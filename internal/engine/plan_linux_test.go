@@ -97,7 +97,6 @@ var ends = map[string]int{"model.embed_tokens": 16, "lm_head": 16}
 
 const tied = `"model_type":"llama","tie_word_embeddings":true`
 
-
 // The families whose graphs have other operations.
 const (
 	phi     = `"model_type":"phi3","sliding_window":100`

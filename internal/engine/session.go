@@ -20,6 +20,9 @@ type Batch struct {
 	Targets []int32
 	// Weights (T) multiply the losses; nil is 1 everywhere.
 	Weights []float32
+	// Uses, unless nil, has the adapters of each sequence, in place of those a State has chosen; a
+	// sequence without any is that of the bare model. A Session takes none.
+	Uses [][]Use
 }
 
 // Param is something trained. Value is the parameter itself: an optimizer writes to it.
@@ -44,8 +47,9 @@ type SessionOptions struct {
 	// Remat is the number of blocks whose activations are not kept but computed again: less memory,
 	// more time, the same bits. A number above what there are is all.
 	Remat int
-	// KeepLogits keeps the logits of all targets for the gradient of the head, with Full, rather than
-	// make them twice: more memory, less time, the same bits.
+	// KeepLogits keeps the logits of all targets for the gradient of the head, where that or a pair on it
+	// is trained, rather than make them twice: more memory, less time, the same bits. With DoRA on the
+	// head, or its rows alone, it changes nothing.
 	KeepLogits bool
 	// Seed decides the dropout masks, together with the number of the pass.
 	Seed uint64
@@ -217,6 +221,9 @@ func (s *Session) forward(b Batch, mode autograd.Mode) error {
 	if err := s.model.check(b); err != nil {
 		return err
 	}
+	if b.Uses != nil {
+		return fmt.Errorf("engine: running a batch: %w: its sequences choose adapters, but a session trains one", ErrBatch)
+	}
 	if s.tied != nil {
 		s.tied.refresh()
 	}
@@ -232,6 +239,8 @@ func (m *Model) check(b Batch) error {
 		return fmt.Errorf("engine: running a batch: %w: it has no tokens", ErrBatch)
 	case len(b.Targets) != n || b.Weights != nil && len(b.Weights) != n:
 		return fmt.Errorf("engine: running a batch: %w: %d tokens with %d targets and %d weights", ErrBatch, n, len(b.Targets), len(b.Weights))
+	case b.Uses != nil && len(b.Uses) != len(b.Seq)-1:
+		return fmt.Errorf("engine: running a batch: %w: %d choices of adapters for %d sequences", ErrBatch, len(b.Uses), len(b.Seq)-1)
 	case len(b.Seq) < 2 || b.Seq[0] != 0 || int(b.Seq[len(b.Seq)-1]) != n || !slices.IsSorted(b.Seq):
 		return fmt.Errorf("engine: running a batch: %w: offsets %v do not divide %d tokens", ErrBatch, b.Seq, n)
 	}

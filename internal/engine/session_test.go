@@ -329,18 +329,26 @@ func TestSteadyStepAllocatesNothing(t *testing.T) {
 
 func TestGenerationAllocatesNothing(t *testing.T) {
 	m := named(t, "llama")
-	s := m.NewState()
-	if _, err := s.Eval(testmodel.Tokens("p", 64, m.config.Vocab)); err != nil {
-		t.Fatal(err)
-	}
-	next := []int32{5}
-	if n := testing.AllocsPerRun(20, func() {
-		s.Truncate(40)
-		if _, err := s.Eval(next); err != nil {
+	hold(t, m, kinds)
+	for _, name := range append(m.Adapters(), "") {
+		s := m.NewState()
+		if name != "" {
+			if err := s.Use(Use{Name: name}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Eval(testmodel.Tokens("p", 64, m.config.Vocab)); err != nil {
 			t.Fatal(err)
 		}
-	}); n > 0 {
-		t.Errorf("%.1f allocations a token", n)
+		next := []int32{5}
+		if n := testing.AllocsPerRun(20, func() {
+			s.Truncate(40)
+			if _, err := s.Eval(next); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%.1f allocations a token with adapter %q", n, name)
+		}
 	}
 }
 

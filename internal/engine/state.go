@@ -39,8 +39,8 @@ func (s *State) Use(uses ...Use) error {
 	if err != nil {
 		return err
 	}
-	chosen.use(s.tape)
-	chosen.use(s.scorer)
+	chosen[0].use(s.tape)
+	chosen[0].use(s.scorer)
 	s.Truncate(0)
 	return nil
 }
@@ -138,14 +138,54 @@ func (s *State) run(tokens []int32, after func(lo, n int)) {
 }
 
 // Score returns the negative log likelihood of every target of a batch, in the order of the tokens
-// that have one. The state's own sequence stays as it is. The slice is valid until the next call.
+// that have one. The state's own sequence stays as it is. The slice is valid until the next call. It
+// fails with ErrAdapter where a sequence names an adapter that the model does not hold.
 func (s *State) Score(b Batch) ([]float32, error) {
-	if err := s.model.check(b); err != nil {
+	pass, err := s.pass(b)
+	if err != nil {
 		return nil, err
 	}
-	s.scorer.Forward(autograd.Batch{Tokens: b.Tokens, Seq: b.Seq, Targets: b.Targets}, autograd.Mode{})
+	s.scorer.Forward(pass, autograd.Mode{})
 	nll, _ := s.scorer.NLL()
 	return nll, nil
+}
+
+// EvalBatch returns the logits of what follows each sequence of a batch (sequences, vocabulary). It needs
+// no targets, and no sequence is empty. The state's own sequence stays as it is. The slice is
+// valid until the next call.
+func (s *State) EvalBatch(b Batch) ([]float32, error) {
+	if b.Targets == nil {
+		b.Targets = make([]int32, len(b.Tokens)) // as any batch has them
+	}
+	pass, err := s.pass(b)
+	if err != nil {
+		return nil, err
+	}
+	for i, lo := range b.Seq[:len(b.Seq)-1] {
+		if lo == b.Seq[i+1] {
+			return nil, fmt.Errorf("engine: evaluating a batch: %w: sequence %d is empty", ErrBatch, i)
+		}
+	}
+	pass.Targets = nil
+	s.tape.Forward(pass, autograd.Mode{})
+	vocab := s.model.config.Vocab
+	s.logits = resize(s.logits, (len(b.Seq)-1)*vocab)
+	for i, end := range b.Seq[1:] {
+		s.tape.Logits(s.logits[i*vocab:(i+1)*vocab], int(end)-1, int(end))
+	}
+	return s.logits, nil
+}
+
+// pass is a batch as a tape takes it.
+func (s *State) pass(b Batch) (out autograd.Batch, err error) {
+	if err := s.model.check(b); err != nil {
+		return out, err
+	}
+	out = autograd.Batch{Tokens: b.Tokens, Seq: b.Seq, Targets: b.Targets}
+	if b.Uses != nil {
+		out.Choices, err = s.model.choices(b.Uses)
+	}
+	return out, err
 }
 
 // scoreTokens is about how many tokens ScoreText runs at a time.

@@ -125,3 +125,21 @@ func TestVariantsInBF16(t *testing.T) {
 		}
 	}
 }
+
+func TestVariantStepAllocatesNothing(t *testing.T) {
+	for _, name := range variants(t) {
+		g := readGolden(t, name)
+		for _, bf16 := range []bool{false, true} {
+			m := g.load(t, bf16)
+			s, err := m.NewSession(SessionOptions{Adapter: g.variant(t, m)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := pack(g.Sequences, all)
+			trainStep(t, s, b)
+			if n := testing.AllocsPerRun(5, func() { trainStep(t, s, b) }); n > 0 {
+				t.Errorf("%s, bf16 %v: %.1f allocations in a steady step", name, bf16, n)
+			}
+		}
+	}
+}

@@ -69,22 +69,18 @@ func (l *logits) forget() {
 func (t *headTask) adapterGradients(a *HeadAdapter, lo, hi int) {
 	rows, scale := hi-lo, t.spec.scale()
 	if a.GradBias != nil {
-		t.sums = grow(t.sums, t.n)
-		clear(t.sums)
-		t.columnSums(rows, false)
+		t.sumColumns(rows, columnSums)
 		vecAxpy(a.GradBias[t.v0:t.v0+t.n], t.sums, scale)
 	}
 	if a.GradGain != nil {
-		t.sums = grow(t.sums, t.n)
-		clear(t.sums)
-		t.columnSums(rows, true)
+		t.sumColumns(rows, columnProducts)
 		vecAdd(a.GradGain[t.v0:t.v0+t.n], a.GradGain[t.v0:t.v0+t.n], t.sums)
 	}
-	if g := t.adapter.Gain; g != nil {
-		for i := range rows {
-			vecMul(t.row(i), t.row(i), g)
-		}
+	if t.adapter.Gain != nil {
+		t.phase = gains
+		Parallel(rows, 1, t)
 	}
+	t.phase = logitGradients
 	for k := range t.adapter.Terms {
 		term := &t.adapter.Terms[k]
 		r := term.W.K
@@ -97,13 +93,37 @@ func (t *headTask) adapterGradients(a *HeadAdapter, lo, hi int) {
 	}
 }
 
-// columnSums adds up the present gradients over the rows, times the products before a gain or not.
-func (t *headTask) columnSums(rows int, times bool) {
-	for i := range rows {
-		if times {
-			vecMulAxpy(t.sums, t.row(i), t.plain[i*t.n:(i+1)*t.n], 1)
-		} else {
-			vecAdd(t.sums, t.sums, t.row(i))
+// The phases of a headTask on the logits of some rows and words.
+type headPhase int
+
+const (
+	logitGradients headPhase = iota // rows: logits become gradients
+	columnSums                      // columns: gradients are added up
+	columnProducts                  // columns: times the products before a gain
+	gains                           // rows: gradients are multiplied by the gain
+)
+
+// sumColumns adds up the present gradients over the rows.
+func (t *headTask) sumColumns(rows int, phase headPhase) {
+	t.sums, t.rows, t.phase = grow(t.sums, t.n), rows, phase
+	clear(t.sums)
+	Parallel(t.n, columnGrain(rows), t)
+}
+
+// adapted does the other phases.
+func (t *headTask) adapted(lo, hi int) {
+	switch t.phase {
+	case gains:
+		for i := lo; i < hi; i++ {
+			vecMul(t.row(i), t.row(i), t.adapter.Gain)
+		}
+	case columnSums:
+		for i := range t.rows {
+			vecAdd(t.sums[lo:hi], t.sums[lo:hi], t.row(i)[lo:hi])
+		}
+	case columnProducts:
+		for i := range t.rows {
+			vecMulAxpy(t.sums[lo:hi], t.row(i)[lo:hi], t.plain[i*t.n+lo:i*t.n+hi], 1)
 		}
 	}
 }

@@ -70,11 +70,7 @@ func (t *changed) Run(lo, hi int) {
 		rows := growAligned(&ws.rowsBuf, (end-lo)*k)
 		t.read(rows, lo, end)
 		for i := lo; i < end; i++ {
-			sum := 0.0
-			for _, v := range rows[(i-lo)*k : (i-lo+1)*k] {
-				sum += float64(v) * float64(v)
-			}
-			t.lengths[i] = float32(math.Sqrt(sum))
+			t.lengths[i] = float32(math.Sqrt(vecSumSquares(rows[(i-lo)*k : (i-lo+1)*k])))
 		}
 	}
 }

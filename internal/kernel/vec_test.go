@@ -367,7 +367,7 @@ func steadyOps() []struct {
 		ids[i] = int32(i * i % 40)
 	}
 	table := &Matrix{N: 40, K: c, F32: randoms(rng, 40*c, 1)}
-	dtable := make([]float32, 40*c)
+	dtable, lengths := make([]float32, 40*c), make([]float32, 40)
 	cos, sin := randoms(rng, 40*16, 1), randoms(rng, 40*16, 1)
 	spec := AttentionSpec{Heads: 10, KVHeads: 5, HeadDim: 32, Scale: 0.2, Window: 70, Softcap: 3}
 	seq := []int32{0, 101, 150}
@@ -431,6 +431,19 @@ func steadyOps() []struct {
 			CrossEntropy(loss, lse[:rows], dh, nil, F32Vec(x), table, LogitSpec{Scale: 0.5, Softcap: 4}, ids)
 			HeadGradient(dtable, nil, F32Vec(x), table, LogitSpec{Scale: 0.5, Softcap: 4}, ids, lse[:rows], loss)
 			return join(loss, lse[:rows], dh, dtable)
+		}},
+		{"columns", func() []float32 {
+			ScaleColumns(F32Vec(out), F32Vec(x), rows, w, w)
+			AddScaledColumns(F32Vec(out), F32Vec(y), rows, w)
+			Subtract(F32Vec(out2), F32Vec(out), F32Vec(x))
+			clear(dw)
+			ColumnDots(dw, F32Vec(out), F32Vec(y), rows)
+			return join(out, out2, dw)
+		}},
+		{"norms", func() []float32 {
+			RowNorms(lengths, table, x[:3*c], y[:3*table.N], 3, 0.5)
+			ColumnNorms(dw, table, y[:3*table.N], x[:3*c], 3, 0.5)
+			return join(lengths, dw)
 		}},
 		{"AdamW", func() []float32 {
 			clear(m)

@@ -91,6 +91,9 @@ func openGraph(library, path string, threads int, sh *shape, slots []onnx.Slot) 
 	}
 	for _, s := range slots {
 		in = append(in, s.A, s.B)
+		if s.Gain != "" {
+			in = append(in, s.Gain)
+		}
 	}
 	session, err := runtime.NewDynamicAdvancedSession(path, in, out, options)
 	if err != nil {
@@ -131,6 +134,16 @@ func newInputs(slots []onnx.Slot, tensors []adapters.Tensor) (*inputs, error) {
 		err := add(s.A, s.In, 0)
 		if err == nil {
 			err = add(s.B, 0, s.Out)
+		}
+		if err == nil && s.Gain != "" {
+			gain := []float32{1} // as the graph has it
+			if t := byName[s.Gain]; t != nil {
+				gain = t.Data
+			}
+			var v *runtime.Tensor[float32]
+			if v, err = runtime.NewTensor(runtime.NewShape(int64(len(gain))), gain); err == nil {
+				in.values = append(in.values, v)
+			}
 		}
 		if err != nil {
 			in.free()

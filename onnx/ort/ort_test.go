@@ -145,7 +145,7 @@ func TestLogits(t *testing.T) {
 	for _, name := range []string{"llama", "llama-mha-untied", "llama-bias", "llama-rope3"} {
 		t.Run(name, func(t *testing.T) {
 			b := export(t, config(t, name))
-			if err := b.Add("drawn", drawn(b)); err != nil {
+			if err := b.Add("drawn", drawn(b), nil); err != nil {
 				t.Fatal(err)
 			}
 			s := session(t, b)
@@ -204,7 +204,7 @@ func TestFamilies(t *testing.T) {
 				return
 			}
 			b := export(t, c)
-			if err := b.Add("drawn", drawn(b)); err != nil {
+			if err := b.Add("drawn", drawn(b), nil); err != nil {
 				t.Fatal(err)
 			}
 			s := session(t, b)
@@ -310,7 +310,7 @@ func TestSwap(t *testing.T) {
 	if _, err := s.NewState("a"); !errors.Is(err, onnx.ErrNoAdapter) {
 		t.Fatalf("not there yet: error %v", err)
 	}
-	if err := errors.Join(b.Add("a", a), b.Add("b", a.Scaled(-1)), b.SetDefault("b")); err != nil {
+	if err := errors.Join(b.Add("a", a, nil), b.Add("b", a.Scaled(-1), nil), b.SetDefault("b")); err != nil {
 		t.Fatal(err)
 	}
 	if name, err := s.Default(); name != "b" || err != nil {
@@ -321,7 +321,7 @@ func TestSwap(t *testing.T) {
 		t.Error("an adapter changes next to nothing")
 	}
 	before := state(t, s, "a")
-	if err := b.Add("a", a.Scaled(-1)); err != nil {
+	if err := b.Add("a", a.Scaled(-1), nil); err != nil {
 		t.Fatal(err)
 	}
 	if d := maxDiff(eval("a"), onB); d != 0 {
@@ -371,14 +371,14 @@ func TestMemory(t *testing.T) {
 		t.Skip("takes some seconds")
 	}
 	b := export(t, config(t, "llama"))
-	if err := b.Add("a", drawn(b)); err != nil {
+	if err := b.Add("a", drawn(b), nil); err != nil {
 		t.Fatal(err)
 	}
 	s := session(t, b)
 	round := func(n int) {
 		for i := range n {
 			if i%20 == 0 {
-				if err := b.Add("a", drawn(b).Scaled(float64(i))); err != nil {
+				if err := b.Add("a", drawn(b).Scaled(float64(i)), nil); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -189,8 +189,8 @@ def variant(out, name, cfg, build=build, **peft):
         tie(tensors, modules)
     whole = sorted(k.removeprefix("base_model.model.") for k in tensors
                    if ".lora_" not in k and ".token_adapter." not in k and not k.startswith("logits"))
-    table = [n for n, m in model.named_modules() if type(m).__name__ == "TrainableTokensWrapper" and "lm_head" not in n]
-    rows = {n.removeprefix("base_model.model."): next(iter(config.trainable_token_indices.values())) for n in table}
+    rows = {n.removeprefix("base_model.model."): config.trainable_token_indices[n.split(".")[-1]] for n, m in model.named_modules()
+            if type(m).__name__ == "TrainableTokensWrapper" and n.split(".")[-1] in config.trainable_token_indices}
     adapter = dict(Modules=modules, DoRA=config.use_dora, Bias=config.lora_bias, Whole=whole, Rows=rows, TieWeights=config.ensure_weight_tying)
     save(out, name, dict(config=cfg, adapter=adapter, sequences=sequences, loss=loss.item(),
                          quant="nf4" if build is quantized else ""), tensors)
@@ -234,8 +234,9 @@ def variants(out):
     variant(out, "whole_table_tied", tied, modules_to_save=["embed_tokens"])
     variant(out, "whole_one", tied, modules_to_save=["embed_tokens"], ensure_weight_tying=True)
     variant(out, "rows", untied, trainable_token_indices={"embed_tokens": [3, 90, 17, 64, 5]})
-    variant(out, "rows_tied", tied, trainable_token_indices={"embed_tokens": [3, 90, 17, 64, 5]})
-    variant(out, "rows_head_tied", tied, target_modules=["q_proj", "lm_head"], trainable_token_indices={"embed_tokens": [3, 90, 17, 64, 5]})
+    variant(out, "rows_both", untied, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [15, 90, 7], "lm_head": [1, 15, 96, 61]})
+    variant(out, "rows_tied", tied, trainable_token_indices={"embed_tokens": [23, 8, 17, 64, 78]})
+    variant(out, "rows_head_tied", tied, target_modules=["q_proj", "lm_head"], trainable_token_indices={"embed_tokens": [20, 88, 71, 64, 3]})
     variant(out, "pair_bias", untied, lora_bias=True, target_modules=["q_proj", "up_proj", "lm_head"])
     variant(out, "patterns", tied | dict(attention_bias=True, mlp_bias=True), use_rslora=True, rank_pattern={"q_proj": 3, "down_proj": 7},
             alpha_pattern={"k_proj": 5, "down_proj": 11}, bias="all", modules_to_save=["input_layernorm"])
