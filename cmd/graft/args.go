@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v3"
 
@@ -129,6 +130,31 @@ func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	}
 	if scale != 1 {
 		a = a.Scaled(scale)
+	}
+	return a, nil
+}
+
+// warned holds the warnings given: a command may open an adapter several times, to use it and to check
+// what it did.
+var warned sync.Map
+
+// openAdapterOn is openAdapter on a base that is open, with a warning where the adapter was trained on
+// another.
+func openAdapterOn(arg string, m *checkpoint.Checkpoint) (*adapters.Adapter, error) {
+	a, err := openAdapter(arg, m.Config())
+	if err != nil {
+		return nil, err
+	}
+	path, _, err := adapterPath(arg)
+	if err != nil {
+		return nil, err
+	}
+	warning, err := m.SameBase(path, a)
+	if err != nil {
+		return nil, err
+	}
+	if _, again := warned.LoadOrStore(warning, true); !again && warning != "" {
+		say("warning: %s", warning)
 	}
 	return a, nil
 }

@@ -188,7 +188,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 		if arg == bare {
 			continue
 		}
-		a, err := openAdapter(arg, m.Config())
+		a, err := openAdapterOn(arg, m)
 		if err != nil {
 			return nil, err
 		}
