@@ -79,6 +79,9 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 	if c.IsSet("type") && form != formGGUF {
 		return usagef("--type is for GGUF; the other forms are written in float32")
 	}
+	if !slices.Contains([]string{"F32", "F16", "BF16", "Q8_0"}, typ) {
+		return usagef("--type %q: choose f32, f16, bf16 or q8_0", c.String("type"))
+	}
 	m, err := openCheckpoint(c.String("base"))
 	if err != nil {
 		return err
