@@ -72,6 +72,9 @@ type Config struct {
 	TieWeights bool
 	// BaseHash is the SHA-256 of the model that the adapter was trained on, "" if unknown.
 	BaseHash string
+	// Notes are what llama.cpp's file says of what the adapter is for, by key: "adapter.lora.task_name",
+	// "adapter.lora.prompt_prefix". The other forms keep them beside the tensors; nobody acts on them.
+	Notes map[string]string
 }
 
 // scale is what a module of rank r and the given alpha is multiplied by.

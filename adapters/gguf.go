@@ -5,12 +5,10 @@ package adapters
 
 import (
 	"fmt"
-	"io"
+	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/quantize"
@@ -23,8 +21,15 @@ type GGUFNames struct {
 	// Name returns the name of a weight in the file, "blk.0.attn_q.weight" for
 	// "model.layers.0.self_attn.q_proj.weight", and false where it has none.
 	Name func(weight string) (name string, ok bool)
-	// Row returns the place in the file of a row of a weight of so many rows.
+	// Row returns the place in the file of a row of a weight of so many rows, which are those of the base.
 	Row func(weight string, row, rows int) int
+	// Rows returns the number of rows of a module's weight.
+	Rows func(module string) int
+	// Fused lists the modules that are one tensor, "blk.0.attn_qkv.weight", in a file whose q, k and v
+	// llama.cpp's converter has joined (--fuse-qkv), in the order of their rows; nil for any other name.
+	Fused func(name string) []string
+	// FuseQKV makes [WriteGGUF] write for such a file.
+	FuseQKV bool
 }
 
 // Keys of the file, beside general.architecture.
@@ -37,6 +42,7 @@ const (
 	ggufBaseName   = "general.base_model.0.name"
 	ggufSuffixA    = ".lora_a"
 	ggufSuffixB    = ".lora_b"
+	ggufNotes      = "adapter.lora." // what the keys begin with that say what the adapter is for
 )
 
 // instead is what to do with an adapter that another runtime cannot hold.
@@ -64,69 +70,122 @@ func writeGGUF(path string, a *Adapter, b Base, names GGUFNames, typ string) err
 	if err := ggufHolds(a, b); err != nil {
 		return err
 	}
-	alpha := sharedAlpha(a.Pairs)
+	pairs, err := ggufPairs(a.Pairs, names)
+	if err != nil {
+		return err
+	}
+	alpha := sharedAlpha(pairs)
+	var tensors []gguf.TensorData
+	for i := range pairs {
+		p := &pairs[i]
+		t, err := p.tensors(alpha, typ)
+		if err != nil {
+			return err
+		}
+		tensors = append(tensors, t...)
+	}
+	return gguf.Write(path, ggufKeys(a, names.Arch, alpha), tensors)
+}
+
+// ggufKeys is the metadata, in the order of llama.cpp's converter.
+func ggufKeys(a *Adapter, arch string, alpha float32) []gguf.KV {
 	kvs := []gguf.KV{
-		gguf.Entry("general.architecture", names.Arch), gguf.Entry(ggufType, "adapter"), gguf.Entry(ggufKind, "lora"),
-		gguf.Entry("general.name", a.Name), gguf.Entry(ggufAlpha, alpha), gguf.Entry("general.quantization_version", uint32(2)),
+		gguf.Entry("general.architecture", arch), gguf.Entry(ggufType, "adapter"), gguf.Entry(ggufKind, "lora"), gguf.Entry("general.name", a.Name),
 	}
 	if a.Config.BaseModel != "" {
 		kvs = append(kvs, gguf.Entry("general.base_model.count", uint32(1)), gguf.Entry(ggufBaseName, filepath.Base(a.Config.BaseModel)))
 	}
+	kvs = append(kvs, gguf.Entry(ggufAlpha, alpha))
+	for _, key := range slices.Sorted(maps.Keys(a.Config.Notes)) {
+		kvs = append(kvs, gguf.Entry(key, a.Config.Notes[key]))
+	}
 	if a.Config.BaseHash != "" {
 		kvs = append(kvs, gguf.Entry(ggufBaseHash, a.Config.BaseHash))
 	}
-	var specs []gguf.Spec
-	var data [][]byte
-	add := func(name string, rows, cols int, values []float32) error {
-		t, codec, err := ggufCodec(typ, cols)
-		if err != nil {
-			return err
-		}
-		raw := make([]byte, 0)
-		size, err := quantize.Size(codec, len(values))
-		if err != nil {
-			return err
-		}
-		raw = append(raw, make([]byte, size)...)
-		codec.Encode(raw, values)
-		specs, data = append(specs, gguf.Spec{Name: name, Type: t, Dims: []int64{int64(cols), int64(rows)}}), append(data, raw)
-		return nil
-	}
-	for i := range a.Pairs {
-		p := &a.Pairs[i]
+	return append(kvs, gguf.Entry("general.quantization_version", uint32(2)))
+}
+
+// ggufPair is a pair as the file has it: Module is the name of the base's tensor, and the rows of B are in
+// the order that they have there.
+type ggufPair struct{ Pair }
+
+// ggufPairs gives the pairs of an adapter the names and rows of the file.
+func ggufPairs(pairs []Pair, names GGUFNames) ([]ggufPair, error) {
+	var out []ggufPair
+	fused := map[string]*[]*ggufPair{} // by the joint tensor, parallel to its modules
+	var order []string
+	for i := range pairs {
+		p := &pairs[i]
 		name, ok := names.Name(p.Weight())
 		if !ok {
-			return fmt.Errorf("%w: %q has no name in GGUF", ErrUnsupported, p.Weight())
+			return nil, fmt.Errorf("%w: %q has no name in GGUF", ErrUnsupported, p.Weight())
 		}
-		bm := scaledBy(p.B, float32(p.Scale*float64(p.R)/float64(alpha)))
-		am, rowsA, colsA := p.A, p.R, p.In
-		if p.Table { // llama.cpp looks rows of it up
-			am, rowsA, colsA = transpose(p.A, p.R, p.In), p.In, p.R
-		} else {
-			bm = ggufRows(bm, p, names)
+		g := ggufPair{*p}
+		g.Module, g.B = name, ggufRows(p, names)
+		joint, parts := names.joint(p.Module, name)
+		if joint == "" {
+			out = append(out, g)
+			continue
 		}
-		if err := add(name+ggufSuffixA, rowsA, colsA, am); err != nil {
-			return err
+		if fused[joint] == nil {
+			list := make([]*ggufPair, len(parts))
+			fused[joint], order = &list, append(order, joint)
 		}
-		if err := add(name+ggufSuffixB, p.Out, p.R, bm); err != nil {
-			return err
-		}
+		(*fused[joint])[slices.Index(parts, p.Module)] = &g
 	}
-	layout, err := gguf.Plan(kvs, specs)
+	for _, joint := range order {
+		p, err := names.join(joint, *fused[joint])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// ggufRows returns the rows of B in the order of the file.
+func ggufRows(p *Pair, names GGUFNames) []float32 {
+	if p.Table {
+		return p.B
+	}
+	out := make([]float32, len(p.B))
+	for row := range p.Out {
+		copy(out[names.Row(p.Weight(), row, p.Out)*p.R:][:p.R], p.B[row*p.R:])
+	}
+	return out
+}
+
+// tensors encodes the two matrices of a pair.
+func (p *ggufPair) tensors(alpha float32, typ string) ([]gguf.TensorData, error) {
+	a, rows, cols := p.A, p.R, p.In
+	if p.Table { // llama.cpp looks rows of it up
+		a, rows, cols = transpose(p.A, p.R, p.In), p.In, p.R
+	}
+	ta, err := ggufTensor(p.Module+ggufSuffixA, typ, a, rows, cols)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w, err := gguf.Create(path, layout)
+	b := scaledBy(p.B, float32(p.Scale*float64(p.R)/float64(alpha)))
+	tb, err := ggufTensor(p.Module+ggufSuffixB, typ, b, p.Out, p.R)
+	return []gguf.TensorData{ta, tb}, err
+}
+
+// ggufTensor encodes a matrix (rows, cols).
+func ggufTensor(name, typ string, values []float32, rows, cols int) (gguf.TensorData, error) {
+	t, codec, err := ggufCodec(typ, cols)
 	if err != nil {
-		return err
+		return gguf.TensorData{}, err
 	}
-	defer w.Close()
-	for i, s := range specs {
-		if err := w.WriteAt(s.Name, data[i], 0); err != nil {
-			return err
-		}
+	size, err := quantize.Size(codec, len(values))
+	if err != nil {
+		return gguf.TensorData{}, err
 	}
-	return w.Commit()
+	data := make([]byte, size)
+	codec.Encode(data, values)
+	if ok, known := quantize.FiniteBytes(codec, data); known && !ok {
+		return gguf.TensorData{}, fmt.Errorf("%w: tensor %q has values that %s does not reach; write F32 or BF16", ErrUnsupported, name, t)
+	}
+	return gguf.TensorData{Spec: gguf.Spec{Name: name, Type: t, Dims: []int64{int64(cols), int64(rows)}}, Data: data}, nil
 }
 
 // ggufHolds reports what of an adapter llama.cpp cannot hold.
@@ -153,7 +212,7 @@ func ggufHolds(a *Adapter, b Base) error {
 }
 
 // sharedAlpha is the alpha that most pairs have, as llama.cpp computes alpha/rank; of several the first.
-func sharedAlpha(pairs []Pair) float32 {
+func sharedAlpha(pairs []ggufPair) float32 {
 	counts, best := map[float32]int{}, float32(0)
 	for i := range pairs {
 		if alpha := float32(pairs[i].Scale * float64(pairs[i].R)); alpha != 0 { // 0 would mean a scale of 1
@@ -183,15 +242,6 @@ func scaledBy(x []float32, factor float32) []float32 {
 	return out
 }
 
-// ggufRows returns the rows of B in the order of the file.
-func ggufRows(b []float32, p *Pair, names GGUFNames) []float32 {
-	out := make([]float32, len(b))
-	for row := range p.Out {
-		copy(out[names.Row(p.Weight(), row, p.Out)*p.R:][:p.R], b[row*p.R:])
-	}
-	return out
-}
-
 func ggufCodec(typ string, cols int) (gguf.Type, quantize.Encoder, error) {
 	t, err := gguf.ParseType(typ)
 	if err != nil {
@@ -202,170 +252,4 @@ func ggufCodec(typ string, cols int) (gguf.Type, quantize.Encoder, error) {
 	}
 	codec, err := quantize.LookupEncoder(t.String())
 	return t, codec, err
-}
-
-// IsGGUF reports whether the file at path begins as GGUF does.
-func IsGGUF(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	var head [4]byte
-	_, err = io.ReadFull(f, head[:])
-	return err == nil && string(head[:]) == "GGUF"
-}
-
-// ReadGGUF reads a LoRA adapter in GGUF, its matrices in any type, as the adapter of a base. Gains of norms
-// that some tools put beside them are left out: llama.cpp does not apply them either. The error wraps
-// [ErrFormat] where the file is at fault, [ErrMismatch] where it is for another base and
-// [ErrUnsupported] where it is something else.
-func ReadGGUF(path string, names GGUFNames) (*Adapter, error) {
-	f, err := gguf.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("adapters: reading %q: %w", path, err)
-	}
-	defer f.Close()
-	a, err := fromGGUF(f, names)
-	if err != nil {
-		return nil, fmt.Errorf("adapters: reading %q: %w", path, err)
-	}
-	a.Name = strings.TrimSuffix(filepath.Base(path), ".gguf")
-	return a, nil
-}
-
-func fromGGUF(f *gguf.File, names GGUFNames) (*Adapter, error) {
-	text := func(key string) string {
-		v, _, _ := gguf.Value[string](f, key)
-		return v
-	}
-	if kind := text(ggufType); kind != "adapter" {
-		return nil, fmt.Errorf("%w: general.type is %q; a LoRA's is \"adapter\", and a model is no adapter", ErrUnsupported, kind)
-	}
-	if kind := text(ggufKind); kind != "lora" {
-		return nil, fmt.Errorf("%w: adapter.type is %q; only lora is known", ErrUnsupported, kind)
-	}
-	if _, ok := f.Get(ggufInvocation); ok {
-		return nil, fmt.Errorf("%w: it has %s: an adapter active only after certain tokens (aLoRA)", ErrUnsupported, ggufInvocation)
-	}
-	if arch := text("general.architecture"); arch != names.Arch {
-		return nil, fmt.Errorf("%w: it is for the architecture %q, and the base's is %q", ErrMismatch, arch, names.Arch)
-	}
-	alpha, _, err := gguf.Value[float32](f, ggufAlpha)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
-	}
-	if alpha-alpha != 0 {
-		return nil, fmt.Errorf("%w: %s is %v", ErrFormat, ggufAlpha, alpha)
-	}
-	modules := map[string]string{}
-	for _, m := range names.Modules {
-		if name, ok := names.Name(m + ".weight"); ok {
-			modules[name] = m
-		}
-	}
-	found := map[string]*[2]gguf.Tensor{} // by the base's tensor
-	for _, t := range f.Tensors() {
-		if strings.HasSuffix(t.Name, "_norm.weight") {
-			continue
-		}
-		name, k := strings.TrimSuffix(t.Name, ggufSuffixA), 0
-		if name == t.Name {
-			name, k = strings.TrimSuffix(t.Name, ggufSuffixB), 1
-		}
-		switch {
-		case name == t.Name:
-			return nil, fmt.Errorf("%w: tensor %q is neither a %s nor a %s", ErrFormat, t.Name, ggufSuffixA, ggufSuffixB)
-		case modules[name] == "":
-			return nil, fmt.Errorf("%w: it adapts %q, which the base does not have; was it made for another model?", ErrMismatch, name)
-		case len(t.Dims) != 2:
-			return nil, fmt.Errorf("%w: tensor %q has %d dimensions, not two", ErrFormat, t.Name, len(t.Dims))
-		}
-		if found[name] == nil {
-			found[name] = new([2]gguf.Tensor)
-		}
-		found[name][k] = t
-	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("%w: it holds no pair of %s and %s tensors", ErrFormat, ggufSuffixA, ggufSuffixB)
-	}
-	a := &Adapter{Config: Config{Alpha: float64(alpha), BaseModel: text(ggufBaseName), BaseHash: text(ggufBaseHash), TaskType: "CAUSAL_LM"}}
-	for name, t := range found {
-		p, err := ggufPair(f, modules[name], name, t, names)
-		if err != nil {
-			return nil, err
-		}
-		if p.Scale = 1; alpha != 0 {
-			p.Scale = float64(alpha) / float64(p.R)
-		}
-		a.Pairs = append(a.Pairs, p)
-	}
-	SortPairs(a.Pairs)
-	a.setDefaults()
-	return a, nil
-}
-
-// setDefaults takes r and lora_alpha of the configuration from what most pairs have.
-func (a *Adapter) setDefaults() {
-	ranks := map[int]int{}
-	for i := range a.Pairs {
-		ranks[a.Pairs[i].R]++
-	}
-	for i := range a.Pairs {
-		if r := a.Pairs[i].R; ranks[r] > ranks[a.Config.R] {
-			a.Config.R, a.Config.Alpha = r, a.Config.alpha(r, a.Pairs[i].Scale)
-		}
-	}
-}
-
-// ggufPair reads the two matrices of a module.
-func ggufPair(f *gguf.File, module, name string, t *[2]gguf.Tensor, names GGUFNames) (Pair, error) {
-	for k, suffix := range []string{ggufSuffixA, ggufSuffixB} {
-		if t[k].Name == "" {
-			return Pair{}, fmt.Errorf("%w: %q is there without its %s", ErrFormat, t[1-k].Name, name+suffix)
-		}
-	}
-	p := Pair{Module: module, Table: strings.HasPrefix(name, "token_embd."), R: int(t[1].Dims[0]), Out: int(t[1].Dims[1]), In: int(t[0].Dims[0])}
-	r := int(t[0].Dims[1])
-	if p.Table {
-		p.In, r = r, p.In
-	}
-	if r != p.R {
-		return p, fmt.Errorf("%w: %q and %q have the ranks %d and %d", ErrFormat, t[0].Name, t[1].Name, r, p.R)
-	}
-	a, err := ggufValues(f, t[0])
-	if err != nil {
-		return p, err
-	}
-	b, err := ggufValues(f, t[1])
-	if err != nil {
-		return p, err
-	}
-	if p.Table {
-		p.A, p.B = transpose(a, p.In, p.R), b
-		return p, p.validate()
-	}
-	p.A, p.B = a, make([]float32, len(b))
-	for row := range p.Out {
-		copy(p.B[row*p.R:(row+1)*p.R], b[names.Row(p.Weight(), row, p.Out)*p.R:])
-	}
-	return p, p.validate()
-}
-
-// ggufValues decodes a tensor.
-func ggufValues(f *gguf.File, t gguf.Tensor) ([]float32, error) {
-	codec, err := quantize.Lookup(t.Type.String())
-	if err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
-	}
-	raw := make([]byte, t.Size)
-	if err := f.ReadAt(t, raw, 0); err != nil {
-		return nil, err
-	}
-	out := make([]float32, t.Elements())
-	codec.Decode(out, raw)
-	if i := slices.IndexFunc(out, func(v float32) bool { return v-v != 0 }); i >= 0 {
-		return nil, fmt.Errorf("%w: tensor %q holds %v at value %d; the run that made it diverged", ErrFormat, t.Name, out[i], i)
-	}
-	return out, nil
 }

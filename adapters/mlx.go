@@ -97,7 +97,8 @@ func parseMLX(data []byte) (*mlxConfig, error) {
 }
 
 func assembleMLX(c *mlxConfig, f *safetensors.File) (*Adapter, error) {
-	a := &Adapter{Config: Config{BaseModel: c.Model, TaskType: "CAUSAL_LM", BaseHash: f.Metadata()[baseHashKey]}}
+	a := &Adapter{Config: Config{BaseModel: c.Model, TaskType: "CAUSAL_LM"}}
+	a.Config.readMetadata(f)
 	modules := map[string]*moduleTensors{}
 	for _, t := range f.Tensors() {
 		module, p := "", parts
@@ -137,7 +138,7 @@ func assembleMLX(c *mlxConfig, f *safetensors.File) (*Adapter, error) {
 	if c.Parameters != nil {
 		a.Config.Dropout = c.Parameters.Dropout
 	}
-	a.setDefaults()
+	setDefaults(a)
 	return a, nil
 }
 
@@ -257,11 +258,7 @@ func writeMLX(dir string, a *Adapter, b Base) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	metadata := map[string]string{"format": "mlx"}
-	if a.Config.BaseHash != "" {
-		metadata[baseHashKey] = a.Config.BaseHash
-	}
-	if err := safetensors.WriteFloat32(filepath.Join(dir, mlxWeightsFile), specs, values, metadata); err != nil {
+	if err := safetensors.WriteFloat32(filepath.Join(dir, mlxWeightsFile), specs, values, a.Config.metadata("mlx")); err != nil {
 		return err
 	}
 	return wholefile.WriteFile(filepath.Join(dir, configFile), h.Bytes())

@@ -218,7 +218,7 @@ func assemble(pc *peftConfig, f *safetensors.File) (*Adapter, error) {
 	if len(g.modules)+len(g.whole) == 0 {
 		return nil, fmt.Errorf("%w: %s holds no pair of lora_A and lora_B tensors, and nothing else either", ErrFormat, weightsFile)
 	}
-	config.BaseHash = f.Metadata()[baseHashKey]
+	config.readMetadata(f)
 	a := &Adapter{Config: config}
 	for _, module := range slices.SortedFunc(maps.Keys(g.modules), compareModules) {
 		m := g.modules[module]
@@ -372,6 +372,31 @@ func floats(f *safetensors.File, t safetensors.Tensor) ([]float32, error) {
 	return out, nil
 }
 
+// metadata is what stands beside the tensors.
+func (c *Config) metadata(format string) map[string]string {
+	out := map[string]string{"format": format}
+	maps.Copy(out, c.Notes)
+	if c.BaseHash != "" {
+		out[baseHashKey] = c.BaseHash
+	}
+	return out
+}
+
+// readMetadata is its inverse.
+func (c *Config) readMetadata(f *safetensors.File) {
+	for key, text := range f.Metadata() {
+		switch {
+		case key == baseHashKey:
+			c.BaseHash = text
+		case strings.HasPrefix(key, ggufNotes):
+			if c.Notes == nil {
+				c.Notes = map[string]string{}
+			}
+			c.Notes[key] = text
+		}
+	}
+}
+
 // WritePEFT writes the adapter into folder dir, which is made where it does not exist, as float32 in
 // the form that PEFT loads. Each of the two files appears whole or not at all, the
 // configuration last; other files of the folder stay.
@@ -439,14 +464,10 @@ func writePEFT(dir string, a *Adapter) error {
 	if err != nil {
 		return err
 	}
-	metadata := map[string]string{"format": "pt"}
-	if a.Config.BaseHash != "" {
-		metadata[baseHashKey] = a.Config.BaseHash
-	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	if err := safetensors.WriteFloat32(filepath.Join(dir, weightsFile), specs, values, metadata); err != nil {
+	if err := safetensors.WriteFloat32(filepath.Join(dir, weightsFile), specs, values, a.Config.metadata("pt")); err != nil {
 		return err
 	}
 	return wholefile.WriteFile(filepath.Join(dir, configFile), config)

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,54 +37,105 @@ func (r *Recipe) quant() *quantize.Options4 {
 }
 
 // newAdapter makes the adapter that the recipe describes, or reads the one it starts from; the
-// recipe's keys are then those of that adapter.
-func newAdapter(r *Recipe, m *engine.Model) (*adapters.Adapter, error) {
-	a, err := makeAdapter(r, m)
-	if err != nil {
-		return nil, err
-	}
-	a.Config.Dropout, a.Config.BaseModel, a.Config.TaskType = r.LoraDropout, r.Model, "CAUSAL_LM"
-	return a, nil
-}
-
-func makeAdapter(r *Recipe, m *engine.Model) (*adapters.Adapter, error) {
+// recipe's keys are then those of that adapter. Frozen is what stands beside it in training, nil where
+// nothing does.
+func newAdapter(r *Recipe, m *engine.Model) (a, frozen *adapters.Adapter, err error) {
 	if r.InitAdapter != "" {
-		return initAdapter(r)
+		if a, err = initAdapter(r, m.Config()); err != nil {
+			return nil, nil, err
+		}
+	} else {
+		d, err := r.design(m.Config())
+		if err != nil {
+			return nil, nil, err
+		}
+		if a, err = m.MakeAdapter(d.AdapterOptions); err != nil {
+			return nil, nil, fmt.Errorf("train: %w", err)
+		}
+		a.Config.R, a.Config.Alpha, a.Config.RSLoRA, a.Config.TargetModules = r.R, r.LoraAlpha, r.UseRSLoRA, d.targets
+		if r.takes() {
+			frozen = taken(a)
+		}
 	}
-	modules, err := chooseModules(r.TargetModules, m.Targets())
-	if err != nil {
-		return nil, fmt.Errorf("train: checking recipe: %w: target_modules: %w", ErrRecipe, err)
-	}
-	a, err := m.NewAdapter(modules, r.R, r.LoraAlpha/float64(r.R), uint64(r.Seed))
-	if err != nil {
-		return nil, fmt.Errorf("train: %w", err)
-	}
-	a.Config.Alpha = r.LoraAlpha
-	a.Config.TargetModules = shortNames(modules, m.Targets())
-	return a, nil
+	a.Config.Dropout, a.Config.TaskType = r.LoraDropout, "CAUSAL_LM"
+	return a, frozen, nil
 }
 
-// initAdapter reads the adapter to start from. What the recipe says about it must be so.
-func initAdapter(r *Recipe) (*adapters.Adapter, error) {
-	a, err := adapters.ReadPEFT(r.InitAdapter)
-	if err != nil {
-		return nil, fmt.Errorf("train: %w", err)
+// taken is what a new adapter has taken out of the base: its pairs on products, the other way round. The
+// base itself stays as it is, with these beside it.
+func taken(a *adapters.Adapter) *adapters.Adapter {
+	out := &adapters.Adapter{Name: "taken from the base"}
+	for _, p := range a.Pairs {
+		if !p.Table {
+			p.A, p.B, p.Bias, p.Scale = slices.Clone(p.A), slices.Clone(p.B), nil, -p.Scale
+			out.Pairs = append(out.Pairs, p)
+		}
 	}
-	if r.given["r"] && r.R != a.Config.R {
-		return nil, fmt.Errorf("train: checking recipe: %w: r is %d, but init_adapter %q has rank %d", ErrRecipe, r.R, r.InitAdapter, a.Config.R)
+	return out
+}
+
+// joined is an adapter and what was frozen beside it as one: s·B·A − s·B₀·A₀ = s·(B −B₀)·(A; A₀), twice the
+// rank, exact on the base as it is.
+func joined(a, frozen *adapters.Adapter) *adapters.Adapter {
+	if frozen == nil {
+		return a
 	}
-	if r.given["lora_alpha"] && r.LoraAlpha != a.Config.Alpha {
-		return nil, fmt.Errorf("train: checking recipe: %w: lora_alpha is %v, but init_adapter %q has %v", ErrRecipe, r.LoraAlpha, r.InitAdapter, a.Config.Alpha)
+	out := *a
+	out.Config.R, out.Config.Alpha, out.Config.RSLoRA = 2*a.Config.R, 2*a.Config.Alpha, false
+	if a.Config.RSLoRA {
+		out.Config.Alpha = 2 * math.Sqrt(float64(a.Config.R)) * a.Config.Alpha
 	}
-	r.R, r.LoraAlpha = a.Config.R, a.Config.Alpha
-	if !r.given["target_modules"] {
-		r.TargetModules = Targets{Modules: a.Config.TargetModules}
-		if len(a.Config.TargetModules) == 0 {
-			for i := range a.Pairs {
-				r.TargetModules.Modules = append(r.TargetModules.Modules, a.Pairs[i].Module)
+	out.Pairs = slices.Clone(a.Pairs)
+	for i := range out.Pairs {
+		p, f := &out.Pairs[i], frozen.Pair(out.Pairs[i].Module)
+		if f == nil {
+			continue
+		}
+		p.R, p.A, p.B = 2*p.R, slices.Concat(p.A, f.A), make([]float32, 0, 2*len(p.B))
+		for row := range p.Out {
+			p.B = append(p.B, a.Pairs[i].B[row*f.R:(row+1)*f.R]...)
+			for _, v := range f.B[row*f.R : (row+1)*f.R] {
+				p.B = append(p.B, -v)
 			}
 		}
 	}
+	return &out
+}
+
+// initAdapter reads the adapter to start from. What the recipe says about it must be so.
+func initAdapter(r *Recipe, c *model.Config) (*adapters.Adapter, error) {
+	a, err := checkpoint.OpenAdapter(r.InitAdapter, c)
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	is := *r
+	is.R, is.LoraAlpha, is.UseRSLoRA, is.EnsureWeightTying = a.Config.R, a.Config.Alpha, a.Config.RSLoRA, a.Config.TieWeights
+	is.UseDoRA = slices.ContainsFunc(a.Pairs, func(p adapters.Pair) bool { return p.Magnitude != nil })
+	is.LoraBias = slices.ContainsFunc(a.Pairs, func(p adapters.Pair) bool { return p.Bias != nil })
+	for _, key := range []string{"r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"} {
+		was, _ := r.field(key)
+		f, _ := is.field(key)
+		if r.given[key] && scalar(was) != scalar(f) {
+			return nil, fmt.Errorf("train: checking recipe: %w: %s is %s, but that of init_adapter %q is %s; leave the key out", ErrRecipe, key, scalar(was), r.InitAdapter, scalar(f))
+		}
+	}
+	for _, key := range []string{"exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias", "modules_to_save", "trainable_token_indices"} {
+		if !r.isDefault(key) {
+			return nil, fmt.Errorf("train: checking recipe: %w: %s is for a new adapter, and init_adapter %q is one already; leave the key out", ErrRecipe, key, r.InitAdapter)
+		}
+	}
+	if !r.given["target_modules"] {
+		is.TargetModules = Targets{Modules: a.Config.TargetModules}
+		if len(a.Config.TargetModules) == 0 {
+			for i := range a.Pairs {
+				is.TargetModules.Modules = append(is.TargetModules.Modules, a.Pairs[i].Module)
+			}
+		}
+		if len(is.TargetModules.Modules) == 0 {
+			is.TargetModules = r.TargetModules // it has no pairs
+		}
+	}
+	*r = is
 	return a, nil
 }
 

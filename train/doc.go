@@ -17,6 +17,26 @@
 // full trains every parameter of the model instead of an adapter, for sft, in float32. Rows, forms and
 // batches are those of package train/dataset.
 //
+// # Adapters
+//
+// Keys have PEFT's names and meaning. use_rslora, rank_pattern, alpha_pattern, exclude_modules,
+// layers_to_transform and layers_pattern say where pairs stand, of what rank and scale; target_modules may
+// name embed_tokens and lm_head. use_dora, lora_bias, bias, modules_to_save and trainable_token_indices train
+// more than pairs; ensure_weight_tying changes a head that shares the embedding table with it. A key that
+// matches nothing in the model is an error. loraplus_lr_ratio gives B its own learning rate (LoRA+).
+//
+// With init_lora_weights pissa, pissa_niter_N or olora pairs begin as the leading part of the weights, which
+// is taken out of them in memory only. What is written is the difference, a plain adapter of twice the rank for
+// the base as it is; with qlora, for the base in 4 bits. Going on from it goes on with twice the rank.
+//
+// Recipes can list adapters, each with a name and what it has otherwise than the others: all are trained on
+// one base in memory, one after the other, each into a folder of its name in out and to the bytes that a run
+// of its own would write. Memory is that of the one that takes most. They share model, method and number
+// formats.
+//
+// An adapter holds a hash of the base it was trained on ([Recipe].Model may be a GGUF file in blocks of a few
+// bits, which stay as they are); a run that goes on from one on another base says so.
+//
 // # Output
 //
 // The folder out gets adapter_model.safetensors and adapter_config.json, as PEFT lays them out,

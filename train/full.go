@@ -18,7 +18,11 @@ import (
 // memory as in the file.
 
 // adapterKeys are the keys that only an adapter has.
-var adapterKeys = []string{"r", "lora_alpha", "lora_dropout", "target_modules", "init_adapter"}
+var adapterKeys = append([]string{"r", "lora_alpha", "lora_dropout", "loraplus_lr_ratio", "loraplus_lr_embedding", "adapters", "init_adapter"}, shapeKeys...)
+
+// shapeKeys are those of what an adapter is made of, besides r and lora_alpha.
+var shapeKeys = []string{"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+	"use_rslora", "use_dora", "init_lora_weights", "lora_bias", "bias", "modules_to_save", "trainable_token_indices", "ensure_weight_tying"}
 
 // validateFull reports the first key that full training cannot follow.
 func (r *Recipe) validateFull() error {

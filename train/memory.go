@@ -39,11 +39,10 @@ type Part struct {
 // Fits reports whether the run fits in the recipe's memory.
 func (p *Plan) Fits() bool { return p.Limit == 0 || p.Total <= p.Limit }
 
-// PlanMemory plans the run of a recipe whose batches are full, loading nothing. The model is described
-// by config, the text of a config.json; where that is nil, by the recipe's model. The recipe needs
-// neither data nor out.
+// PlanMemory plans the run of a recipe whose batches are full, loading nothing; of one with several
+// adapters that of the adapter that takes most. The model is described by config, the text of a
+// config.json; where that is nil, by the recipe's model. The recipe needs neither data nor out.
 func PlanMemory(r Recipe, config []byte) (*Plan, error) {
-	r.resolve()
 	var c *model.Config
 	var o engine.MemoryOptions
 	if config != nil {
@@ -62,6 +61,25 @@ func PlanMemory(r Recipe, config []byte) (*Plan, error) {
 			return nil, err
 		}
 	}
+	parts, err := r.parts()
+	if err != nil {
+		return nil, err
+	}
+	var largest *Plan
+	for i := range parts {
+		p, err := parts[i].planFull(c, o)
+		if err != nil {
+			return nil, err
+		}
+		if largest == nil || p.Total > largest.Total {
+			largest = p
+		}
+	}
+	return largest, nil
+}
+
+// planFull plans a run whose batches are full.
+func (r *Recipe) planFull(c *model.Config, o engine.MemoryOptions) (*Plan, error) {
 	if err := r.limitLength(c.Context); err != nil {
 		return nil, err
 	}
@@ -92,7 +110,7 @@ func (r *Recipe) plan(c *model.Config, o engine.MemoryOptions) (*Plan, error) {
 	}
 	o.Full, o.Quant, o.Dropout, o.BF16 = r.Method == "full", r.quant(), r.LoraDropout > 0, r.Compute == "bf16"
 	if !o.Full {
-		if o.Ranks, err = r.ranks(c); err != nil {
+		if err := r.describe(c, &o); err != nil {
 			return nil, err
 		}
 	}
@@ -121,41 +139,47 @@ func (r *Recipe) plan(c *model.Config, o engine.MemoryOptions) (*Plan, error) {
 	return p, nil
 }
 
-// ranks says what adapter the recipe makes or starts from: module → rank.
-func (r *Recipe) ranks(c *model.Config) (map[string]int, error) {
-	targets, err := model.Targets(c)
-	if err != nil {
-		return nil, fmt.Errorf("train: planning memory: %w", err)
-	}
-	ranks := map[string]int{}
+// describe tells a planner what adapter the recipe makes or starts from.
+func (r *Recipe) describe(c *model.Config, o *engine.MemoryOptions) error {
+	o.Ranks, o.Rows = map[string]int{}, map[string]int{}
 	if r.InitAdapter == "" {
-		modules, err := chooseModules(r.TargetModules, targets)
+		d, err := r.design(c)
 		if err != nil {
-			return nil, fmt.Errorf("train: checking recipe: %w: target_modules: %w", ErrRecipe, err)
+			return err
 		}
-		for _, m := range modules {
-			ranks[m] = r.R
+		for _, m := range d.Modules {
+			o.Ranks[m.Module] = m.R
 		}
-		return ranks, nil
+		for module, rows := range d.Rows {
+			o.Rows[module] = len(rows)
+		}
+		o.DoRA, o.Bias, o.Whole, o.TieWeights, o.Frozen = d.DoRA, d.Bias, d.Whole, d.TieWeights, r.takes()
+		return nil
 	}
-	a, err := initAdapter(r)
+	a, err := initAdapter(r, c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	shapes := map[string]model.Linear{}
-	for _, t := range targets {
-		shapes[t.Module] = t
+	base, err := checkpoint.Base(c)
+	if err == nil {
+		_, err = a.Resolve(base)
 	}
-	if err := a.Check(func(module string) (out, in int, ok bool) {
-		t, ok := shapes[module]
-		return t.Out, t.In, ok
-	}); err != nil {
-		return nil, fmt.Errorf("train: planning memory: %w", err)
+	if err != nil {
+		return fmt.Errorf("train: planning memory: %w", err)
 	}
 	for i := range a.Pairs {
-		ranks[a.Pairs[i].Module] = a.Pairs[i].R
+		p := &a.Pairs[i]
+		o.Ranks[p.Module] = p.R
+		o.DoRA, o.Bias = o.DoRA || p.Magnitude != nil, o.Bias || p.Bias != nil
 	}
-	return ranks, nil
+	for i := range a.Whole {
+		o.Whole = append(o.Whole, a.Whole[i].Name)
+	}
+	for i := range a.Rows {
+		o.Rows[a.Rows[i].Module] = len(a.Rows[i].Indices)
+	}
+	o.TieWeights = a.Config.TieWeights
+	return nil
 }
 
 // storedAs says how a model holds its tensors.
@@ -206,9 +230,6 @@ func (r *run) planMemory() (*Plan, error) {
 			logits = " and logits kept"
 		}
 		r.note(fmt.Sprintf("%s planned, with %d of %d blocks computed again%s", megabytes(p.Total), p.RematBlocks, r.base.Config().Layers, logits))
-	}
-	if r.options.Planned != nil {
-		r.options.Planned(p)
 	}
 	return p, nil
 }

@@ -90,7 +90,7 @@ func tidy(dir string) {
 
 func (r *run) result() *Result {
 	s := &r.state
-	return &Result{Out: r.recipe.Out, Steps: s.step, Tokens: s.tokens, Loss: r.loss, Stopped: s.stopped, Trained: r.optimizer.values(),
+	return &Result{Out: r.recipe.Out, Objective: r.recipe.Objective, Steps: s.step, Tokens: s.tokens, Loss: r.loss, Stopped: s.stopped, Trained: r.optimizer.values(),
 		Evaluated: r.eval != nil, FirstEval: s.first, LastEval: s.last, BestEval: s.bestLoss, BestStep: s.bestStep}
 }
 
@@ -113,5 +113,5 @@ func (r *run) finish(ctx context.Context, result *Result) error {
 	if r.adapter == nil {
 		return r.writeModel(ctx)
 	}
-	return adapters.WritePEFT(r.recipe.Out, r.adapter)
+	return adapters.WritePEFT(r.recipe.Out, joined(r.adapter, r.frozen))
 }

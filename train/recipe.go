@@ -11,7 +11,7 @@ import (
 )
 
 // This file is what a run can be told: its keys, their defaults and what values they take.
-// Reading and writing the file is in recipefile.go.
+// Reading and writing the file is in recipefile.go, keys of an adapter's variants in variants.go.
 
 // Recipe says all about a run. Its keys are those of the file, named as PEFT and TRL name them where
 // they have a name. Start from [Defaults] or [LoadRecipe].
@@ -25,11 +25,28 @@ type Recipe struct {
 	Objective string `yaml:"objective"` // "sft" or "dpo"
 	Method    string `yaml:"method"`    // "lora", "qlora" (the same on weights quantized to 4 bits) or "full": every parameter of the model
 
-	R             int     `yaml:"r"`
-	LoraAlpha     float64 `yaml:"lora_alpha"` // the adapter counts alpha/r; 0 means 2·r
-	LoraDropout   float64 `yaml:"lora_dropout"`
-	TargetModules Targets `yaml:"target_modules"`
-	InitAdapter   string  `yaml:"init_adapter"` // PEFT folder to start from; it decides r, alpha and targets
+	R                 int      `yaml:"r"`
+	LoraAlpha         float64  `yaml:"lora_alpha"` // the adapter counts alpha/r; 0 means 2·r
+	LoraDropout       float64  `yaml:"lora_dropout"`
+	TargetModules     Targets  `yaml:"target_modules"`
+	ExcludeModules    Targets  `yaml:"exclude_modules"`     // of the targets, those that get no adapter
+	LayersToTransform Layers   `yaml:"layers_to_transform"` // of the targets, those in these blocks
+	LayersPattern     []string `yaml:"layers_pattern"`      // what the list of blocks is called in paths; any where empty
+	RankPattern       Patterns `yaml:"rank_pattern"`        // ranks other than r
+	AlphaPattern      Patterns `yaml:"alpha_pattern"`       // alphas other than lora_alpha
+	UseRSLoRA         bool     `yaml:"use_rslora"`          // the adapter counts alpha/√r
+	UseDoRA           bool     `yaml:"use_dora"`
+	InitLoraWeights   Init     `yaml:"init_lora_weights"`
+	LoraBias          bool     `yaml:"lora_bias"`       // a bias with every B
+	Bias              string   `yaml:"bias"`            // of the model's own biases "none" are trained, those of the targets ("lora_only") or "all"
+	ModulesToSave     []string `yaml:"modules_to_save"` // ends of paths of modules that are trained whole
+	// TrainableTokenIndices are rows of the embedding table that are trained by themselves.
+	TrainableTokenIndices TokenIndices `yaml:"trainable_token_indices"`
+	EnsureWeightTying     bool         `yaml:"ensure_weight_tying"` // what changes the table changes the head that shares it
+	InitAdapter           string       `yaml:"init_adapter"`        // adapter to start from; it decides all of the above but the dropout
+	// Adapters, where there are any, are trained one after the other on the one base, each into a folder of
+	// its name in Out, as a run of its own would.
+	Adapters AdapterRecipes `yaml:"adapters"`
 
 	BatchSize                 int     `yaml:"batch_size"` // sequences a pass (pairs, for preferences)
 	GradientAccumulationSteps int     `yaml:"gradient_accumulation_steps"`
@@ -45,14 +62,18 @@ type Recipe struct {
 	Overlong     string `yaml:"overlong"`      // rows above max_length: "auto", "truncate", "drop" or "error"
 
 	LearningRate float64 `yaml:"learning_rate"` // 0: 2e-4, for dpo 5e-5, for method full 2e-5
-	LRScheduler  string  `yaml:"lr_scheduler"`  // "constant", "linear" or "cosine"
-	WarmupSteps  int     `yaml:"warmup_steps"`
-	Optimizer    string  `yaml:"optimizer"` // "adamw"
-	AdamBeta1    float64 `yaml:"adam_beta1"`
-	AdamBeta2    float64 `yaml:"adam_beta2"`
-	AdamEpsilon  float64 `yaml:"adam_epsilon"`
-	WeightDecay  float64 `yaml:"weight_decay"`  // of matrices; as in transformers, biases and the gains of norms do not decay
-	MaxGradNorm  float64 `yaml:"max_grad_norm"` // 0: no clipping
+	// LoraplusLRRatio is how many times the rate of A the rate of B is (LoRA+, Hayou et al. 2024); 0 is once.
+	LoraplusLRRatio     float64 `yaml:"loraplus_lr_ratio"`
+	LoraplusLREmbedding float64 `yaml:"loraplus_lr_embedding"` // with it, the rate of pairs on the embedding table; 0 means 1e-6
+
+	LRScheduler string  `yaml:"lr_scheduler"` // "constant", "linear" or "cosine"
+	WarmupSteps int     `yaml:"warmup_steps"`
+	Optimizer   string  `yaml:"optimizer"` // "adamw"
+	AdamBeta1   float64 `yaml:"adam_beta1"`
+	AdamBeta2   float64 `yaml:"adam_beta2"`
+	AdamEpsilon float64 `yaml:"adam_epsilon"`
+	WeightDecay float64 `yaml:"weight_decay"`  // of matrices; as in transformers, biases and the gains of norms do not decay
+	MaxGradNorm float64 `yaml:"max_grad_norm"` // 0: no clipping
 
 	Compute     string `yaml:"compute"` // "f32", or "bf16": products on bfloat16 operands with float32 sums, and values between operations in bfloat16
 	Remat       string `yaml:"remat"`   // blocks whose activations are computed again: "none", "block" (all), or "auto": as few as memory asks for; "" is auto with memory, else none
@@ -85,7 +106,7 @@ type Targets struct {
 func Defaults() Recipe {
 	return Recipe{
 		Objective: "sft", Method: "lora",
-		R: 16, TargetModules: Targets{Pattern: "all-linear"},
+		R: 16, TargetModules: Targets{Pattern: "all-linear"}, InitLoraWeights: "true", Bias: "none",
 		BatchSize: 4, GradientAccumulationSteps: 1, MaxLength: 1024, Epochs: 1, Shuffle: true, Seed: 42,
 		Packing: "none", TrainOn: "assistant", Overlong: "auto",
 		LRScheduler: "linear", Optimizer: "adamw", AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
@@ -108,6 +129,9 @@ func (r *Recipe) resolve() {
 		case r.Objective == "dpo":
 			r.LearningRate = 5e-5
 		}
+	}
+	if r.LoraplusLRRatio > 0 && r.LoraplusLREmbedding == 0 {
+		r.LoraplusLREmbedding = 1e-6
 	}
 	if r.Packing == "stream" && !r.given["shuffle"] {
 		r.Shuffle = false
@@ -132,6 +156,9 @@ func (r *Recipe) Validate() error {
 }
 
 func (r *Recipe) validate() error {
+	if len(r.Adapters) > 0 {
+		return r.validateAdapters()
+	}
 	for _, c := range []struct{ key, value string }{{"model", r.Model}, {"out", r.Out}} {
 		if c.value == "" {
 			return fmt.Errorf("%s is missing", c.key)
@@ -149,6 +176,7 @@ func (r *Recipe) validate() error {
 		{"overlong", r.Overlong, []string{"auto", "truncate", "drop", "error"}},
 		{"lr_scheduler", r.LRScheduler, []string{"constant", "linear", "cosine"}}, {"optimizer", r.Optimizer, []string{"adamw"}},
 		{"compute", r.Compute, []string{"f32", "bf16"}}, {"quant_type", r.QuantType, []string{"nf4", "fp4"}},
+		{"bias", r.Bias, []string{"none", "lora_only", "all"}},
 		{"loss_type", r.LossType, []string{"sigmoid"}}, {"remat", cmp.Or(r.Remat, "none"), []string{"none", "block", "auto"}},
 	} {
 		if slices.Contains(c.known, c.value) {
@@ -176,6 +204,9 @@ func (r *Recipe) validate() error {
 			return err
 		}
 	}
+	if err := r.validateVariants(); err != nil {
+		return err
+	}
 	return r.validateNumbers()
 }
 
@@ -191,6 +222,7 @@ func (r *Recipe) validateNumbers() error {
 		{"batch_size", float64(r.BatchSize), 1, 1 << 16, false}, {"gradient_accumulation_steps", float64(r.GradientAccumulationSteps), 1, 1 << 20, false},
 		{"max_length", float64(r.MaxLength), 2, 1 << 24, false}, {"max_steps", float64(r.MaxSteps), 0, 1 << 40, false},
 		{"epochs", r.Epochs, 0, 1 << 20, false}, {"seed", float64(r.Seed), 0, 1 << 62, false},
+		{"loraplus_lr_ratio", r.LoraplusLRRatio, 0, inf, true}, {"loraplus_lr_embedding", r.LoraplusLREmbedding, 0, inf, true},
 		{"learning_rate", r.LearningRate, 0, inf, true}, {"warmup_steps", float64(r.WarmupSteps), 0, 1 << 40, false},
 		{"adam_beta1", r.AdamBeta1, 0, 1, true}, {"adam_beta2", r.AdamBeta2, 0, 1, true}, {"adam_epsilon", r.AdamEpsilon, 0, 1, false},
 		{"weight_decay", r.WeightDecay, 0, inf, true}, {"max_grad_norm", r.MaxGradNorm, 0, inf, true},

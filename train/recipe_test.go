@@ -2,10 +2,14 @@ package train
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/graftml/graft/internal/checkpoint"
+	"github.com/graftml/graft/internal/testmodel"
 )
 
 func TestRecipeFile(t *testing.T) {
@@ -95,6 +99,35 @@ func TestRecipeRefuses(t *testing.T) {
 		{good + "batch_size: 0", "batch_size is 0"},
 		{good + "target_modules: []", "target_modules is empty"},
 		{good + "optimizer: sgd", `optimizer "sgd"`},
+		{good + "use_dora: true\nlora_bias: true", "use_dora and lora_bias exclude each other"},
+		{good + "use_dora: true\ninit_lora_weights: pissa", "use_dora and init_lora_weights pissa exclude each other"},
+		{good + "init_lora_weights: eva", `init_lora_weights "eva": this version has true, false, gaussian`},
+		{good + "init_lora_weights: pissa_niter_0", `init_lora_weights "pissa_niter_0"`},
+		{good + "init_lora_weights: 3", "init_lora_weights is a number, not true, false or a name"},
+		{good + "bias: some", `bias "some": this version has none, lora_only, all`},
+		{good + "rank_pattern: [4]", "rank_pattern is a list, not a mapping"},
+		{good + "rank_pattern: {q_proj: many}", `rank_pattern has for "q_proj" a value that is no number`},
+		{good + "rank_pattern: {q_proj: 1.5}", `rank_pattern: the rank of "q_proj" is 1.5`},
+		{good + "rank_pattern: {'q(': 4}", `rank_pattern has "q(", which is not a regular expression`},
+		{good + "rank_pattern: {q: 4, q: 5}", "q"},
+		{good + "layers_to_transform: [a]", "layers_to_transform is not a list of whole numbers"},
+		{good + "layers_pattern: layers", "layers_pattern says where layers_to_transform count"},
+		{good + "layers_to_transform: 1\ntarget_modules: .*_proj", "layers_to_transform: the expression in target_modules says itself"},
+		{good + "trainable_token_indices: {embed_tokens: x}", `trainable_token_indices has for "embed_tokens" no list`},
+		{good + "loraplus_lr_embedding: 1e-5", "loraplus_lr_embedding goes with loraplus_lr_ratio"},
+		{good + "loraplus_lr_ratio: -1", "loraplus_lr_ratio is -1"},
+		{good + "method: full\nuse_dora: true", "use_dora: method full"},
+		{good + "method: full\nadapters: [{name: a}]", "method full trains the model itself"},
+		{good + "adapters: [a]", "adapters has as entry 1 no plain value, not a mapping with a name"},
+		{good + "adapters: a", "adapters is no plain value, not a list of mappings"},
+		{good + "adapters: [{r: 4}]", "adapters: entry 1 has no name"},
+		{good + "adapters: [{name: a/b}]", `adapters: the name "a/b" cannot be that of a folder`},
+		{good + "adapters: [{name: a}, {name: A}]", `adapters: two have the name "A"`},
+		{good + "adapters: [{name: a, lr: 1}]", `adapters has in entry 1 an unknown key "lr"`},
+		{good + "adapters: [{name: a, r: x}]", `adapters has in entry 1: r is "x", not a whole number`},
+		{good + "adapters: [{name: a, model: other}]", `adapters: "a" has a model of its own`},
+		{good + "adapters: [{name: a, adapters: []}]", "adapters has in entry 1 adapters of its own"},
+		{good + "adapters: [{name: a, r: 0}]", `adapters: "a": r is 0, not from 1 to 256`},
 	} {
 		r, err := ParseRecipe([]byte(c.text))
 		if err == nil {
@@ -152,6 +185,95 @@ func TestRematFollowsMemory(t *testing.T) {
 	}
 }
 
+// TestDesignRefuses: what a recipe says of an adapter must be so of the model.
+func TestDesignRefuses(t *testing.T) {
+	tied, err := testmodel.Config("llama")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if base, err := checkpoint.Base(tied); err != nil || !base.Tied {
+		t.Fatal("the test wants a model whose head shares its table")
+	}
+	for _, c := range []struct{ text, want string }{
+		{"target_modules: [q_proj, nose]", `target_modules: no product of the model is called "nose"`},
+		{"exclude_modules: [lm_head]", `exclude_modules: "lm_head" names none of the targets`},
+		{"exclude_modules: .*nose", `exclude_modules: ".*nose" names none of the targets`},
+		{"exclude_modules: .*", "leave none of them"},
+		{"layers_to_transform: [0, 7]", "layers_to_transform: no target is in layer 7"},
+		{"layers_to_transform: [0]\nlayers_pattern: h", "layers_to_transform: no target is in layer 0"},
+		{"rank_pattern: {nose: 4}", `rank_pattern: "nose" is the first to match none of the targets`},
+		{"rank_pattern: {q_proj: 4, 'self_attn\\.q_proj': 2}", `rank_pattern: "self_attn\\.q_proj" is the first to match none`},
+		{"alpha_pattern: {nose: 4}", `alpha_pattern: "nose"`},
+		{"rank_pattern: {q_proj: 250}", "r: rank 250 of"},
+		{"init_lora_weights: pissa\nr: 60", "at most 32"},
+		{"init_lora_weights: orthogonal\nr: 3", "init_lora_weights orthogonal needs even ranks"},
+		{"init_lora_weights: pissa\ntarget_modules: [lm_head]", "init_lora_weights pissa is for products inside blocks"},
+		{"lora_bias: true\ntarget_modules: [embed_tokens]", "lora_bias: a pair on the embedding table"},
+		{"use_dora: true\nlora_dropout: 0.1\ntarget_modules: [q_proj, lm_head]", "lora_dropout: the head"},
+		{"bias: lora_only", "bias lora_only: there is no such bias"},
+		{"modules_to_save: [nose]", `modules_to_save: no module of the model is called "nose"`},
+		{"modules_to_save: [lm_head]\ntarget_modules: [q_proj, lm_head]", `target_modules and modules_to_save both name "lm_head"`},
+		{"trainable_token_indices: [3, 3]", "trainable_token_indices: token 3 stands there twice"},
+		{"trainable_token_indices: [100000]", "trainable_token_indices: token 100000"},
+		{"trainable_token_indices: {q_proj: [1]}", "neither the embedding table"},
+		{"trainable_token_indices: [1]\nmodules_to_save: [embed_tokens]", "trainable_token_indices and modules_to_save both name"},
+	} {
+		r, err := ParseRecipe([]byte("model: m\ndata: d\nout: o\n" + c.text))
+		if err == nil {
+			r.resolve()
+			err = r.Validate()
+		}
+		if err == nil {
+			_, err = r.design(tied)
+		}
+		if !errors.Is(err, ErrRecipe) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: error %v, want one line with %q", c.text, err, c.want)
+		}
+	}
+}
+
+// TestDesign: what the keys choose, by PEFT's rules.
+func TestDesign(t *testing.T) {
+	c, err := testmodel.Config("llama")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"target_modules: .*q_proj|lm_head":                                           "model.layers.0.self_attn.q_proj 16 2, model.layers.1.self_attn.q_proj 16 2, lm_head 16 2",
+		"layers_to_transform: 1\nexclude_modules: .*mlp.*|.*[vo]_proj":               "model.layers.1.self_attn.q_proj 16 2, model.layers.1.self_attn.k_proj 16 2",
+		"target_modules: [q_proj]\nuse_rslora: true\nr: 4":                           "model.layers.0.self_attn.q_proj 4 4, model.layers.1.self_attn.q_proj 4 4",
+		"target_modules: [q_proj]\nrank_pattern: {0.self_attn.q_proj: 4, q_proj: 8}": "model.layers.0.self_attn.q_proj 4 8, model.layers.1.self_attn.q_proj 8 4",
+		"target_modules: [q_proj]\nalpha_pattern: {'.*1.self_attn.q_proj': 4}":       "model.layers.0.self_attn.q_proj 16 2, model.layers.1.self_attn.q_proj 16 0.25",
+		"target_modules: [q_proj]\nmodules_to_save: [self_attn]":                     "target_modules and modules_to_save both name",
+		"exclude_modules: .*mlp.*\nmodules_to_save: [0.self_attn, norm]\nr: 2": "model.layers.1.self_attn.q_proj 2 2, model.layers.1.self_attn.k_proj 2 2, model.layers.1.self_attn.v_proj 2 2, model.layers.1.self_attn.o_proj 2 2" +
+			"; model.layers.0.input_layernorm model.layers.0.post_attention_layernorm model.layers.0.self_attn.k_proj model.layers.0.self_attn.o_proj model.layers.0.self_attn.q_proj model.layers.0.self_attn.v_proj model.layers.1.input_layernorm model.layers.1.post_attention_layernorm model.norm",
+	} {
+		r, err := ParseRecipe([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.resolve()
+		d, err := r.design(c)
+		if err != nil {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v", text, err)
+			}
+			continue
+		}
+		var list []string
+		for _, m := range d.Modules {
+			list = append(list, fmt.Sprint(m.Module, " ", m.R, " ", m.Scale))
+		}
+		got := strings.Join(list, ", ")
+		if len(d.Whole) > 0 {
+			got += "; " + strings.ReplaceAll(strings.Join(d.Whole, " "), ".weight", "")
+		}
+		if got != want {
+			t.Errorf("%q:\n%s\nwant\n%s", text, got, want)
+		}
+	}
+}
+
 // The figures are those of transformers' get_scheduler with warm-up 2 of 6 steps.
 func TestRates(t *testing.T) {
 	for name, want := range map[string][]float64{
@@ -174,6 +296,8 @@ func FuzzRecipe(f *testing.F) {
 	f.Add(r.YAML())
 	f.Add([]byte("model: m\ndata: [a, 'b']\ntarget_modules: .*q_proj\nlearning_rate: 1e-4\nout: |\n  text\n"))
 	f.Add([]byte("r: 0x10\nepochs: .5\nseed: 0o17\nout: \"\\u2028\\x07é\"\n"))
+	f.Add([]byte("rank_pattern: {q_proj: 4, \".*[0-3]\\\\.x\": 8}\nalpha_pattern:\n  k_proj: .5\nlayers_to_transform: [0, 3]\ntrainable_token_indices: {embed_tokens: [1, 2]}\ninit_lora_weights: true\n"))
+	f.Add([]byte("adapters:\n- name: a\n  r: 8\n  rank_pattern: {q: 4}\n  data: [x, 'y z']\n- {name: b, init_lora_weights: pissa}\n"))
 	f.Add([]byte("a: &x [1]\nb: *x\n!!str c: d\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := ParseRecipe(data)

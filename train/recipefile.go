@@ -15,7 +15,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// This file reads and writes recipes: one flat YAML mapping. Values are checked against the type of
+// This file reads and writes recipes: one YAML mapping, flat but for a few keys (values.go). Values are checked against the type of
 // their key here, so that a message can name the key and the line.
 
 // maxRecipe is far above any recipe.
@@ -187,6 +187,9 @@ func distance(a, b string) int {
 
 // setNode sets a field from a YAML value.
 func setNode(f reflect.Value, n ast.Node) error {
+	if v, ok := f.Addr().Interface().(value); ok {
+		return v.fromYAML(n)
+	}
 	switch n := n.(type) {
 	case *ast.SequenceNode:
 		var list []string
@@ -288,6 +291,16 @@ func setList(f reflect.Value, list []string) error {
 
 // setText sets a field from text as it stands on a command line.
 func setText(f reflect.Value, s string) error {
+	if v, ok := f.Addr().Interface().(value); ok {
+		if strings.Contains(s, ",") && !strings.ContainsAny(s, "[{") {
+			s = "[" + s + "]"
+		}
+		n, err := parseValue(s)
+		if err != nil {
+			return err
+		}
+		return v.fromYAML(n)
+	}
 	switch f.Kind() {
 	case reflect.Int:
 		n, err := strconv.Atoi(s)
@@ -331,13 +344,27 @@ func setText(f reflect.Value, s string) error {
 }
 
 // YAML writes the recipe as a file with every key, which reads back as the same recipe. One for full
-// training lacks the keys that only an adapter has.
+// training lacks the keys that only an adapter has, and one for a single adapter the list of several.
 func (r *Recipe) YAML() []byte {
 	var b bytes.Buffer
 	v := reflect.ValueOf(r).Elem()
 	for i := range v.NumField() {
 		key := v.Type().Field(i).Tag.Get("yaml")
-		if absent := r.Method == "full" && slices.Contains(adapterKeys, key) && r.isDefault(key); key != "" && !absent {
+		absent := r.isDefault(key) && (r.Method == "full" && slices.Contains(adapterKeys, key) || key == "adapters")
+		if key != "" && !absent {
+			fmt.Fprintf(&b, "%s: %s\n", key, scalar(v.Field(i)))
+		}
+	}
+	return b.Bytes()
+}
+
+// brief writes the keys that were given, which is what a recipe of several adapters is: what follows from
+// others differs between them.
+func (r *Recipe) brief() []byte {
+	var b bytes.Buffer
+	v := reflect.ValueOf(r).Elem()
+	for i := range v.NumField() {
+		if key := v.Type().Field(i).Tag.Get("yaml"); key != "" && (r.given[key] || !r.isDefault(key)) {
 			fmt.Fprintf(&b, "%s: %s\n", key, scalar(v.Field(i)))
 		}
 	}
@@ -346,6 +373,9 @@ func (r *Recipe) YAML() []byte {
 
 // scalar writes a value on one line.
 func scalar(f reflect.Value) string {
+	if v, ok := f.Addr().Interface().(value); ok {
+		return v.yaml()
+	}
 	switch v := f.Interface().(type) {
 	case string:
 		return quoteYAML(v)

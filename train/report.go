@@ -103,6 +103,10 @@ func (r *run) card(result *Result) error {
 		row("method", "full")
 	} else {
 		row("method", "%s, rank %d, alpha %v, dropout %v", recipe.Method, recipe.R, recipe.LoraAlpha, recipe.LoraDropout)
+		if kind := r.kind(); kind != "" {
+			row("variant", "%s", kind)
+		}
+		row("trained on", "`%s`, weights %.12s…", filepath.Base(recipe.Model), r.adapter.Config.BaseHash)
 	}
 	if recipe.Method == "qlora" {
 		row("base in", "%s, double quantization %v", recipe.QuantType, recipe.DoubleQuant)
@@ -121,6 +125,30 @@ func (r *run) card(result *Result) error {
 	fmt.Fprintf(&b, "\n![loss](%s)\n\nThe exact recipe is in `%s`, every step's figures in `%s`.\n\n", plotFile, recipeFile, metricsFile)
 	b.WriteString(usage(full))
 	return r.writeFile(cardFile, b.Bytes())
+}
+
+// kind says what an adapter is besides plain LoRA, "" where it is nothing else.
+func (r *run) kind() string {
+	var out []string
+	add := func(is bool, format string, v ...any) {
+		if is {
+			out = append(out, fmt.Sprintf(format, v...))
+		}
+	}
+	a, recipe := r.adapter, r.recipe
+	add(recipe.UseDoRA, "DoRA")
+	add(recipe.UseRSLoRA, "rank-stabilised scale")
+	add(recipe.LoraplusLRRatio > 0, "LoRA+ with ratio %v", recipe.LoraplusLRRatio)
+	add(recipe.InitLoraWeights != "true", "init_lora_weights %s", recipe.InitLoraWeights)
+	add(r.frozen != nil, "written with rank %d, as the difference to the base", 2*recipe.R)
+	add(len(recipe.RankPattern) > 0, "ranks by pattern")
+	add(recipe.LoraBias, "biases on B")
+	add(len(a.Whole) > 0, "%d parameters replaced whole", len(a.Whole))
+	for i := range a.Rows {
+		out = append(out, fmt.Sprintf("%d rows of %s replaced", len(a.Rows[i].Indices), a.Rows[i].Module))
+	}
+	add(recipe.EnsureWeightTying, "table and head change together")
+	return strings.Join(out, ", ")
 }
 
 // usage shows how the result is loaded.

@@ -48,6 +48,7 @@ const (
 // Event is how a run goes.
 type Event struct {
 	Kind            Kind
+	Adapter         string // which of several adapters it is about; "" where there is one
 	Text            string
 	Step, Total     int // of optimizer steps
 	Epoch           float64
@@ -65,6 +66,7 @@ type Event struct {
 // Result is what a run came to.
 type Result struct {
 	Out       string
+	Objective string
 	Steps     int
 	Tokens    int64 // of all sequences of all steps
 	Loss      float64
@@ -76,6 +78,9 @@ type Result struct {
 	LastEval  float64       // loss after the last step
 	BestEval  float64       // lowest loss of an evaluation after the first step
 	BestStep  int           // its step, whose parameters were written
+	// Each has the results of several adapters, in order; of the fields above, Out, Steps, Tokens, Elapsed
+	// and Trained then are of all together.
+	Each []*Result
 }
 
 // run is a run under way.
@@ -83,7 +88,10 @@ type run struct {
 	recipe    *Recipe
 	options   Options
 	base      *checkpoint.Checkpoint
+	name      string            // of the adapter, where the run has several
 	adapter   *adapters.Adapter // nil where the whole model is trained
+	frozen    *adapters.Adapter // what stands beside it, nil where nothing does
+	plan      *Plan
 	session   *engine.Session
 	optimizer *optimizer
 	train     objective
@@ -102,27 +110,124 @@ type run struct {
 // Run does what a recipe says. It fails with ErrRecipe where that cannot be done, with ErrExists where
 // out holds something and neither Force nor Resume is set, with ErrState where Resume finds another
 // run's state, and with the context's error when that is cancelled, after saving a state.
+//
+// Several adapters are trained one after the other on one base in memory, each to the bytes of a run of
+// its own. Resume takes up the one that was under way: those before it have their last step's state, and
+// those after it none.
 func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
 	began := time.Now()
-	recipe.resolve()
 	if err := recipe.Validate(); err != nil {
 		return nil, err
 	}
-	if err := recipe.checkPaths(); err != nil {
+	parts, err := recipe.parts()
+	if err != nil {
 		return nil, err
 	}
-	if err := checkOut(&recipe, o); err != nil {
-		return nil, err
+	runs := make([]*run, len(parts))
+	for i := range parts {
+		if err := parts[i].checkPaths(); err != nil {
+			return nil, err
+		}
+		if err := checkOut(&parts[i], o); err != nil {
+			return nil, err
+		}
+		runs[i] = &run{recipe: &parts[i], options: o}
+		if len(recipe.Adapters) > 0 {
+			runs[i].name = recipe.Adapters[i].Name
+		}
 	}
-	if recipe.Threads > 0 {
+	if threads := parts[0].Threads; threads > 0 {
 		defer kernel.SetThreads(kernel.Threads())
-		kernel.SetThreads(recipe.Threads)
+		kernel.SetThreads(threads)
 	}
-	r := &run{recipe: &recipe, options: o}
-	if err := r.prepare(ctx); err != nil {
+	base, err := checkpoint.Open(parts[0].Model)
+	if err != nil {
 		return nil, err
 	}
-	defer r.base.Close()
+	defer base.Close()
+	largest, err := prepareAll(ctx, runs, base)
+	if err != nil {
+		return nil, err
+	}
+	if o.Planned != nil {
+		o.Planned(largest)
+	}
+	m, err := loadBase(&parts[0], base)
+	if err != nil {
+		return nil, err
+	}
+	if len(recipe.Adapters) > 0 {
+		if err := recipe.openSeveral(); err != nil {
+			return nil, err
+		}
+	}
+	all := &Result{Out: recipe.Out}
+	for i, r := range runs {
+		runs[i] = nil // so that the next has its memory
+		began := time.Now()
+		if err := r.start(m); err != nil {
+			return nil, r.named(err)
+		}
+		if i == len(runs)-1 {
+			m = nil // what full training releases, it would hold
+		}
+		result, err := r.run(ctx, began)
+		if err != nil {
+			return nil, r.named(err)
+		}
+		all.Each = append(all.Each, result)
+		all.Steps, all.Tokens, all.Trained = all.Steps+result.Steps, all.Tokens+result.Tokens, all.Trained+result.Trained
+	}
+	all.Elapsed = time.Since(began)
+	if len(recipe.Adapters) > 0 {
+		return all, nil
+	}
+	all.Each[0].Elapsed = all.Elapsed
+	return all.Each[0], nil
+}
+
+// named says which of several adapters an error is about.
+func (r *run) named(err error) error {
+	if r.name == "" {
+		return err
+	}
+	return fmt.Errorf("adapter %q: %w", r.name, err)
+}
+
+// prepareAll prepares runs on one base and returns the largest plan.
+func prepareAll(ctx context.Context, runs []*run, base *checkpoint.Checkpoint) (largest *Plan, err error) {
+	for _, r := range runs {
+		r.base = base
+		if err := r.prepare(ctx); err != nil {
+			return nil, r.named(err)
+		}
+	}
+	// The data of all is there before any is planned.
+	for _, r := range runs {
+		if r.plan, err = r.planMemory(); err != nil {
+			return nil, r.named(err)
+		}
+		if largest == nil || r.plan.Total > largest.Total {
+			largest = r.plan
+		}
+	}
+	return largest, nil
+}
+
+// openSeveral makes the folder that the folders of several adapters are in.
+func (r *Recipe) openSeveral() error {
+	err := os.MkdirAll(r.Out, 0o777)
+	if err == nil {
+		err = wholefile.WriteFile(filepath.Join(r.Out, recipeFile), r.brief())
+	}
+	if err != nil {
+		return fmt.Errorf("train: making %q: %w", r.Out, err)
+	}
+	return nil
+}
+
+// run trains what is prepared, and writes it.
+func (r *run) run(ctx context.Context, began time.Time) (*Result, error) {
 	if err := r.open(); err != nil {
 		return nil, err
 	}
@@ -135,26 +240,37 @@ func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
 	return result, r.finish(ctx, result)
 }
 
+// parts are the recipes of the adapters, resolved: the recipe itself where it lists none.
+func (r *Recipe) parts() ([]Recipe, error) {
+	if len(r.Adapters) == 0 {
+		one := *r
+		one.resolve()
+		return []Recipe{one}, nil
+	}
+	var out []Recipe
+	for _, one := range r.Adapters {
+		sub, err := r.sub(one)
+		if err != nil {
+			return nil, fmt.Errorf("train: checking recipe: %w: adapters: %q: %w", ErrRecipe, one.Name, err)
+		}
+		sub.resolve()
+		out = append(out, sub)
+	}
+	return out, nil
+}
+
 func (r *run) note(text string) {
 	r.tell(Event{Kind: Note, Text: text, Step: r.state.step, Total: r.total})
 }
 
 func (r *run) tell(e Event) {
-	if r.options.Progress != nil {
+	if e.Adapter = r.name; r.options.Progress != nil {
 		r.options.Progress(e)
 	}
 }
 
-// prepare loads everything. It writes nothing.
+// prepare reads what a plan needs. It writes nothing.
 func (r *run) prepare(ctx context.Context) (err error) {
-	if r.base, err = checkpoint.Open(r.recipe.Model); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			r.base.Close()
-		}
-	}()
 	if r.recipe.Method == "full" {
 		if err := checkBase(r.recipe, r.base); err != nil {
 			return err
@@ -169,20 +285,20 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
-	plan, err := r.planMemory()
-	if err != nil {
-		return err
-	}
-	m, err := loadBase(r.recipe, r.base)
-	if err != nil {
-		return err
-	}
-	o := engine.SessionOptions{Full: r.recipe.Method == "full", Remat: plan.RematBlocks, KeepLogits: plan.KeepLogits, Seed: uint64(r.recipe.Seed)}
+	return nil
+}
+
+// start makes what is trained on a model in memory.
+func (r *run) start(m *engine.Model) (err error) {
+	o := engine.SessionOptions{Full: r.recipe.Method == "full", Remat: r.plan.RematBlocks, KeepLogits: r.plan.KeepLogits, Seed: uint64(r.recipe.Seed)}
 	if !o.Full {
-		if r.adapter, err = newAdapter(r.recipe, m); err != nil {
+		if r.adapter, r.frozen, err = newAdapter(r.recipe, m); err != nil {
 			return err
 		}
-		o.Adapter, o.Dropout = r.adapter, r.recipe.LoraDropout
+		if err := r.identify(); err != nil {
+			return err
+		}
+		o.Adapter, o.Frozen, o.Dropout = r.adapter, r.frozen, r.recipe.LoraDropout
 	}
 	if r.session, err = m.NewSession(o); err != nil {
 		return err
@@ -198,6 +314,22 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		r.note(fmt.Sprintf("%d steps; training %d values in %d modules", r.total, r.optimizer.values(), len(r.adapter.Pairs)))
 	}
 	return nil
+}
+
+// identify puts down in the adapter what base it is trained on, and tells where it began on another.
+func (r *run) identify() (err error) {
+	if r.recipe.InitAdapter != "" {
+		warning, err := r.base.SameBase(r.recipe.InitAdapter, r.adapter)
+		if err != nil {
+			return err
+		}
+		if warning != "" {
+			r.note("warning: " + warning)
+		}
+	}
+	r.adapter.Config.BaseModel = r.recipe.Model
+	r.adapter.Config.BaseHash, err = checkpoint.Hash(r.base)
+	return err
 }
 
 // prepareData reads, encodes and divides the data.
@@ -370,7 +502,7 @@ func (r *run) step(ctx context.Context) (*metrics, error) {
 			return nil, fmt.Errorf("train: step %d: %w", r.state.step+1, err)
 		}
 	}
-	rate, norm, loss := r.recipe.rate(r.state.step, r.total), r.optimizer.norm(), f.mean()
+	rate, norm, loss := r.recipe.rates(r.state.step, r.total), r.optimizer.norm(), f.mean()
 	if math.IsNaN(loss+norm) || math.IsInf(loss+norm, 0) {
 		return nil, fmt.Errorf("train: step %d: %w: the loss is %v and the gradient's norm %v; lower learning_rate or set max_grad_norm", r.state.step+1, ErrDiverged, loss, norm)
 	}
@@ -387,7 +519,7 @@ func (r *run) step(ctx context.Context) (*metrics, error) {
 		r.pace = took
 	}
 	r.pace += 0.1 * (took - r.pace)
-	m := &metrics{Step: r.state.step, Epoch: r.epoch(), Loss: &loss, LR: &rate, GradNorm: &norm, Tokens: f.tokens,
+	m := &metrics{Step: r.state.step, Epoch: r.epoch(), Loss: &loss, LR: &rate.a, GradNorm: &norm, Tokens: f.tokens,
 		TargetTokens: f.targets, TokensPerSecond: &speed, rewards: f.rewards()}
 	if r.state.step%r.recipe.LoggingSteps == 0 || r.state.step == r.total {
 		e := r.event(Step, m)

@@ -2,6 +2,7 @@ package train
 
 import (
 	"math"
+	"strings"
 
 	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/internal/kernel"
@@ -68,14 +69,40 @@ func (o *optimizer) clip(norm, largest float64) {
 	}
 }
 
-// update applies one step, counted from 1. Vectors, which are the gains of norms and biases, do not
-// decay: transformers' Trainer leaves them out by their names.
-func (o *optimizer) update(r *Recipe, rate float64, step int) {
+// update applies one step, counted from 1, with rate as the schedule has it then. Biases and the gains of
+// norms do not decay: transformers' Trainer leaves them out by their names.
+func (o *optimizer) update(r *Recipe, rate rates, step int) {
 	for i, p := range o.params {
 		decay := r.WeightDecay
-		if len(p.Shape) == 1 {
+		if len(p.Shape) == 1 && !strings.HasSuffix(p.Name, ".lora_magnitude_vector") {
 			decay = 0
 		}
-		kernel.AdamW(p.Value, p.Grad, o.m[i], o.v[i], rate, r.AdamBeta1, r.AdamBeta2, r.AdamEpsilon, decay, step)
+		kernel.AdamW(p.Value, p.Grad, o.m[i], o.v[i], rate.of(&p), r.AdamBeta1, r.AdamBeta2, r.AdamEpsilon, decay, step)
 	}
+}
+
+// rates are the learning rates of a step.
+type rates struct {
+	a, b, table float64 // of all but what follows, of B and of vectors, of pairs on the table
+}
+
+// rates returns the learning rates of a step: with LoRA+ the groups of PEFT's create_loraplus_optimizer.
+func (r *Recipe) rates(step, total int) rates {
+	a := r.rate(step, total)
+	if r.LoraplusLRRatio == 0 {
+		return rates{a, a, a}
+	}
+	table := *r
+	table.LearningRate = r.LoraplusLREmbedding
+	return rates{a, a * r.LoraplusLRRatio, table.rate(step, total)}
+}
+
+func (r *rates) of(p *engine.Param) float64 {
+	switch {
+	case strings.Contains(p.Name, ".lora_embedding_"):
+		return r.table
+	case strings.Contains(p.Name, ".lora_B.") || len(p.Shape) == 1:
+		return r.b
+	}
+	return r.a
 }

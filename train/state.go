@@ -97,6 +97,13 @@ func (r *run) save() error {
 		file.add("first moment/"+p.Name, r.optimizer.m[i])
 		file.add("second moment/"+p.Name, r.optimizer.v[i])
 	}
+	err = r.eachFrozen(func(name string, v []float32) error {
+		file.add(name, v)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("train: saving state: %w", err)
+	}
 	meta := map[string]string{"format": stateForm, "recipe": string(r.recipe.YAML()), "state": string(info)}
 	if err := file.write(filepath.Join(dir, stateFile), meta); err != nil {
 		return fmt.Errorf("train: saving state: %w", err)
@@ -161,6 +168,21 @@ func (r *run) eachBest(visit func(f *tensorReader, p engine.Param) error) error 
 	return nil
 }
 
+// eachFrozen visits the matrices that stand frozen beside the trained ones. They are part of a state: a
+// run may go on where singular vectors come out another way in the last bit.
+func (r *run) eachFrozen(visit func(name string, v []float32) error) error {
+	if r.frozen == nil {
+		return nil
+	}
+	for i := range r.frozen.Pairs {
+		p := &r.frozen.Pairs[i]
+		if err := errors.Join(visit("frozen/"+p.Module+".lora_A", p.A), visit("frozen/"+p.Module+".lora_B", p.B)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // restorable are the keys that may differ between a run and its resumption: they change no number.
 var restorable = []string{"out", "threads", "remat", "memory", "save_steps", "logging_steps"}
 
@@ -217,6 +239,9 @@ func (r *run) restoreFrom(f *safetensors.File) error {
 				return err
 			}
 		}
+	}
+	if err := r.eachFrozen(reader.read); err != nil {
+		return err
 	}
 	r.savedBest = info.BestStep
 	if info.BestStep == 0 {

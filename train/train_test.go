@@ -314,17 +314,24 @@ func TestEarlyStopping(t *testing.T) {
 
 // resumable is the recipe of the tests of interruption: every part of the state matters to it.
 func resumable(t testing.TB, method, model, data, out string) Recipe {
-	sets := []string{"method=" + method, "data=" + data, "out=" + out, "holdout=0.2", "max_steps=40", "eval_steps=4", "save_steps=3",
-		"weight_decay=0.01", "lr_scheduler=cosine", "gradient_accumulation_steps=3", "packing=examples", "batch_size=1", "max_length=128"}
+	variant := map[string][]string{
+		"variants": {"use_dora=true", "modules_to_save=[norm]", "trainable_token_indices=[100, 101, 33]", "target_modules=[q_proj, down_proj, embed_tokens]", "loraplus_lr_ratio=4"},
+		"pissa":    {"init_lora_weights=pissa", "use_rslora=true", "rank_pattern={v_proj: 2}"},
+	}[method]
+	if variant != nil {
+		method = "lora"
+	}
+	sets := append(variant, "method="+method, "data="+data, "out="+out, "holdout=0.2", "max_steps=40", "eval_steps=4", "save_steps=3",
+		"weight_decay=0.01", "lr_scheduler=cosine", "gradient_accumulation_steps=3", "packing=examples", "batch_size=1", "max_length=128")
 	if method != "full" {
 		sets = append(sets, "lora_dropout=0.2")
 	}
 	return recipeFor(t, model, sets...)
 }
 
-// eachMethod runs a test for training adapters and for training models.
+// eachMethod runs a test for training adapters, of several kinds, and for training models.
 func eachMethod(t *testing.T, test func(t *testing.T, method string)) {
-	for _, method := range []string{"lora", "full"} {
+	for _, method := range []string{"lora", "full", "variants", "pissa"} {
 		t.Run(method, func(t *testing.T) { test(t, method) })
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v3"
 
@@ -105,18 +106,21 @@ func paths(args []string) []string {
 	return out
 }
 
+// readAdapter reads an adapter in any form for a model.
+func readAdapter(path string, c *model.Config) (*adapters.Adapter, error) {
+	if filepath.Ext(path) == ".onnx_adapter" {
+		return openONNXAdapter(path, c)
+	}
+	return checkpoint.OpenAdapter(path, c)
+}
+
 // openAdapter opens an adapter argument and checks it against the model it is for.
 func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	path, scale, err := adapterPath(arg)
 	if err != nil {
 		return nil, err
 	}
-	var a *adapters.Adapter
-	if filepath.Ext(path) == ".onnx_adapter" {
-		a, err = openONNXAdapter(path, c)
-	} else {
-		a, err = checkpoint.OpenAdapter(path, c)
-	}
+	a, err := readAdapter(path, c)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +133,31 @@ func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	}
 	if scale != 1 {
 		a = a.Scaled(scale)
+	}
+	return a, nil
+}
+
+// warned holds the warnings given: a command may open an adapter several times, to use it and to check
+// what it did.
+var warned sync.Map
+
+// openAdapterOn is openAdapter on a base that is open, with a warning where the adapter was trained on
+// another.
+func openAdapterOn(arg string, m *checkpoint.Checkpoint) (*adapters.Adapter, error) {
+	a, err := openAdapter(arg, m.Config())
+	if err != nil {
+		return nil, err
+	}
+	path, _, err := adapterPath(arg)
+	if err != nil {
+		return nil, err
+	}
+	warning, err := m.SameBase(path, a)
+	if err != nil {
+		return nil, err
+	}
+	if _, again := warned.LoadOrStore(warning, true); !again && warning != "" {
+		say("warning: %s", warning)
 	}
 	return a, nil
 }

@@ -130,7 +130,7 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 
 // slotAdapter opens an adapter as a graph's slots hold it: replaced rows as pairs, and of DoRA the gains.
 func slotAdapter(arg string, m *checkpoint.Checkpoint, base adapters.Base) (*adapters.Adapter, map[string][]float32, error) {
-	a, err := openAdapter(arg, m.Config())
+	a, err := openAdapterOn(arg, m)
 	if err != nil {
 		return nil, nil, err
 	}

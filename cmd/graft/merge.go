@@ -113,7 +113,7 @@ func mergeInto(m *checkpoint.Checkpoint, adapterArgs []string) (*checkpoint.Chec
 		if arg == bare {
 			continue
 		}
-		a, err := openAdapter(arg, m.Config())
+		a, err := openAdapterOn(arg, m)
 		if err != nil {
 			return nil, err
 		}

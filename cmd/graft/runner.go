@@ -125,16 +125,16 @@ func openBundleRunner(dir string, adapterArgs []string, library string) (*runner
 		return names
 	}
 	r.swap = func(name string) error {
-		if name == "" {
-			var err error
-			if name, err = session.Default(); err != nil {
-				return err
-			}
+		var next *ort.State
+		var err error
+		switch name {
+		case "":
+			next, err = session.NewDefaultState()
+		case bare:
+			next, err = session.NewState("")
+		default:
+			next, err = session.NewState(name)
 		}
-		if name == bare {
-			name = ""
-		}
-		next, err := session.NewState(name)
 		if err != nil {
 			return err
 		}
@@ -188,7 +188,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 		if arg == bare {
 			continue
 		}
-		a, err := openAdapter(arg, m.Config())
+		a, err := openAdapterOn(arg, m)
 		if err != nil {
 			return nil, err
 		}

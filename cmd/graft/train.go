@@ -28,11 +28,30 @@ dpo. Method lora trains an adapter, qlora one on weights in 4 bits, and full eve
 Ctrl-C, and even kill -9, leave a state from which --resume continues to the same bytes.
 With --memory the run fits in so many bytes, by computing activations again; numbers stay the same.
 
+An adapter is described by PEFT's keys: r, lora_alpha, lora_dropout, target_modules (names, an expression or
+all-linear; also embed_tokens and lm_head), exclude_modules, layers_to_transform, layers_pattern,
+rank_pattern and alpha_pattern ({q_proj: 4}), use_rslora, use_dora, lora_bias, bias (none, lora_only, all),
+modules_to_save, trainable_token_indices, ensure_weight_tying, init_lora_weights (true, false, gaussian,
+orthogonal, pissa, pissa_niter_N, olora), loraplus_lr_ratio and loraplus_lr_embedding. PiSSA and OLoRA are
+written as the difference to the base as it is, of twice the rank. init_adapter goes on from an adapter in
+any form, whose ranks and parts stay. A recipe with a list of adapters trains each into OUT/NAME on one
+base in memory:
+
+  model: model.gguf
+  out: characters
+  adapters:
+  - {name: pirate, data: pirate.jsonl}
+  - {name: poet, data: poet.jsonl, r: 32, use_dora: true, init_lora_weights: orthogonal}
+
+An adapter remembers what weights it was trained on; commands that use it on others say so.
+
   graft train recipe.yaml --set learning_rate=1e-4 --set epochs=3
   graft train --model model.gguf --data rows.jsonl -o my-adapter --set max_length=512
   graft train --model model.gguf --data rows.jsonl -o my-adapter --memory 900MB
   graft train --objective dpo --method qlora --model model-hf --data pairs.json -o preferred
   graft train --method full --model model-hf --data rows.jsonl -o tuned
+  graft train recipe.yaml --set use_dora=true --set 'rank_pattern={q_proj: 4}' --set modules_to_save=lm_head
+  graft train recipe.yaml --init-adapter my-adapter -o further
   graft train recipe.yaml --resume`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
@@ -40,7 +59,7 @@ With --memory the run fits in so many bytes, by computing activations again; num
 			&cli.StringFlag{Name: "method", Usage: "lora, qlora or full"},
 			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
 			&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
-			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
+			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "adapter to start from, a `PATH` in any form"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
 			memoryFlag(),
 			&cli.BoolFlag{Name: "resume", Usage: "continue from the state in the output folder"},
@@ -106,6 +125,17 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	if c.Bool("json") {
 		return printJSON(summaryOf(result))
 	}
+	for i, one := range result.Each {
+		say("adapter %s, %d of %d:", recipe.Adapters[i].Name, i+1, len(result.Each))
+		printResult(&recipe, one)
+	}
+	if len(result.Each) == 0 {
+		printResult(&recipe, result)
+	}
+	return nil
+}
+
+func printResult(recipe *train.Recipe, result *train.Result) {
 	t := newTable()
 	what := "adapter"
 	if recipe.Method == "full" {
@@ -116,13 +146,12 @@ func trainAction(ctx context.Context, c *cli.Command) error {
 	t.row("trained values", count(int64(result.Trained)))
 	t.row("loss of the last step", fmt.Sprintf("%.4f", result.Loss))
 	if result.Evaluated {
-		t.row("held-out loss before", held(recipe, result.FirstEval))
-		t.row("held-out loss after", held(recipe, result.LastEval))
+		t.row("held-out loss before", held(result, result.FirstEval))
+		t.row("held-out loss after", held(result, result.LastEval))
 		t.row("kept", fmt.Sprintf("the %s of step %d, held-out loss %.4f", what, result.BestStep, result.BestEval))
 	}
 	t.row("tokens", fmt.Sprintf("%d in %s, %.0f a second", result.Tokens, result.Elapsed.Round(time.Second), float64(result.Tokens)/result.Elapsed.Seconds()))
 	t.flush()
-	return nil
 }
 
 // keepTo has garbage collected before it would take the process beyond the plan. Go's limit does not
@@ -138,7 +167,11 @@ func checkReplaced(r *train.Recipe) error {
 	if err != nil {
 		return nil // train says what is wrong with it
 	}
-	for _, in := range []string{r.Model, r.InitAdapter} {
+	inputs := []string{r.Model, r.InitAdapter}
+	for _, one := range r.Adapters {
+		inputs = append(inputs, one.Keys["init_adapter"])
+	}
+	for _, in := range inputs {
 		if info, err := os.Stat(in); err == nil && os.SameFile(info, there) {
 			return fmt.Errorf("writing %q: that is the input %q; give another name", r.Out, in)
 		}
@@ -156,7 +189,7 @@ func checkReplaced(r *train.Recipe) error {
 }
 
 // held writes a held-out loss, with the perplexity where it is one.
-func held(r train.Recipe, loss float64) string {
+func held(r *train.Result, loss float64) string {
 	if r.Objective != "sft" {
 		return fmt.Sprintf("%.4f", loss)
 	}
@@ -175,12 +208,17 @@ type summary struct {
 	LastEval  *float64 `json:"eval_loss,omitempty"`
 	BestEval  *float64 `json:"best_eval_loss,omitempty"`
 	BestStep  int      `json:"best_step,omitempty"`
+	// Adapters are the results of each of several; the fields above then are of all together, where that means something.
+	Adapters []summary `json:"adapters,omitempty"`
 }
 
 func summaryOf(r *train.Result) summary {
 	s := summary{Out: r.Out, Steps: r.Steps, Tokens: r.Tokens, Seconds: r.Elapsed.Seconds(), Loss: r.Loss, Stopped: r.Stopped}
 	if r.Evaluated {
 		s.FirstEval, s.LastEval, s.BestEval, s.BestStep = &r.FirstEval, &r.LastEval, &r.BestEval, r.BestStep
+	}
+	for _, one := range r.Each {
+		s.Adapters = append(s.Adapters, summaryOf(one))
 	}
 	return s
 }
@@ -190,6 +228,8 @@ type trainProgress struct {
 	bar  *progressbar.ProgressBar
 	last time.Time
 	step int
+	// adapter is the one that the bar is of.
+	adapter string
 }
 
 func (p *trainProgress) clear() {
@@ -202,10 +242,10 @@ func (p *trainProgress) event(e train.Event) {
 	switch e.Kind {
 	case train.Note:
 		p.clear()
-		say("%s", e.Text)
+		say("%s%s", of(e), e.Text)
 	case train.Evaluated:
 		p.clear()
-		line := fmt.Sprintf("step %d of %d: held-out loss %.4f", e.Step, e.Total, e.EvalLoss)
+		line := fmt.Sprintf("%sstep %d of %d: held-out loss %.4f", of(e), e.Step, e.Total, e.EvalLoss)
 		if e.EvalPerplexity > 0 {
 			line += fmt.Sprintf(", perplexity %.3f", e.EvalPerplexity)
 		}
@@ -216,10 +256,20 @@ func (p *trainProgress) event(e train.Event) {
 	}
 }
 
+// of names the adapter that an event is about, where there are several.
+func of(e train.Event) string {
+	if e.Adapter == "" {
+		return ""
+	}
+	return e.Adapter + ": "
+}
+
 func (p *trainProgress) show(e train.Event) {
-	line := fmt.Sprintf("step %d of %d, loss %.4f, %.0f tokens/s, %s left", e.Step, e.Total, e.Loss, e.TokensPerSecond, e.Left.Round(time.Second))
+	line := fmt.Sprintf("%sstep %d of %d, loss %.4f, %.0f tokens/s, %s left", of(e), e.Step, e.Total, e.Loss, e.TokensPerSecond, e.Left.Round(time.Second))
 	if onTerminal() {
-		if p.bar == nil {
+		if p.bar == nil || p.adapter != e.Adapter {
+			p.clear()
+			p.adapter = e.Adapter
 			p.bar = progressbar.NewOptions(e.Total, progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
 		}
 		p.bar.Describe("graft: " + line)

@@ -11,9 +11,10 @@ import (
 //
 //	nll[i] = −log softmax(spec(x[i]·Wᵀ))[target[i]]        x is (M, C), W is (V, C)
 //
-// Adapters on the head change the product before spec does, as on any other.
 // The gradient of each nll in x is made in the same pass over the logits. A loss is a weighted sum of
 // the nll, so backward only multiplies rows by their weights, whatever the objective made of them.
+// Adapters on the head change the product before spec does. What comes through their terms, and all
+// gradients of what is trained here, take the logits again.
 type headOp struct {
 	node
 	weight *Weight // (V, C)
@@ -171,15 +172,15 @@ func (o *headOp) backward(c *call) {
 	for i, l := range list {
 		own := headPairs + i*perHeadPair
 		du, x := c.own(own+headHiddenGrad).Slice(0, m*l.A.N), c.own(targetRows).Slice(0, m*k)
-		drops := c.drops(l)
-		if l.trained() {
-			if drops {
-				d := c.own(own+headDroppedAgain).Slice(0, m*k)
-				c.drop(t.graph.HeadPlace(), i, l, d, x)
-				x = d
-			}
-			kernel.WeightGradient(l.GradA, k, du, l.A.N, x, k, m, l.A.N, k, 1, true)
+		if !l.trained() {
+			continue
 		}
+		if c.drops(l) {
+			d := c.own(own+headDroppedAgain).Slice(0, m*k)
+			c.drop(t.graph.HeadPlace(), i, l, d, x)
+			x = d
+		}
+		kernel.WeightGradient(l.GradA, k, du, l.A.N, x, k, m, l.A.N, k, 1, true)
 	}
 	if !wants {
 		return

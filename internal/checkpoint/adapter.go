@@ -1,6 +1,8 @@
 package checkpoint
 
 import (
+	"strings"
+
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/model"
 )
@@ -51,14 +53,37 @@ func GGUFNames(c *model.Config) (adapters.GGUFNames, error) {
 		return adapters.GGUFNames{}, err
 	}
 	n := adapters.GGUFNames{Arch: c.GGUFArch(), Name: c.GGUFName}
+	rows := map[string]int{}
 	for _, l := range append(linears, table, head) {
 		n.Modules = append(n.Modules, l.Module)
+		rows[l.Module] = l.Out
 	}
+	n.Rows = func(module string) int { return rows[module] }
 	n.Row = func(weight string, row, rows int) int {
-		if heads := c.RowHeads(weight); heads > 0 {
-			return ggufRow(row, rows/heads)
+		heads := c.RowHeads(weight)
+		if heads == 0 {
+			return row
 		}
-		return row
+		if rows%(2*heads) != 0 { // not of this model
+			return -1
+		}
+		return ggufRow(row, rows/heads)
+	}
+	n.Fused = func(name string) []string {
+		rest, in := strings.CutPrefix(name, "blk.")
+		layer, ok := strings.CutSuffix(rest, ".attn_qkv.weight")
+		if !in || !ok {
+			return nil
+		}
+		var out []string
+		for _, part := range []string{"q_proj", "k_proj", "v_proj"} {
+			module := "model.layers." + layer + ".self_attn." + part
+			if rows[module] == 0 {
+				return nil
+			}
+			out = append(out, module)
+		}
+		return out
 	}
 	return n, nil
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/graftml/graft/adapters"
@@ -25,6 +24,8 @@ type AdapterOptions struct {
 	Rows map[string][]int
 	// TieWeights is that of [adapters.Config].
 	TieWeights bool
+	// Init is PEFT's init_lora_weights; "" is "true". See CheckInit.
+	Init string
 	// Seed decides random values, together with the module's name.
 	Seed uint64
 }
@@ -115,28 +116,21 @@ func (m *Model) newPair(o ModuleOptions, all AdapterOptions) (*adapters.Pair, er
 	}
 	p := &adapters.Pair{Module: o.Module, Table: place == m.graph.TablePlace(), R: r, In: l.In, Out: l.Out, Scale: o.Scale,
 		A: make([]float32, r*l.In), B: make([]float32, l.Out*r)}
-	rng := newRandom(all.Seed, o.Module)
-	if p.Table {
-		for i := range p.B {
-			p.B[i] = float32(rng.normal())
-		}
-	} else {
-		bound := 1 / math.Sqrt(float64(l.In))
-		for i := range p.A {
-			p.A[i] = float32((2*rng.float64() - 1) * bound)
-		}
-	}
 	if all.Bias && !p.Table {
 		p.Bias = make([]float32, l.Out)
 	}
-	if all.DoRA {
-		p.Magnitude = make([]float32, l.Out)
-		w := &m.at(place).Matrix
-		if p.Table {
-			kernel.ColumnNorms(p.Magnitude, w, nil, nil, 0, 0)
-		} else {
-			kernel.RowNorms(p.Magnitude, w, nil, nil, 0, 0)
-		}
+	if err := m.fill(p, place, all); err != nil || !all.DoRA {
+		return p, err
+	}
+	p.Magnitude = make([]float32, l.Out)
+	norms := kernel.RowNorms
+	if p.Table {
+		norms = kernel.ColumnNorms
+	}
+	if all.Init == "false" {
+		norms(p.Magnitude, &m.at(place).Matrix, p.A, p.B, r, float32(o.Scale))
+	} else { // the pair changes nothing yet
+		norms(p.Magnitude, &m.at(place).Matrix, nil, nil, 0, 0)
 	}
 	return p, nil
 }

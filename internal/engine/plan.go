@@ -58,7 +58,9 @@ type MemoryOptions struct {
 	// Codec, unless nil, is the number format of a tensor of the checkpoint, for Options.AsStored.
 	Codec func(name string) string
 	// Ranks is the pairs of the adapter: module → rank, the table and the head among them. Nil with Full.
-	Ranks   map[string]int
+	Ranks map[string]int
+	// Frozen says that each pair on a product inside a block has one beside it that is not trained.
+	Frozen  bool
 	Dropout bool // the adapter's inputs are dropped with a probability above 0
 	// DoRA, Bias, Whole and TieWeights are those of AdapterOptions; Rows is how many rows of a module
 	// are trained.
@@ -206,7 +208,12 @@ func (m *Model) planAdapter(tape *autograd.Tape, o *MemoryOptions) (values, besi
 			p.Gain = &autograd.Gain{Grad: []float32{}}
 			beside += 12 * int64(l.Out) // lengths, quotients
 		}
-		tape.SetAdapters(at, []*autograd.LowRank{p})
+		list := []*autograd.LowRank{p}
+		if o.Frozen && at < len(m.linears) {
+			list = append(list, &autograd.LowRank{A: p.A, B: p.B})
+			beside += 4 * int64(r) * int64(l.In+l.Out)
+		}
+		tape.SetAdapters(at, list)
 		return p
 	}
 	for module, r := range o.Ranks {

@@ -37,6 +37,9 @@ type Param struct {
 type SessionOptions struct {
 	// Adapter is trained in place: its values are the parameters. Nil with Full.
 	Adapter *adapters.Adapter
+	// Frozen, unless nil, is pairs on products inside blocks that act beside those of Adapter and are not
+	// trained. What is off with the adapter (ReferenceLogProbs) they are, too.
+	Frozen *adapters.Adapter
 	// Dropout is the probability that a value of an adapter's input is dropped (PEFT's lora_dropout).
 	Dropout float64
 	// Full trains every weight of the model, which must be dense and have no other user.
@@ -81,7 +84,7 @@ func (m *Model) NewSession(o SessionOptions) (*Session, error) {
 	if o.Full {
 		return s, s.trainWeights()
 	}
-	return s, s.trainAdapter(o.Adapter, o.Dropout)
+	return s, s.trainAdapter(o.Adapter, o.Frozen, o.Dropout)
 }
 
 // trainWeights gives every weight of the model a gradient.

@@ -14,7 +14,7 @@ import (
 const keyPrefix = "base_model.model."
 
 // trainAdapter makes an adapter what the session trains.
-func (s *Session) trainAdapter(a *adapters.Adapter, dropout float64) error {
+func (s *Session) trainAdapter(a, frozen *adapters.Adapter, dropout float64) error {
 	m := s.model
 	p, err := m.place(a)
 	if err != nil {
@@ -35,6 +35,15 @@ func (s *Session) trainAdapter(a *adapters.Adapter, dropout float64) error {
 	s.trainPairs(p, head, dropout)
 	s.trainWhole(a, p)
 	s.trainRows(a, p)
+	if frozen != nil {
+		beside, err := m.place(frozen)
+		if err != nil {
+			return err
+		}
+		for place, list := range beside.pairs {
+			p.pairs[place] = append(p.pairs[place], list...)
+		}
+	}
 	p.use(s.tape)
 	return nil
 }

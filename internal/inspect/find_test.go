@@ -192,7 +192,7 @@ func findInBundles(t *testing.T, p provoked) {
 	}
 	s := b.Slots()[0]
 	a := &adapters.Adapter{Config: adapters.Config{R: 2, Alpha: 2}, Pairs: []adapters.Pair{{Module: s.Module, R: 2, In: s.In, Out: s.Out, Scale: 1, A: testmodel.Draw("a", 2*s.In), B: testmodel.Draw("b", 2*s.Out)}}}
-	if err := b.Add("one", a); err != nil {
+	if err := b.Add("one", a, nil); err != nil {
 		t.Fatal(err)
 	}
 	r := look(t, dir, Options{Check: true, Stats: true, Tensors: true})

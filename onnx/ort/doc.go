@@ -9,7 +9,7 @@
 //	s, err := ort.Open("model-onnx", ort.Options{})
 //	…
 //	defer s.Close()
-//	name, err := s.Default()          // the bundle's default as it is now
+//	st, err := s.NewDefaultState()    // with the bundle's default as it is now
 //	state, err := s.NewState(name)    // "" is the bare base
 //	defer state.Close()
 //	end, err := state.Generate(ctx, prompt, ort.GenerateOptions{MaxTokens: 64}, emit)

@@ -169,6 +169,21 @@ func (s *Session) NewState(adapter string) (*State, error) {
 	return &State{session: s, feed: f, adapter: adapter}, nil
 }
 
+// NewDefaultState is [Session.NewState] with the adapter that is the bundle's default now.
+// [State.Adapter] says which that is; a later swap does not change the state.
+func (s *Session) NewDefaultState() (*State, error) {
+	for try := 0; ; try++ {
+		name, err := s.Default()
+		if err != nil {
+			return nil, fmt.Errorf("ort: using the default adapter: %w", err)
+		}
+		t, err := s.NewState(name)
+		if !errors.Is(err, onnx.ErrNoAdapter) || try == 10 { // removed in between: another is the default
+			return t, err
+		}
+	}
+}
+
 // acquire returns the feed of an adapter, counted as used once more.
 func (s *Session) acquire(name string) (*feed, error) {
 	s.mu.Lock()

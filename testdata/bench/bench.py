@@ -5,7 +5,7 @@ folder with train_peft.py (PEFT, PyTorch) and quant_bnb.py (bitsandbytes), each 
 RESULT; GRAFT_PEERS_PYTHON is the Python that has their packages, transformers' and llama-cpp-python's.
 Without it, and where a peer is not installed, the columns of that peer stay empty.
 
-GRAFT_PEERS_CONVERT is llama.cpp's convert_hf_to_gguf.py, which no package has.
+GRAFT_PEERS_CONVERT is llama.cpp's convert_hf_to_gguf.py, GRAFT_PEERS_EXPORT_LORA its llama-export-lora, which no package has.
 
 GRAFT_BENCH_ONLY is a regular expression for the names of rows; `bench.py --list` prints them.
 GRAFT_BENCH_ROUNDS (3) and GRAFT_BENCH_STEPS (6) say how long it takes. Needs no package.
@@ -31,6 +31,7 @@ MODEL_GGUF = ROOT / "quickstart" / "base-f32.gguf"  # and for llama.cpp
 MODEL_BF16 = ROOT / "quickstart" / "base-bf16"
 PEERS = os.environ.get("GRAFT_PEERS")
 CONVERT = os.environ.get("GRAFT_PEERS_CONVERT")
+EXPORT_LORA = os.environ.get("GRAFT_PEERS_EXPORT_LORA")
 PYTHON = os.environ.get("GRAFT_PEERS_PYTHON", sys.executable)
 ROUNDS = int(os.environ.get("GRAFT_BENCH_ROUNDS", "3"))
 STEPS = max(2, int(os.environ.get("GRAFT_BENCH_STEPS", "6")))
@@ -135,7 +136,7 @@ def graft_adapter(what):
     """Does something to an adapter of rank 16 on all linear layers, or to the model with it, and gives how often a
     second: merge, merge with the proof, convert to GGUF, extract at rank 16 from the merged model."""
     def measure(work):
-        adapter, tuned, out = work / "adapter", work / "tuned", work / f"made-{what.split()[0]}"
+        adapter, tuned, out = work / "adapter", work / "tuned", work / f"made-{what.replace(' ', '-')}"
         if not adapter.exists():
             run([GRAFT, "train", "--model", MODEL, "--data", work / "text.txt", "-o", adapter, "--set", "packing=stream", "--set", "train_on=all",
                  "--set", "r=16", "--set", "target_modules=all-linear", "--set", "max_steps=2", "--set", "batch_size=1", "--set", "max_length=64",
@@ -144,6 +145,7 @@ def graft_adapter(what):
             run([GRAFT, "merge", MODEL, adapter, "-o", tuned, "--no-verify"])
         command = {
             "merge": ["merge", MODEL, adapter, "-o", out, "--no-verify"],
+            "merge to gguf": ["merge", MODEL_GGUF, adapter, "-o", out.with_suffix(".gguf"), "--no-verify"],
             "merge proved": ["merge", MODEL, adapter, "-o", out],
             "convert": ["adapter", "convert", adapter, "--base", MODEL, "-o", out.with_suffix(".gguf")],
             "extract": ["adapter", "extract", MODEL, tuned, "--rank", "16", "-o", out],
@@ -177,6 +179,19 @@ def llamacpp_lora(work):
     return [1 / (time.time() - start)], peak
 
 
+def llamacpp_merge(work):
+    if not EXPORT_LORA:
+        raise Failed("GRAFT_PEERS_EXPORT_LORA names no llama-export-lora")
+    lora, out = work / "lora.gguf", work / "peer-merged.gguf"
+    if not lora.exists():
+        run([GRAFT, "adapter", "convert", work / "adapter", "--base", MODEL, "-o", lora])
+    start = time.time()
+    _, peak = run([EXPORT_LORA, "-m", MODEL_GGUF, "--lora", lora, "-o", out, "-t", THREADS])
+    seconds = time.time() - start
+    out.unlink()
+    return [1 / seconds], peak
+
+
 def llamacpp_convert():
     if not CONVERT:
         raise Failed("GRAFT_PEERS_CONVERT names no convert_hf_to_gguf.py")
@@ -191,7 +206,7 @@ GRAFT_WORK = {
     "to gguf": graft_convert(MODEL_BF16, "--to", "gguf", "--type", "f16"),
     "to gguf, no proof": graft_convert(MODEL_BF16, "--to", "gguf", "--type", "f16", "--no-verify"),
     "to folder": graft_convert(GGUF),
-    "merge": graft_adapter("merge"), "merge, proved": graft_adapter("merge proved"),
+    "merge": graft_adapter("merge"), "merge to gguf": graft_adapter("merge to gguf"), "merge, proved": graft_adapter("merge proved"),
     "adapter to gguf": graft_adapter("convert"), "extract": graft_adapter("extract"),
     "score f32": graft_score(), "score bf16": graft_score("--compute", "bf16"),
 }
@@ -204,7 +219,7 @@ PEER_WORK = {
     "transformers convert": converting(GGUF, lambda: [PYTHON, HERE / "peer_convert.py", GGUF, "OUT"]),
     "PEFT merge": peer_adapter(PYTHON, HERE / "peer_adapter.py", "merge", MODEL, "ADAPTER", "OUT"),
     "PyTorch extract": peer_adapter(PYTHON, HERE / "peer_adapter.py", "extract", MODEL, "ADAPTER", "OUT"),
-    "llama.cpp lora": llamacpp_lora,
+    "llama.cpp lora": llamacpp_lora, "llama.cpp merge": llamacpp_merge,
     "transformers fp32": torch_score("float32"), "transformers bf16": torch_score("bfloat16"),
     "llama.cpp score": llamacpp("score", "--tokens", SCORED),
 }
@@ -240,6 +255,7 @@ ROWS = [
     Row("Q4_1 GGUF → float32 folder, proved", "to folder", "transformers convert", "MB/s"),
     Row("adapter merged into a float32 folder (PEFT: without its start)", "merge", "PEFT merge", "a second"),
     Row("the same, proved", "merge, proved", "PEFT merge", "a second"),
+    Row("adapter merged into a float32 GGUF file", "merge to gguf", "llama.cpp merge", "a second"),
     Row("adapter to GGUF", "adapter to gguf", "llama.cpp lora", "a second"),
     Row("adapter of rank 16 extracted from two models (PyTorch: SVD alone)", "extract", "PyTorch extract", "a second"),
     Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
