@@ -44,6 +44,9 @@ type CombineOptions struct {
 	MajoritySign string
 	// Seed decides which values DARE keeps.
 	Seed uint64
+	// Base reads the base, which is needed only where parameters or rows replace its own with weights that do
+	// not sum to 1. The adapters must fit it.
+	Base ReadRows
 	// Report asks for singular values and what costs time besides: CombineReport.Overlaps, and how far
 	// linear is from the sum.
 	Report bool
@@ -118,7 +121,7 @@ func (o *CombineOptions) method() (m method, err error) {
 //     module that no other adapter changes is kept whole, and any other case is refused;
 //   - modules_to_save are those of the base again there, and an adapter with trainable_token_indices does
 //     not load beside another. Here both are combined as the differences from the base that they are,
-//     which takes no base where the weights of those who have one sum to 1, and is refused otherwise;
+//     which takes the base unless the weights of those who have one sum to 1;
 //   - layers_to_transform and exclude_modules of the first adapter silence the others there;
 //   - a single adapter is never pruned or cut there, whatever the method says.
 //
@@ -148,7 +151,7 @@ func combine(list []Weighted, o CombineOptions) (*Adapter, *CombineReport, error
 		return nil, nil, err
 	}
 	out := &Adapter{Pairs: make([]Pair, len(modules))}
-	if err := combineWhole(out, list); err != nil {
+	if err := combineWhole(out, list, o.Base); err != nil {
 		return nil, nil, err
 	}
 	reports := make([]*ModuleReport, len(modules))

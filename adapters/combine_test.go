@@ -390,6 +390,17 @@ func TestCombineWhole(t *testing.T) {
 	if _, _, err := Combine([]Weighted{{one, 1}, {two, 1}}, CombineOptions{}); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), `norm.weight is replaced as a whole by "one", and the weights of those that replace it sum to 2`) {
 		t.Errorf("weights that sum to 2: error %v", err)
 	}
+	base := func(name string, lo, hi int, dst []float32) error { // row or value i of any parameter is i
+		for i := range dst {
+			dst[i] = float32(lo + i)
+		}
+		return nil
+	}
+	got, _ = mustCombine(t, CombineOptions{Method: "cat", Base: base}, Weighted{one, 1}, Weighted{two, 0.5})
+	// Σ wᵢ·xᵢ − x₀/2, but for row 1, which one and two have with 1 and 5: 1 + 2.5 − 0.5.
+	if !slices.Equal(got.Whole[0].Data, []float32{3.5, 6.5}) || !slices.Equal(got.Rows[0].Data, []float32{3, 2.5}) {
+		t.Errorf("with the base: %v and %v", got.Whole, got.Rows)
+	}
 	pair := random(1, "embed")
 	if _, _, err := Combine([]Weighted{{one, 1}, {pair, 1}}, CombineOptions{}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("rows and a pair: error %v", err)
