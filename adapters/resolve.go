@@ -161,18 +161,3 @@ func (a *Adapter) WholeOf(name string) *Tensor {
 	}
 	return nil
 }
-
-// Plain reports whether the adapter is pairs on products inside decoder blocks and nothing else, which
-// is what every runtime can hold.
-func (a *Adapter) Plain(b Base) bool {
-	if len(a.Whole)+len(a.Rows) > 0 {
-		return false
-	}
-	for i := range a.Pairs {
-		p := &a.Pairs[i]
-		if p.Table || p.Module == b.Head || p.Bias != nil || p.Magnitude != nil {
-			return false
-		}
-	}
-	return true
-}

@@ -14,14 +14,15 @@ import (
 func adapterCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "adapter",
-		Usage: "list, add, remove and swap the adapters of an ONNX bundle",
-		Description: `Every change is atomic: a program that has the bundle open sees the old state or the new one.
+		Usage: "convert, check, combine, extract and resize adapters; list, add, remove and swap those of a bundle",
+		Description: `Every change to a bundle is atomic: a program that has it open sees the old state or the new one.
 
+  graft adapter convert out/pirate --base model.gguf -o pirate.gguf
   graft adapter add bundle pirate=out/pirate
   graft adapter swap bundle pirate
   graft adapter list bundle`,
 		Commands: []*cli.Command{
-			convertAdapterCommand(), combineAdaptersCommand(), extractAdapterCommand(), resizeAdapterCommand(),
+			convertAdapterCommand(), checkAdapterCommand(), inspectAdapterCommand(), combineAdaptersCommand(), extractAdapterCommand(), resizeAdapterCommand(),
 			{
 				Name: "list", Usage: "list a bundle's adapters", ArgsUsage: "BUNDLE", Flags: []cli.Flag{jsonFlag()},
 				Description: "  graft adapter list bundle --json",

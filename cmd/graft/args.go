@@ -106,18 +106,21 @@ func paths(args []string) []string {
 	return out
 }
 
+// readAdapter reads an adapter in any form for a model.
+func readAdapter(path string, c *model.Config) (*adapters.Adapter, error) {
+	if filepath.Ext(path) == ".onnx_adapter" {
+		return openONNXAdapter(path, c)
+	}
+	return checkpoint.OpenAdapter(path, c)
+}
+
 // openAdapter opens an adapter argument and checks it against the model it is for.
 func openAdapter(arg string, c *model.Config) (*adapters.Adapter, error) {
 	path, scale, err := adapterPath(arg)
 	if err != nil {
 		return nil, err
 	}
-	var a *adapters.Adapter
-	if filepath.Ext(path) == ".onnx_adapter" {
-		a, err = openONNXAdapter(path, c)
-	} else {
-		a, err = checkpoint.OpenAdapter(path, c)
-	}
+	a, err := readAdapter(path, c)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func inspectCommand() *cli.Command {
 		Usage:     "say what a model, adapter, bundle or data file is, measure it and find what is wrong",
 		ArgsUsage: "PATH",
 		Description: `PATH is a model (a GGUF file, whole or any part of a split one, or a folder of safetensors), one
-safetensors file, an adapter (a PEFT folder, an .onnx_adapter file, a GGUF file of LoRA matrices), an
+safetensors file, an adapter (a folder of PEFT or MLX, an .onnx_adapter file, a GGUF file of LoRA matrices), an
 ONNX bundle, or training data (.jsonl, .json, .txt, also .gz and .zst). Only headers and small files
 are read; --stats, --against and --check read every value, on all processors, in little memory.
 
@@ -145,6 +145,10 @@ func printInspection(r *inspect.Report) {
 	}
 	row("tensors", counts(r.Types), len(r.Types) > 0)
 	row("modules", counts(r.Modules), len(r.Modules) > 0)
+	row("DoRA", "yes", r.DoRA)
+	for _, name := range r.Also {
+		text("replaces", name)
+	}
 	text("base model", r.BaseModel)
 	for _, name := range r.Adapters {
 		mark := ""

@@ -40,50 +40,102 @@ const (
 
 var columns = []string{beside, asPEFT, asGGUF, backToPEFT, asMLX, asONNX, mergedHF, mergedGGUF}
 
-// refused says which cells are refused, and the way around that the error names.
-func refused(variant, base, column string) (way string) {
-	tied := base == "llama" || base == "gemma3" || base == "qwen2"
-	has := func(parts ...string) bool {
-		return slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(variant, p) })
+// contents is what an adapter has beyond pairs on the products of blocks, by the names of its tensors.
+type contents struct {
+	whole, bias, magnitude, table, head, rows bool
+	// tying (ensure_weight_tying) makes one change of the table's and the head's.
+	tying bool
+}
+
+func contentsOf(t *testing.T, dir string) (c contents) {
+	t.Helper()
+	f, err := safetensors.Open(filepath.Join(dir, "adapter_model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer f.Close()
+	for _, ts := range f.Tensors() {
+		module, part, lora := strings.Cut(ts.Name, ".lora_")
+		switch {
+		case strings.HasSuffix(ts.Name, ".trainable_tokens_delta"):
+			c.rows = true
+		case !lora:
+			c.whole = true
+		default:
+			c.bias = c.bias || part == "B.bias"
+			c.magnitude = c.magnitude || part == "magnitude_vector"
+			c.table = c.table || strings.HasSuffix(module, ".embed_tokens")
+			c.head = c.head || strings.HasSuffix(module, ".lm_head")
+		}
+	}
+	var config struct {
+		Tying bool `json:"ensure_weight_tying"`
+	}
+	testfile.ReadJSON(t, filepath.Join(dir, "adapter_config.json"), &config)
+	c.tying = config.Tying
+	return c
+}
+
+// refused says whether a column cannot hold an adapter, and the way around that the error then names.
+func refused(c contents, base, column string) (way string) {
+	tied := base == "llama" || base == "gemma3" || base == "qwen2"
 	switch column {
 	case asGGUF, backToPEFT:
-		if has("dora", "save", "bias", "lora_bias") || tied && has("table", "head", "both", "one", "rows") {
+		if c.whole || c.bias || c.magnitude || tied && (c.table || c.head || c.rows) {
 			return "merge"
 		}
 	case asMLX:
-		if has("save", "bias", "lora_bias", "dora_ends") || tied && has("table", "head", "both") {
+		if c.whole || c.bias || c.magnitude && c.table || tied && (c.table || c.head) && !c.tying {
 			return "merge"
 		}
 	case asONNX:
-		if has("save", "bias", "lora_bias") {
+		if c.whole || c.bias {
 			return "merge"
 		}
 	case mergedHF, mergedGGUF:
-		if variant == "lora_bias_none" {
+		if c.bias && base != "qwen2" { // no place for a bias
 			return "unmerged"
 		}
 	}
 	return ""
 }
 
-func TestMatrix(t *testing.T) {
-	var golden struct {
-		Bases    map[string]map[string]any `json:"bases"`
-		Variants map[string]struct {
-			Base   string  `json:"base"`
-			Tokens []int32 `json:"tokens"`
-		} `json:"variants"`
-	}
+// matrixGolden is matrix.json.
+type matrixGolden struct {
+	Bases    map[string]map[string]any `json:"bases"`
+	Variants map[string]struct {
+		Base   string  `json:"base"`
+		Tokens []int32 `json:"tokens"`
+	} `json:"variants"`
+	Together map[string][]use `json:"together"`
+}
+
+// use is an adapter and its scale.
+type use struct {
+	name  string
+	scale float64
+}
+
+func (u *use) UnmarshalJSON(data []byte) error {
+	return json.Unmarshal(data, &[]any{&u.name, &u.scale})
+}
+
+func readMatrix(t *testing.T) (golden matrixGolden, logits *safetensors.File) {
+	t.Helper()
 	testfile.ReadJSON(t, filepath.Join(matrixDir, "matrix.json"), &golden)
-	if len(golden.Variants) < 30 {
-		t.Fatalf("%d variants", len(golden.Variants))
-	}
 	logits, err := safetensors.Open(filepath.Join(matrixDir, "logits.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer logits.Close()
+	t.Cleanup(func() { logits.Close() })
+	return golden, logits
+}
+
+func TestMatrix(t *testing.T) {
+	golden, logits := readMatrix(t)
+	if len(golden.Variants) < 50 {
+		t.Fatalf("%d variants", len(golden.Variants))
+	}
 	_, noORT := ort.FindLibrary("")
 	bases := map[string]string{}
 	root := t.TempDir()
@@ -97,28 +149,29 @@ func TestMatrix(t *testing.T) {
 		}
 		want := goldenLogits(t, logits, name)
 		base, adapter := bases[v.Base], filepath.Join(matrixDir, name)
+		has := contentsOf(t, adapter)
 		for _, column := range columns {
 			t.Run(name+"/"+column, func(t *testing.T) {
-				way, out := refused(name, v.Base, column), filepath.Join(t.TempDir(), "out")
+				way, out := refused(has, v.Base, column), filepath.Join(t.TempDir(), "out")
 				var got []float32
 				switch column {
 				case beside:
-					got = runWith(t, base, adapter, v.Tokens)
+					got = runWith(t, base, v.Tokens, adapter)
 				case asPEFT, asMLX:
 					to := map[string]string{asPEFT: "peft", asMLX: "mlx"}[column]
 					if graft(t, way, "adapter", "convert", adapter, "--base", base, "--to", to, "-o", out) {
-						got = runWith(t, base, out, v.Tokens)
+						got = runWith(t, base, v.Tokens, out)
 					}
 				case asGGUF, backToPEFT:
 					if !graft(t, way, "adapter", "convert", adapter, "--base", base, "-o", out+".gguf") {
 						break
 					}
 					if column == asGGUF {
-						got = runWith(t, base, out+".gguf", v.Tokens)
+						got = runWith(t, base, v.Tokens, out+".gguf")
 						break
 					}
 					graft(t, "", "adapter", "convert", out+".gguf", "--base", base, "-o", out)
-					got = runWith(t, base, out, v.Tokens)
+					got = runWith(t, base, v.Tokens, out)
 				case asONNX:
 					if noORT != nil {
 						t.Skip("ONNX Runtime is not there")
@@ -131,21 +184,54 @@ func TestMatrix(t *testing.T) {
 						out += ".gguf"
 					}
 					if graft(t, way, "merge", base, adapter, "-o", out, "--no-verify") {
-						got = runWith(t, out, "", v.Tokens)
+						got = runWith(t, out, v.Tokens)
 					}
 				}
 				if (got == nil) != (way != "") {
 					t.Fatalf("it computes: %v, refused with %q is wanted", got != nil, way)
 				}
-				worst := 0.0
-				for i := range got {
-					worst = max(worst, math.Abs(float64(got[i]-want[i])))
-				}
-				if worst > 1e-4 || len(got) != 0 && len(got) != len(want) {
-					t.Errorf("logits differ by %g from PEFT's", worst)
+				if got != nil {
+					compareLogits(t, got, want)
 				}
 			})
 		}
+	}
+}
+
+// Several adapters at once, each with its scale: beside the base and merged, as PEFT computes them.
+func TestMatrixTogether(t *testing.T) {
+	golden, logits := readMatrix(t)
+	if len(golden.Together) < 10 {
+		t.Fatalf("%d lists", len(golden.Together))
+	}
+	for name, uses := range golden.Together {
+		t.Run(name, func(t *testing.T) {
+			v, root := golden.Variants[uses[0].name], t.TempDir()
+			base, merged := filepath.Join(root, "base"), filepath.Join(root, "merged")
+			writeBase(t, golden.Bases[v.Base], base)
+			var args []string
+			for _, u := range uses {
+				args = append(args, fmt.Sprintf("%s:%g", filepath.Join(matrixDir, u.name), u.scale))
+			}
+			want := goldenLogits(t, logits, "together/"+name)
+			compareLogits(t, runWith(t, base, v.Tokens, args...), want)
+			graft(t, "", append([]string{"merge", base, "-o", merged, "--no-verify"}, args...)...)
+			compareLogits(t, runWith(t, merged, v.Tokens), want)
+		})
+	}
+}
+
+func compareLogits(t *testing.T, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d logits, want %d", len(got), len(want))
+	}
+	worst := 0.0
+	for i := range got {
+		worst = max(worst, math.Abs(float64(got[i]-want[i])))
+	}
+	if !(worst < 1e-4) {
+		t.Errorf("logits differ by %g from PEFT's", worst)
 	}
 }
 
@@ -215,8 +301,8 @@ func goldenLogits(t *testing.T, f *safetensors.File, name string) []float32 {
 	return out
 }
 
-// runWith returns the logits behind the last 4 tokens.
-func runWith(t *testing.T, base, adapter string, tokens []int32) []float32 {
+// runWith returns the logits behind the last 4 tokens, with adapters beside the base.
+func runWith(t *testing.T, base string, tokens []int32, adapterArgs ...string) []float32 {
 	t.Helper()
 	m, err := checkpoint.Open(base)
 	if err != nil {
@@ -228,17 +314,19 @@ func runWith(t *testing.T, base, adapter string, tokens []int32) []float32 {
 		t.Fatal(err)
 	}
 	state := loaded.NewState()
-	if adapter != "" {
-		a, err := openAdapter(adapter, m.Config())
+	var uses []engine.Use
+	for _, arg := range adapterArgs {
+		a, err := openAdapter(arg, m.Config())
 		if err == nil {
-			err = loaded.AddAdapter("a", a)
-		}
-		if err == nil {
-			err = state.Use(engine.Use{Name: "a"})
+			err = loaded.AddAdapter(arg, a)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		uses = append(uses, engine.Use{Name: arg})
+	}
+	if err := state.Use(uses...); err != nil {
+		t.Fatal(err)
 	}
 	return lastLogits(t, state, tokens)
 }

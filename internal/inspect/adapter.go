@@ -22,11 +22,12 @@ import (
 const (
 	peftConfigFile  = "adapter_config.json"
 	peftWeightsFile = "adapter_model.safetensors"
+	mlxWeightsFile  = "adapters.safetensors"
 )
 
-// peftFolder is the folder of PEFT that a path is, or is one of the two files of; "" for anything else.
+// peftFolder is the folder of PEFT or MLX that a path is, or is one of the two files of; "" for anything else.
 func peftFolder(path string) string {
-	for _, name := range []string{peftConfigFile, peftWeightsFile} {
+	for _, name := range []string{peftConfigFile, peftWeightsFile, mlxWeightsFile} {
 		if filepath.Base(path) == name {
 			return filepath.Dir(path)
 		}
@@ -35,6 +36,13 @@ func peftFolder(path string) string {
 		}
 	}
 	return ""
+}
+
+// isMLX reports whether an adapter's folder is MLX's.
+func isMLX(dir string) bool {
+	_, peft := os.Stat(filepath.Join(dir, peftWeightsFile))
+	_, mlx := os.Stat(filepath.Join(dir, mlxWeightsFile))
+	return peft != nil && mlx == nil
 }
 
 // lastPart is what a module is called in its block.
@@ -61,6 +69,16 @@ func describePEFT(ctx context.Context, path string, o Options) (*Report, error) 
 		r.refuse(refused)
 		return r, r.measureAll(ctx, h, ws, o)
 	}
+	if isMLX(dir) {
+		r.Form = "mlx"
+	}
+	for i := range a.Whole {
+		r.Also = append(r.Also, a.Whole[i].Name)
+	}
+	for i := range a.Rows {
+		r.Also = append(r.Also, fmt.Sprintf("%d rows of %s", len(a.Rows[i].Indices), a.Rows[i].Module))
+	}
+	r.DoRA = slices.ContainsFunc(a.Pairs, func(p adapters.Pair) bool { return p.Magnitude != nil })
 	r.Rank, r.Alpha, r.Targets, r.BaseModel = a.Config.R, a.Config.Alpha, a.Config.TargetModules, a.Config.BaseModel
 	for i := range a.Pairs {
 		r.Modules[lastPart(a.Pairs[i].Module)]++

@@ -218,6 +218,7 @@ func TestFindings(t *testing.T) {
 	findInFolders(t, p)
 	findInGGUF(t, p)
 	findInAdapters(t, p)
+	findInFits(t, p)
 	findInBundles(t, p)
 	findInData(t, p)
 	findInValues(t, p)

@@ -103,8 +103,11 @@ func recognise(path string) (string, error) {
 }
 
 func (h *headers) openFolder(dir string) error {
-	if file := filepath.Join(dir, peftWeightsFile); peftFolder(dir) != "" {
-		return h.openFile(file)
+	if peftFolder(dir) != "" {
+		if isMLX(dir) {
+			return h.openFile(filepath.Join(dir, mlxWeightsFile))
+		}
+		return h.openFile(filepath.Join(dir, peftWeightsFile))
 	}
 	set, err := safetensors.OpenFolder(dir)
 	if err != nil {

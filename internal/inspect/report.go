@@ -21,7 +21,7 @@ type Options struct {
 type Report struct {
 	Kind          string         `json:"kind"` // model, tensors, adapter, bundle or dataset
 	Path          string         `json:"path"`
-	Form          string         `json:"form"` // gguf, safetensors, peft, onnx_adapter, onnx, or the form of rows
+	Form          string         `json:"form"` // gguf, safetensors, peft, mlx, onnx_adapter, onnx, or the form of rows
 	Files         []string       `json:"files,omitempty"`
 	Arch          string         `json:"architecture,omitempty"`
 	Name          string         `json:"name,omitempty"`
@@ -50,6 +50,8 @@ type Report struct {
 	Alpha       float64        `json:"lora_alpha,omitempty"`
 	Targets     []string       `json:"target_modules,omitempty"`
 	Modules     map[string]int `json:"modules,omitempty"` // adapted products by the last part of their path
+	DoRA        bool           `json:"use_dora,omitempty"`
+	Also        []string       `json:"replaced,omitempty"` // parameters that an adapter replaces, and rows
 	BaseModel   string         `json:"base_model,omitempty"`
 	Adapters    []string       `json:"adapters,omitempty"` // of a bundle
 	Default     string         `json:"default_adapter,omitempty"`
