@@ -39,14 +39,7 @@ func checkAdapter(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	r.Tensors = nil
-	if c.Bool("json") {
-		if err := printJSON(r); err != nil {
-			return err
-		}
-	} else {
-		printInspection(r)
-	}
-	return failOn(r)
+	return report(c, r)
 }
 
 func inspectAdapterCommand() *cli.Command {

@@ -57,6 +57,9 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 		if !ok {
 			return usagef("adapter %q: write NAME=PATH", arg)
 		}
+		if slices.ContainsFunc(list, func(other named) bool { return other.name == name }) {
+			return usagef("--adapter: two adapters are to be called %q; give one of them another name", name)
+		}
 		a, g, err := slotAdapter(path, m, base)
 		if err != nil {
 			return err

@@ -82,6 +82,11 @@ func inspectPath(ctx context.Context, c *cli.Command) error {
 	if !c.Bool("tensors") {
 		r.Tensors = nil
 	}
+	return report(c, r)
+}
+
+// report prints what was found, and is the command's verdict.
+func report(c *cli.Command, r *inspect.Report) error {
 	if c.Bool("json") {
 		if err := printJSON(r); err != nil {
 			return err
