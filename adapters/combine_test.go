@@ -2,7 +2,9 @@ package adapters
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -388,6 +390,17 @@ func TestCombineWhole(t *testing.T) {
 	if _, _, err := Combine([]Weighted{{one, 1}, {two, 1}}, CombineOptions{}); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), `norm.weight is replaced as a whole by "one", and the weights of those that replace it sum to 2`) {
 		t.Errorf("weights that sum to 2: error %v", err)
 	}
+	base := func(name string, lo, hi int, dst []float32) error { // row or value i of any parameter is i
+		for i := range dst {
+			dst[i] = float32(lo + i)
+		}
+		return nil
+	}
+	got, _ = mustCombine(t, CombineOptions{Method: "cat", Base: base}, Weighted{one, 1}, Weighted{two, 0.5})
+	// Σ wᵢ·xᵢ − x₀/2, but for row 1, which one and two have with 1 and 5: 1 + 2.5 − 0.5.
+	if !slices.Equal(got.Whole[0].Data, []float32{3.5, 6.5}) || !slices.Equal(got.Rows[0].Data, []float32{3, 2.5}) {
+		t.Errorf("with the base: %v and %v", got.Whole, got.Rows)
+	}
 	pair := random(1, "embed")
 	if _, _, err := Combine([]Weighted{{one, 1}, {pair, 1}}, CombineOptions{}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("rows and a pair: error %v", err)
@@ -434,6 +447,58 @@ func TestCombineErrors(t *testing.T) {
 		got, _, err := Combine(c.list, c.o)
 		if err == nil || got != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
+// TestCombineRandom: cat is the sum for adapters of any ranks, scales and sets of modules, and svd of full
+// rank is too, the order aside.
+func TestCombineRandom(t *testing.T) {
+	for seed := range uint64(30) {
+		rng := rand.New(rand.NewPCG(seed, 77))
+		shapes := map[string][2]int{}
+		var list []Weighted
+		for n := range 1 + rng.IntN(4) {
+			a := &Adapter{Name: string(rune('a' + n))}
+			for m := range 4 {
+				module := fmt.Sprint("m.", m)
+				if _, ok := shapes[module]; !ok {
+					shapes[module] = [2]int{1 + rng.IntN(20), 1 + rng.IntN(20)}
+				}
+				if s, r := shapes[module], 1+rng.IntN(6); m == n || rng.IntN(2) == 0 {
+					a.Pairs = append(a.Pairs, Pair{Module: module, Table: m == 3, Out: s[0], In: s[1], R: r, Scale: rng.NormFloat64(),
+						A: gaussian(rng, r*s[1], 1), B: gaussian(rng, s[0]*r, 1)})
+				}
+			}
+			list = append(list, Weighted{a, rng.NormFloat64()})
+		}
+		turned := slices.Clone(list)
+		slices.Reverse(turned)
+		for _, method := range []string{"cat", "svd"} {
+			o := CombineOptions{Method: method}
+			for m := range shapes {
+				rank := 0
+				for _, w := range list {
+					if p := w.Adapter.Pair(m); p != nil {
+						rank += p.R
+					}
+				}
+				if rank = min(rank, shapes[m][0], shapes[m][1]); method == "svd" {
+					o.Rank = max(o.Rank, rank) // the highest that is allowed is enough for every module
+				}
+			}
+			got, _ := mustCombine(t, o, list...)
+			again, _ := mustCombine(t, o, turned...)
+			for i := range got.Pairs {
+				p := &got.Pairs[i]
+				want := sumOf(p.Module, list...)
+				if far := apart(delta(p), want); far > 1e-4 {
+					t.Errorf("seed %d, %s: %s is %g from the sum", seed, method, p.Module, far)
+				}
+				if far := apart(delta(&again.Pairs[i]), want); far > 1e-4 || again.Pairs[i].Table != p.Table {
+					t.Errorf("seed %d, %s: %s is %g from the sum in another order", seed, method, p.Module, far)
+				}
+			}
 		}
 	}
 }

@@ -20,21 +20,30 @@ type replacement struct {
 	name   string // of the adapter
 }
 
-// mean returns Σ wᵢ·xᵢ. What replaces x₀ of the base by x changes it by x − x₀, so that the sum of changes is
-// Σ wᵢ·xᵢ + (1 − Σ wᵢ)·x₀, which holds no x₀ only where the weights sum to 1.
-func mean(what string, parts []replacement) ([]float32, error) {
-	sum := 0.0
+// mean returns Σ wᵢ·xᵢ + (1 − Σ wᵢ)·x₀: what replaces x₀ of the base by x changes it by x − x₀. Without a
+// base, which is read by base, the weights must sum to 1.
+func mean(what string, parts []replacement, base func(dst []float32) error) ([]float32, error) {
+	rest := 1.0
 	for _, p := range parts {
-		sum += p.weight
+		rest -= p.weight
 	}
-	if math.Abs(sum-1) > 1e-6 {
-		return nil, fmt.Errorf("%w: %s is replaced as a whole by %q, and the weights of those that replace it sum to %g: that depends on the base; give weights that sum to 1, or merge into the base (graft merge) and take the difference (graft adapter extract)",
-			ErrUnsupported, what, parts[0].name, sum)
+	if math.Abs(rest) < 1e-6 {
+		rest = 0
 	}
-	if len(parts) == 1 {
+	if rest != 0 && base == nil {
+		return nil, fmt.Errorf("%w: %s is replaced as a whole by %q, and the weights of those that replace it sum to %g: that depends on the base; give the base (--base), or weights that sum to 1",
+			ErrUnsupported, what, parts[0].name, 1-rest)
+	}
+	if len(parts) == 1 && rest == 0 {
 		return parts[0].values, nil
 	}
 	out := make([]float32, len(parts[0].values))
+	if rest != 0 {
+		if err := base(out); err != nil {
+			return nil, err
+		}
+		kernel.Scale(out, out, float32(rest))
+	}
 	for _, p := range parts {
 		kernel.AddScaled(out, p.values, float32(p.weight))
 	}
@@ -42,7 +51,7 @@ func mean(what string, parts []replacement) ([]float32, error) {
 }
 
 // combineWhole sets out's Whole and Rows.
-func combineWhole(out *Adapter, list []Weighted) error {
+func combineWhole(out *Adapter, list []Weighted, base ReadRows) error {
 	if err := checkKinds(list); err != nil {
 		return err
 	}
@@ -76,7 +85,7 @@ func combineWhole(out *Adapter, list []Weighted) error {
 		}
 	}
 	for _, name := range sortedKeys(wholes) {
-		data, err := mean(name, wholes[name])
+		data, err := mean(name, wholes[name], rowReader(base, name, 0, shapes[name].Shape[0]))
 		if err != nil {
 			return err
 		}
@@ -85,7 +94,8 @@ func combineWhole(out *Adapter, list []Weighted) error {
 	for _, module := range sortedKeys(tables) {
 		rows := TokenRows{Module: module, Width: widths[module], Indices: sortedKeys(tables[module])}
 		for _, index := range rows.Indices {
-			data, err := mean(fmt.Sprintf("row %d of %s", index, module), tables[module][index])
+			data, err := mean(fmt.Sprintf("row %d of %s", index, module), tables[module][index],
+				rowReader(base, module+".weight", index, index+1))
 			if err != nil {
 				return err
 			}
@@ -94,6 +104,14 @@ func combineWhole(out *Adapter, list []Weighted) error {
 		out.Rows = append(out.Rows, rows)
 	}
 	return nil
+}
+
+// rowReader reads rows of one parameter of the base, nil where there is no base.
+func rowReader(base ReadRows, name string, lo, hi int) func(dst []float32) error {
+	if base == nil {
+		return nil
+	}
+	return func(dst []float32) error { return base(name, lo, hi, dst) }
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

@@ -17,6 +17,9 @@
 // ONNX Runtime takes adapters as a file of named tensors: [Adapter.ONNXTensors] turns the pairs into
 // them, [WriteONNX] and [ReadONNX] are the file.
 //
+// [Combine] adds adapters up, [Resize] lowers the rank of one, and [Extract] makes one of the difference
+// of two models. None of them loads a base whole, and each says what its result leaves out.
+//
 // # Caveats
 //
 // Beside pairs an [Adapter] holds all that PEFT's LoRA does: DoRA's magnitudes, pairs on embedding tables,

@@ -219,7 +219,7 @@ func (e *extraction) approximate(f *finding, d []float32) error {
 		if rank = s.rank(e.o.Energy, k); held >= e.o.Energy*s.energy || k == most {
 			break
 		}
-		k = min(2*k, most)
+		k = min(4*k, most)
 	}
 	p := &Pair{Module: strings.TrimSuffix(f.name, ".weight"), R: rank, In: in, Out: out, Scale: 1}
 	p.B, p.A = s.truncate(rank, out, in)

@@ -95,19 +95,23 @@ func multiply(ta bool, a, b blas64.General) blas64.General {
 	return c
 }
 
-// svd returns the thin singular value decomposition of a, which it destroys.
-func svd(a blas64.General) (u blas64.General, s []float64, vt blas64.General, err error) {
-	k := min(a.Rows, a.Cols)
-	u, vt, s = matrix(a.Rows, k), matrix(k, a.Cols), make([]float64, k)
+// svd returns the thin singular value decomposition of a, which it destroys: U, Σ and, if asked for, Vᵀ,
+// which takes as long again.
+func svd(a blas64.General, right bool) (u blas64.General, s []float64, vt blas64.General, err error) {
+	k, job := min(a.Rows, a.Cols), lapack.SVDNone
+	u, s = matrix(a.Rows, k), make([]float64, k)
+	if right {
+		vt, job = matrix(k, a.Cols), lapack.SVDStore
+	}
 	for _, v := range a.Data {
 		if v-v != 0 {
 			return u, s, vt, errSVD
 		}
 	}
 	query := make([]float64, 1)
-	lapack64.Gesvd(lapack.SVDStore, lapack.SVDStore, a, u, vt, s, query, -1)
+	lapack64.Gesvd(lapack.SVDStore, job, a, u, vt, s, query, -1)
 	work := make([]float64, int(query[0]))
-	if !lapack64.Gesvd(lapack.SVDStore, lapack.SVDStore, a, u, vt, s, work, len(work)) {
+	if !lapack64.Gesvd(lapack.SVDStore, job, a, u, vt, s, work, len(work)) {
 		return u, s, vt, errSVD
 	}
 	return u, s, vt, nil
@@ -117,7 +121,7 @@ func svd(a blas64.General) (u blas64.General, s []float64, vt blas64.General, er
 // A = L₂·Q₂ the singular values are those of L₁ᵀ·L₂, which is no larger than (r, r).
 func factorSpectrum(b, a []float32, out, in, r int) (*spectrum, error) {
 	l1, l2 := triangle(transpose(b, out, r), r, out), triangle(a, r, in)
-	u, s, vt, err := svd(multiply(true, l1, l2))
+	u, s, vt, err := svd(multiply(true, l1, l2), true)
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +236,7 @@ func denseSpectrum(d []float32, out, in, k int, e effort) (*factored, error) {
 		lq(y, sample, out, true)
 		kernel.Mul(z, in, y, out, sample, &w, false) // (sample, in): D within the span of y
 		l := lq(z, sample, in, false)
-		u, s, _, err := svd(l)
+		u, s, _, err := svd(l, false)
 		if err != nil {
 			return nil, err
 		}
@@ -279,7 +283,7 @@ func denseExact(d []float32, out, in int, total float64) (*factored, error) {
 		f.a = make([]float32, n*in)
 		kernel.MulTN(f.a, in, f.b, n, d, in, out, n, in, 1, false)
 	}
-	u, s, _, err := svd(triangle(f.a, n, in))
+	u, s, _, err := svd(triangle(f.a, n, in), false)
 	if err != nil {
 		return nil, err
 	}

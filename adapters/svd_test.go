@@ -195,3 +195,13 @@ func BenchmarkDenseSpectrum(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkDenseExact(b *testing.B) {
+	const out, in = 576, 1536
+	d := gaussian(rand.New(rand.NewPCG(11, 12)), out*in, 1)
+	for b.Loop() {
+		if _, err := denseExact(d, out, in, 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -186,46 +186,6 @@ func Run(ctx context.Context, recipe Recipe, o Options) (*Result, error) {
 	return all.Each[0], nil
 }
 
-// named says which of several adapters an error is about.
-func (r *run) named(err error) error {
-	if r.name == "" {
-		return err
-	}
-	return fmt.Errorf("adapter %q: %w", r.name, err)
-}
-
-// prepareAll prepares runs on one base and returns the largest plan.
-func prepareAll(ctx context.Context, runs []*run, base *checkpoint.Checkpoint) (largest *Plan, err error) {
-	for _, r := range runs {
-		r.base = base
-		if err := r.prepare(ctx); err != nil {
-			return nil, r.named(err)
-		}
-	}
-	// The data of all is there before any is planned.
-	for _, r := range runs {
-		if r.plan, err = r.planMemory(); err != nil {
-			return nil, r.named(err)
-		}
-		if largest == nil || r.plan.Total > largest.Total {
-			largest = r.plan
-		}
-	}
-	return largest, nil
-}
-
-// openSeveral makes the folder that the folders of several adapters are in.
-func (r *Recipe) openSeveral() error {
-	err := os.MkdirAll(r.Out, 0o777)
-	if err == nil {
-		err = wholefile.WriteFile(filepath.Join(r.Out, recipeFile), r.brief())
-	}
-	if err != nil {
-		return fmt.Errorf("train: making %q: %w", r.Out, err)
-	}
-	return nil
-}
-
 // run trains what is prepared, and writes it.
 func (r *run) run(ctx context.Context, began time.Time) (*Result, error) {
 	if err := r.open(); err != nil {
@@ -238,25 +198,6 @@ func (r *run) run(ctx context.Context, began time.Time) (*Result, error) {
 	result := r.result()
 	result.Elapsed = time.Since(began)
 	return result, r.finish(ctx, result)
-}
-
-// parts are the recipes of the adapters, resolved: the recipe itself where it lists none.
-func (r *Recipe) parts() ([]Recipe, error) {
-	if len(r.Adapters) == 0 {
-		one := *r
-		one.resolve()
-		return []Recipe{one}, nil
-	}
-	var out []Recipe
-	for _, one := range r.Adapters {
-		sub, err := r.sub(one)
-		if err != nil {
-			return nil, fmt.Errorf("train: checking recipe: %w: adapters: %q: %w", ErrRecipe, one.Name, err)
-		}
-		sub.resolve()
-		out = append(out, sub)
-	}
-	return out, nil
 }
 
 func (r *run) note(text string) {

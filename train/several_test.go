@@ -234,3 +234,42 @@ func TestReferenceIsTheBase(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanOfVariants: a plan counts what an adapter is made of, and of several the one that takes most.
+func TestPlanOfVariants(t *testing.T) {
+	model := newModel(t)
+	plan := func(sets ...string) (adapter, gradients int64) {
+		t.Helper()
+		p, err := PlanMemory(recipeFor(t, model, sets...), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range p.Parts {
+			switch part.Name {
+			case "adapter":
+				adapter = part.Bytes
+			case "gradients":
+				gradients = part.Bytes
+			}
+		}
+		return adapter, gradients
+	}
+	a, g := plan()
+	if fa, fg := plan("init_lora_weights=pissa"); fa != 2*a || fg != g {
+		t.Errorf("pissa: %d bytes and gradients of %d, plain %d and %d", fa, fg, a, g)
+	}
+	c, err := testmodel.Config("llama")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := 4 * int64(c.Vocab) * int64(c.Hidden)
+	if wa, wg := plan("modules_to_save=lm_head"); wa != a+whole || wg != g+whole {
+		t.Errorf("lm_head saved: %d bytes and gradients of %d, plain %d and %d", wa, wg, a, g)
+	}
+	if sa, sg := plan("adapters=[{name: a, r: 1}, {name: b, r: 8}, {name: c}]"); sa != 2*a || sg != 2*g {
+		t.Errorf("several: %d bytes and gradients of %d, of rank 4 %d and %d", sa, sg, a, g)
+	}
+	if half, _ := plan("rank_pattern={.*: 2}"); 2*half != a {
+		t.Errorf("half the rank: %d bytes, the whole %d", half, a)
+	}
+}

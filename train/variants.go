@@ -3,7 +3,6 @@ package train
 import (
 	"fmt"
 	"math"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -326,69 +325,6 @@ func (d *designer) biases(modules []string) (out []string, err error) {
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("bias %s: there is no such bias in the model; use none", d.Bias)
-	}
-	return out, nil
-}
-
-// validateAdapters checks each of several adapters' recipes.
-func (r *Recipe) validateAdapters() error {
-	seen := map[string]bool{}
-	for i, one := range r.Adapters {
-		name := one.Name
-		switch {
-		case name == "":
-			return fmt.Errorf("adapters: entry %d has no name", i+1)
-		case name != filepath.Base(name) || name == "." || name == ".." || strings.ContainsAny(name, `/\`) || strings.HasPrefix(name, ".") || name == recipeFile:
-			return fmt.Errorf("adapters: the name %q cannot be that of a folder in out", clip(name))
-		case seen[strings.ToLower(name)]:
-			return fmt.Errorf("adapters: two have the name %q", name)
-		}
-		seen[strings.ToLower(name)] = true
-		for _, key := range sharedKeys {
-			if _, ok := one.Keys[key]; ok {
-				return fmt.Errorf("adapters: %q has a %s of its own, and all are trained on one base, in one run; set it for all", name, key)
-			}
-		}
-		sub, err := r.sub(one)
-		if err != nil {
-			return fmt.Errorf("adapters: %q: %w", name, err)
-		}
-		if sub.Method == "full" {
-			return fmt.Errorf("adapters: method full trains the model itself; use lora or qlora")
-		}
-		if err := sub.validate(); err != nil {
-			return fmt.Errorf("adapters: %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// sharedKeys are those that all adapters of a run have in common.
-var sharedKeys = []string{"model", "out", "method", "quant_type", "double_quant", "compute", "threads", "memory"}
-
-// sub is the recipe of one of several adapters.
-func (r *Recipe) sub(one AdapterRecipe) (Recipe, error) {
-	out := *r
-	out.Adapters, out.given = nil, map[string]bool{}
-	for key := range r.given {
-		out.given[key] = key != "adapters"
-	}
-	if r.Out != "" {
-		out.Out = filepath.Join(r.Out, one.Name)
-	}
-	for key, text := range one.Keys {
-		f, err := out.field(key)
-		if err != nil {
-			return out, err
-		}
-		n, err := parseValue(text)
-		if err == nil {
-			err = setNode(f, n)
-		}
-		if err != nil {
-			return out, fmt.Errorf("%s %w", key, err)
-		}
-		out.given[key] = true
 	}
 	return out, nil
 }

@@ -29,8 +29,8 @@ No model is needed. Methods, as PEFT's add_weighted_adapter has them:
   ties_svd, dare_linear_svd, dare_ties_svd, magnitude_prune_svd
                    the same on the changes of whole weights, then their best approximation of --rank
 
-Ranks and modules may differ. Biases, modules and token rows trained whole are combined too where their
-weights sum to 1. DoRA is kept where no other adapter changes the module, and refused otherwise.
+Ranks and modules may differ. Biases, modules and token rows trained whole are combined too, with --base
+or where their weights sum to 1. DoRA is kept where no other adapter changes the module, and refused otherwise.
 --report says what is lost in each module, and how much every two adapters have in common: the cosine
 of the angle between their changes, and the share of values that they pull in opposite directions.
 
@@ -44,7 +44,7 @@ of the angle between their changes, and the share of values that they pull in op
 			&cli.FloatFlag{Name: "density", Usage: "share of values to keep, above 0 and up to 1", HideDefault: true},
 			&cli.StringFlag{Name: "majority-sign", Usage: "how ties votes: total, by the sum of values, or frequency, by their number"},
 			&cli.Uint64Flag{Name: "seed", Usage: "decides which values dare keeps"},
-			&cli.StringFlag{Name: "base", Usage: "the `MODEL` that they are for: checks them, and reads forms that need it"},
+			&cli.StringFlag{Name: "base", Usage: "the `MODEL` that they are for, for a check, for forms that need it, and where weights of whole parameters do not sum to 1"},
 			reportFlag(), jsonFlag(),
 		},
 		Action: combineAdapters,
@@ -68,21 +68,35 @@ func combineAdapters(ctx context.Context, c *cli.Command) error {
 	if len(args) == 0 {
 		return usagef("graft adapter combine takes at least one ADAPTER[:weight]; see \"graft adapter combine --help\"")
 	}
-	list, err := weightedAdapters(c, args)
+	var m *checkpoint.Checkpoint
+	var err error
+	var base adapters.ReadRows
+	if c.String("base") != "" {
+		if m, err = openCheckpoint(c.String("base")); err != nil {
+			return err
+		}
+		defer m.Close()
+		base = untied(m)
+	}
+	list, err := weightedAdapters(m, args)
 	if err != nil {
 		return err
 	}
 	if c.IsSet("density") && c.Float("density") == 0 {
 		return usagef("--density 0 keeps nothing; it goes above 0 and up to 1")
 	}
-	out, err := newAdapterOutput(c, paths(args)...)
+	inputs := paths(args)
+	if m != nil {
+		inputs = append(append(inputs, m.Path), m.Parts...)
+	}
+	out, err := newAdapterOutput(c, inputs...)
 	if err != nil {
 		return err
 	}
 	defer out.discard()
 	a, report, err := adapters.Combine(list, adapters.CombineOptions{
 		Method: c.String("method"), Rank: c.Int("rank"), Density: c.Float("density"),
-		MajoritySign: c.String("majority-sign"), Seed: c.Uint64("seed"), Report: c.Bool("report") || c.Bool("json"),
+		MajoritySign: c.String("majority-sign"), Seed: c.Uint64("seed"), Base: base, Report: c.Bool("report") || c.Bool("json"),
 	})
 	if err != nil {
 		return err
@@ -109,16 +123,8 @@ func combineAdapters(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
-// weightedAdapters reads the arguments of combine.
-func weightedAdapters(c *cli.Command, args []string) ([]adapters.Weighted, error) {
-	var m *checkpoint.Checkpoint
-	if c.String("base") != "" {
-		var err error
-		if m, err = openCheckpoint(c.String("base")); err != nil {
-			return nil, err
-		}
-		defer m.Close()
-	}
+// weightedAdapters reads the arguments of combine, and checks them against the base where there is one.
+func weightedAdapters(m *checkpoint.Checkpoint, args []string) ([]adapters.Weighted, error) {
 	var list []adapters.Weighted
 	var seen []os.FileInfo
 	for _, arg := range args {

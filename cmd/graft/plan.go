@@ -38,7 +38,7 @@ time, not numbers.
 			&cli.StringFlag{Name: "objective", Usage: "sft or dpo"},
 			&cli.StringFlag{Name: "method", Usage: "lora, qlora or full"},
 			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
-			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "PEFT `FOLDER` to start from"},
+			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "adapter to start from, a `PATH` in any form"},
 			&cli.StringFlag{Name: "shape", Usage: "in place of a model: 135m, 360m, 1.7b (SmolLM2), 1b, 3b, 8b, 70b (Llama 3), 7b, 13b (Llama 2)"},
 			memoryFlag(),
 			&cli.StringFlag{Name: "device-bytes", Usage: "say whether it fits in `SIZE`, such as 16GB"},
