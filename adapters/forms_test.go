@@ -265,7 +265,7 @@ func TestRefused(t *testing.T) {
 		tied      bool
 		gguf, mlx string // what the error says, "" where the form holds it
 	}{
-		"whole":      {whole, false, "modules_to_save.*graft merge.*--approximate", "one or the other.*graft merge"},
+		"whole":      {whole, false, `modules_to_save.*graft merge BASE ADAPTER -o OUT\)$`, "one or the other.*graft merge"},
 		"rows":       {rows, false, "trainable_token_indices.*graft merge", "trainable_token_indices.*graft merge"},
 		"bias":       {bias, false, "lora_bias.*graft merge", "lora_bias.*graft merge"},
 		"dora":       {testVariants()["dora"], false, "magnitudes.*graft merge.*--approximate", ""},

@@ -9,6 +9,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/quantize"
@@ -45,8 +46,28 @@ const (
 	ggufNotes      = "adapter.lora." // what the keys begin with that say what the adapter is for
 )
 
-// instead is what to do with an adapter that another runtime cannot hold.
-const instead = "merge it into its base (graft merge BASE ADAPTER -o OUT), or approximate it by plain LoRA (graft adapter convert --approximate R)"
+// instead is what to do with an adapter that another runtime cannot hold: approximating it helps where
+// what changes is matrices, and none of them a table and a head in one.
+func (a *Adapter) instead(b Base) string {
+	const merge, approximate = "merge it into its base (graft merge BASE ADAPTER -o OUT)", ", or approximate it by plain LoRA (graft adapter convert --approximate R)"
+	ends := func(module string) bool { return b.Tied && (module == b.Table || module == b.Head) }
+	for i := range a.Whole {
+		if module, _ := strings.CutSuffix(a.Whole[i].Name, ".weight"); len(a.Whole[i].Shape) != 2 || ends(module) {
+			return merge
+		}
+	}
+	for i := range a.Rows {
+		if ends(a.Rows[i].Module) {
+			return merge
+		}
+	}
+	for i := range a.Pairs {
+		if p := &a.Pairs[i]; p.Bias != nil || ends(p.Module) {
+			return merge
+		}
+	}
+	return merge + approximate
+}
 
 // WriteGGUF writes the adapter as the GGUF file at path, whole or not at all, its matrices in a number
 // type ("F32", "F16", "BF16", "Q8_0"; what does not divide into that type's blocks in F16).
@@ -191,15 +212,15 @@ func ggufTensor(name, typ string, values []float32, rows, cols int) (gguf.Tensor
 // ggufHolds reports what of an adapter llama.cpp cannot hold.
 func ggufHolds(a *Adapter, b Base) error {
 	if len(a.Whole) > 0 {
-		return fmt.Errorf("%w: it replaces %q (modules_to_save or trained biases), which a LoRA in GGUF cannot say; %s", ErrUnsupported, a.Whole[0].Name, instead)
+		return fmt.Errorf("%w: it replaces %q (modules_to_save or trained biases), which a LoRA in GGUF cannot say; %s", ErrUnsupported, a.Whole[0].Name, a.instead(b))
 	}
 	if len(a.Rows) > 0 {
-		return fmt.Errorf("%w: it replaces rows of %q (trainable_token_indices), which a LoRA in GGUF cannot say; %s", ErrUnsupported, a.Rows[0].Module, instead)
+		return fmt.Errorf("%w: it replaces rows of %q (trainable_token_indices), which a LoRA in GGUF cannot say; %s", ErrUnsupported, a.Rows[0].Module, a.instead(b))
 	}
 	for i := range a.Pairs {
 		switch p := &a.Pairs[i]; {
 		case p.Magnitude != nil:
-			return fmt.Errorf("%w: %q has DoRA's magnitudes, which a LoRA in GGUF cannot say; %s", ErrUnsupported, p.Module, instead)
+			return fmt.Errorf("%w: %q has DoRA's magnitudes, which a LoRA in GGUF cannot say; %s", ErrUnsupported, p.Module, a.instead(b))
 		case p.Bias != nil:
 			return fmt.Errorf("%w: %q has a bias on B (lora_bias), which a LoRA in GGUF cannot say; merge it into its base (graft merge) where that has biases", ErrUnsupported, p.Module)
 		case p.Table && b.Tied:

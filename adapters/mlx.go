@@ -267,10 +267,10 @@ func writeMLX(dir string, a *Adapter, b Base) error {
 // mlxHolds reports what of an adapter MLX cannot hold, and whether it is DoRA.
 func mlxHolds(a *Adapter, b Base) (dora bool, err error) {
 	if len(a.Rows) > 0 {
-		return false, fmt.Errorf("%w: it replaces rows of %q (trainable_token_indices), which MLX has not; %s", ErrUnsupported, a.Rows[0].Module, instead)
+		return false, fmt.Errorf("%w: it replaces rows of %q (trainable_token_indices), which MLX has not; %s", ErrUnsupported, a.Rows[0].Module, a.instead(b))
 	}
 	if len(a.Whole) > 0 && len(a.Pairs) > 0 {
-		return false, fmt.Errorf("%w: it has pairs and replaces %q (modules_to_save or trained biases), and MLX takes one or the other; %s", ErrUnsupported, a.Whole[0].Name, instead)
+		return false, fmt.Errorf("%w: it has pairs and replaces %q (modules_to_save or trained biases), and MLX takes one or the other; %s", ErrUnsupported, a.Whole[0].Name, a.instead(b))
 	}
 	if b.Tied && (a.WholeOf(b.Head+".weight") != nil || a.WholeOf(b.Table+".weight") != nil && !a.Config.TieWeights) {
 		return false, fmt.Errorf("%w: it replaces the table or the head of a model that has one for both, and MLX changes both; merge it into its base (graft merge), which gives the head a weight of its own", ErrUnsupported)
@@ -283,7 +283,7 @@ func mlxHolds(a *Adapter, b Base) (dora bool, err error) {
 		case p.Bias != nil:
 			return false, fmt.Errorf("%w: %q has a bias on B (lora_bias), which MLX has not; merge it into its base (graft merge) where that has biases", ErrUnsupported, p.Module)
 		case dora && (p.Table || p.Magnitude == nil):
-			return false, fmt.Errorf("%w: DoRA on a table (%q) is another thing in MLX, which normalizes its rows and not its columns, and one kind is for all modules; %s", ErrUnsupported, p.Module, instead)
+			return false, fmt.Errorf("%w: DoRA on a table (%q) is another thing in MLX, which normalizes its rows and not its columns, and one kind is for all modules; %s", ErrUnsupported, p.Module, a.instead(b))
 		case b.Tied && p.Table && !a.Config.TieWeights:
 			return false, fmt.Errorf("%w: it adapts the table %q and not the head that shares it; MLX changes both; merge it into its base (graft merge), which gives the head a weight of its own", ErrUnsupported, p.Module)
 		case b.Tied && p.Module == b.Head:

@@ -199,6 +199,31 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
+// Where a refusal offers to approximate the adapter, that can be done.
+func TestMatrixApproximate(t *testing.T) {
+	golden, _ := readMatrix(t)
+	offered := 0
+	for name, v := range golden.Variants {
+		root := t.TempDir()
+		base := filepath.Join(root, "base")
+		writeBase(t, golden.Bases[v.Base], base)
+		for _, to := range []string{"gguf", "mlx"} {
+			args := []string{"graft", "adapter", "convert", filepath.Join(matrixDir, name), "--base", base, "--to", to, "-o", filepath.Join(root, to)}
+			err := rootCommand().Run(context.Background(), args)
+			if err == nil || !strings.Contains(err.Error(), "--approximate") {
+				continue
+			}
+			offered++
+			if err := rootCommand().Run(context.Background(), append(args, "--approximate", "4")); err != nil {
+				t.Errorf("%s to %s: offered, but: %v", name, to, err)
+			}
+		}
+	}
+	if offered < 5 {
+		t.Errorf("offered %d times", offered)
+	}
+}
+
 // Several adapters at once, each with its scale: beside the base and merged, as PEFT computes them.
 func TestMatrixTogether(t *testing.T) {
 	golden, logits := readMatrix(t)
