@@ -12,8 +12,10 @@ import (
 )
 
 // Change is what one or several adapters do to the parameters of a base, together: where several stand
-// on one product each adds to the base's own weight what it would alone, as PEFT computes with several
-// active adapters, so their order does not matter. It is safe for concurrent use.
+// on one product each adds to the base's own weight what it would alone, so their order does not matter.
+// PEFT computes the same with several active adapters, but for DoRA that is not the first: in evaluation
+// and in merging its gain there multiplies what those before it have added too. It is safe for concurrent
+// use.
 type Change struct {
 	base   Base
 	params map[string]*paramChange // by full name

@@ -46,7 +46,6 @@ var unrepresentable = []struct{ key, what, instead string }{
 	{"use_bdlora", "block-diagonal factors", "train without use_bdlora"},
 	{"arrow_config", "routing between adapters", "name one of the adapters instead"},
 	{"kasa_config", "KaSA's singular values", "train plain LoRA"},
-	{"use_velora", "VeLoRA", "train plain LoRA"},
 }
 
 // Keys that say which of the modules that target_modules names are adapted. Where one is set the list
@@ -64,7 +63,7 @@ func parseConfig(data []byte) (*peftConfig, error) {
 		return nil, fmt.Errorf("%w: adapter_config.json: %w", ErrFormat, err)
 	}
 	if c.PEFTType != "LORA" {
-		return nil, fmt.Errorf("%w: peft_type %q; only LORA adapters are pairs of matrices", ErrUnsupported, c.PEFTType)
+		return nil, fmt.Errorf("%w: peft_type %q; only LORA is known: merge it into its base with PEFT (merge_and_unload) and use that", ErrUnsupported, c.PEFTType)
 	}
 	for _, u := range unrepresentable {
 		if isSet(c.Rest[u.key]) {
@@ -306,6 +305,9 @@ func (a *Adapter) variants() (v variants, err error) {
 		v.loraBias = v.loraBias || p.Bias != nil
 	}
 	for i := range a.Pairs {
+		if p := &a.Pairs[i]; v.loraBias && p.Table {
+			return v, fmt.Errorf("%w: a pair on the table %q beside pairs with biases (lora_bias), which PEFT does not load; merge it into its base", ErrUnsupported, p.Module)
+		}
 		if p := &a.Pairs[i]; v.dora && (p.Magnitude == nil || p.Bias != nil) {
 			return v, fmt.Errorf("%w: %q is plain LoRA or has a bias where other modules are DoRA, and PEFT knows one for all; merge it into its base", ErrUnsupported, p.Module)
 		}

@@ -138,6 +138,19 @@ func tensorsOf(t *testing.T, dir string) map[string][]byte {
 	return out
 }
 
+// TestOtherKinds reads adapters that PEFT saved and that are not LoRA, or LoRA that computes something else.
+func TestOtherKinds(t *testing.T) {
+	for name, want := range map[string]string{
+		"ia3": `peft_type "IA3"`, "loha": `peft_type "LOHA"`, "lokr": `peft_type "LOKR"`, "adalora": `peft_type "ADALORA"`, "vera": `peft_type "VERA"`,
+		"pissa": "path_initial_model_for_weight_conversion", "kasa": "kasa_config is set", "alora": "alora_invocation_tokens is set",
+		"qalora": "use_qalora is set", "replication": "layer_replication is set", "parameters": "target_parameters is set",
+	} {
+		if _, err := Open(filepath.Join(golden, "refused", name)); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one that says %q", name, err, want)
+		}
+	}
+}
+
 // TestContradictions takes away what adapter_config.json says of what the tensors hold.
 func TestContradictions(t *testing.T) {
 	for name, want := range map[string]string{
@@ -308,6 +321,23 @@ func TestWritePEFT(t *testing.T) {
 			if got, err := os.ReadFile(filepath.Join(dir, weightsFile)); err != nil || !slices.Equal(got, want) {
 				t.Errorf("%s: the tensors' file is not PEFT's, error %v", name, err)
 			}
+		}
+	}
+}
+
+// What PEFT would not load is not written.
+func TestWritePEFTRefused(t *testing.T) {
+	biased, table := random(7, "m.layers.0.q").Pairs[0], random(8, "m.embed_tokens").Pairs[0]
+	biased.Bias, table.Table = make([]float32, biased.Out), true
+	gained := random(9, "m.layers.0.q").Pairs[0]
+	gained.Magnitude = make([]float32, gained.Out)
+	for want, pairs := range map[string][]Pair{`a pair on the table "m.embed_tokens"`: {biased, table}, "where other modules are DoRA": {gained, table}} {
+		dir := filepath.Join(t.TempDir(), "out")
+		if err := WritePEFT(dir, &Adapter{Pairs: pairs}); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Error("something was written")
 		}
 	}
 }

@@ -87,7 +87,7 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	defer m.Close()
-	a, err := openAdapter(args[0], m.Config())
+	a, err := openAdapterOn(args[0], m)
 	if err != nil {
 		return err
 	}

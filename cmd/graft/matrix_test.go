@@ -57,6 +57,7 @@ func contentsOf(t *testing.T, dir string) (c contents) {
 	for _, ts := range f.Tensors() {
 		module, part, lora := strings.Cut(ts.Name, ".lora_")
 		switch {
+		case strings.HasSuffix(ts.Name, ".base_layer.weight"): // a copy of the base's
 		case strings.HasSuffix(ts.Name, ".trainable_tokens_delta"):
 			c.rows = true
 		case !lora:

@@ -62,6 +62,14 @@ func Hash(src Source) (string, error) {
 // SameBase returns a sentence where an adapter, read from the given path, was trained on other weights
 // than the model's, and "" where it was not, or where that is not known.
 func (c *Checkpoint) SameBase(path string, a *adapters.Adapter) (string, error) {
+	weight, distance, err := c.otherCopy(path)
+	if err != nil {
+		return "", err
+	}
+	if weight != "" {
+		return fmt.Sprintf("adapter %q holds a copy of the %q it was trained beside, and that of %q is another (they differ by %.2g of its size): PEFT would put the copy there, this does not; use the model that it was trained on",
+			path, weight, c.Path, distance), nil
+	}
 	trained := a.Config.BaseHash
 	if trained == "" {
 		return "", nil

@@ -7,6 +7,7 @@ Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, safetensors 0.8.0, onn
   peft/NAME/            adapter_config.json and adapter_model.safetensors as save_pretrained writes them
   peft/NAME/delta.safetensors   get_delta_weight of every adapted module, under the module's path (out, in)
   variants/NAME/        adapters that are more than pairs of matrices, also saved by PEFT
+  refused/NAME/         adapters of other kinds, also saved by PEFT
   ort.onnx_adapter      two tensors written by onnxruntime.AdapterFormat; ort.json has their values
 """
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import AdaLoraConfig, IA3Config, KasaConfig, LoHaConfig, LoKrConfig, LoraConfig, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -83,6 +84,26 @@ for name, config in {
     "bias": dict(target_modules=["q_proj"], bias="all"),
 }.items():
     save(out / "variants" / name, r=2, **config)
+
+# What is not LoRA, or LoRA that does something else in the forward pass.
+one = dict(target_modules=["q_proj"])
+for name, config in {
+    "ia3": IA3Config(task_type="CAUSAL_LM", feedforward_modules=[], **one),
+    "loha": LoHaConfig(task_type="CAUSAL_LM", r=2, **one),
+    "lokr": LoKrConfig(task_type="CAUSAL_LM", r=2, **one),
+    "adalora": AdaLoraConfig(task_type="CAUSAL_LM", init_r=2, target_r=1, total_step=10, tinit=1, tfinal=1, **one),
+    "vera": VeraConfig(task_type="CAUSAL_LM", r=2, **one),
+    "pissa": LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights="pissa", **one),
+    "kasa": LoraConfig(task_type="CAUSAL_LM", r=2, kasa_config=KasaConfig(), **one),
+    "alora": LoraConfig(task_type="CAUSAL_LM", r=2, alora_invocation_tokens=[1, 2], **one),
+    "qalora": LoraConfig(task_type="CAUSAL_LM", r=2, use_qalora=True, qalora_group_size=8, **one),
+    "replication": LoraConfig(task_type="CAUSAL_LM", r=2, layer_replication=[(0, 2), (1, 2)], **one),
+    "parameters": LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=[], target_parameters=["self_attn.q_proj.weight"]),
+}.items():
+    folder = out / "refused" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    get_peft_model(base(), config).save_pretrained(folder)
+    os.remove(folder / "README.md")
 
 a = onnxruntime.AdapterFormat()
 a.set_adapter_version(3)

@@ -113,6 +113,7 @@ TOGETHER = {
     "biased": [("dora_biased", 1), ("lora_bias", 0.5)],
     "whole_half": [("save_norm", 0.5)],
     "rows_half": [("rows_tied", 0.5)],
+    "twice": [("plain_tied", 0.5), ("plain_tied", 0.25)],
 }
 
 
