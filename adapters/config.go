@@ -174,7 +174,7 @@ func (p *pattern[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		}
 		re, err := regexp.Compile(`^(?:.*\.)?(?:` + key + `)$`)
 		if err != nil {
-			return fmt.Errorf("expression %q is not one that Go's regular expressions know: %w", key, err)
+			return fmt.Errorf("expression %q has what Go's regular expressions do not know; write it without looking ahead or behind and without references back: %w", key, err)
 		}
 		e.re = re
 		*p = append(*p, e)
