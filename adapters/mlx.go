@@ -152,6 +152,8 @@ func mlxPair(c *mlxConfig, f *safetensors.File, module string, m *moduleTensors)
 		return Pair{}, fmt.Errorf("%w: %q has A %v and B %v, which are not two matrices (experts and convolutions are not known)", ErrUnsupported, module, ta.Shape, tb.Shape)
 	case ta.Shape[1] != tb.Shape[0]:
 		return Pair{}, fmt.Errorf("%w: %q has A %v and B %v: the ranks %d and %d differ", ErrFormat, module, ta.Shape, tb.Shape, ta.Shape[1], tb.Shape[0])
+	case ta.Shape[1] != *c.Parameters.Rank:
+		return Pair{}, fmt.Errorf("%w: %q has rank %d in %s, but %s says %d", ErrFormat, module, ta.Shape[1], mlxWeightsFile, configFile, *c.Parameters.Rank)
 	case dora != m.has(partMagnitude):
 		return Pair{}, fmt.Errorf("%w: fine_tune_type is %q, but %q has magnitudes: %v", ErrFormat, c.Type, module, m.has(partMagnitude))
 	}
