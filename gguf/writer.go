@@ -30,6 +30,12 @@ func Create(path string, l *Layout) (*Writer, error) {
 	return &Writer{path, file}, nil
 }
 
+// Hash computes the file's SHA-256 while it is written. It is called before the first WriteAt.
+func (w *Writer) Hash() { w.file.Hash() }
+
+// SHA256 returns the hash of a committed file, in hexadecimal, "" where nobody asked for it.
+func (w *Writer) SHA256() string { return w.file.SHA256() }
+
 // WriteAt writes p to the named tensor's bytes that begin off bytes into it.
 func (w *Writer) WriteAt(name string, p []byte, off int64) error {
 	if err := w.file.WriteAt(name, p, off); err != nil {

@@ -145,13 +145,15 @@ func writeModel(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, f
 	defer out.discard()
 	bar := newProgress("writing " + out.name)
 	o.Progress, o.Unsynced = bar.update, true
+	sums := map[string]string{}
+	o.Hashed = func(file, sum string) { sums[file] = sum }
 	report, err := checkpoint.Write(ctx, m, filepath.Join(out.temp, filepath.Base(filepath.Clean(c.String("out")))), o)
 	bar.finish()
 	if err != nil {
 		return out.explain(err)
 	}
 	synced := out.sync() // while the output is proved
-	if err := proveWritten(ctx, c, from, out, report); err != nil {
+	if err := proveWritten(ctx, c, from, out, report, sums); err != nil {
 		return out.explain(err)
 	}
 	if err := <-synced; err != nil {

@@ -43,8 +43,8 @@ func manifestPath(out string) string {
 }
 
 // proveWritten runs a written model against what it was made from, and leaves a manifest.
-func proveWritten(ctx context.Context, c *cli.Command, from origin, out *output, report []checkpoint.Written) error {
-	m := manifest{Version: 1, From: filepath.Base(filepath.Clean(from.path)), Types: map[string]int{}}
+func proveWritten(ctx context.Context, c *cli.Command, from origin, out *output, report []checkpoint.Written, sums map[string]string) error {
+	m := manifest{Version: 1, SHA256: sums, From: filepath.Base(filepath.Clean(from.path)), Types: map[string]int{}}
 	for _, a := range from.adapters {
 		m.Adapters = append(m.Adapters, filepath.Base(filepath.Clean(a)))
 	}
@@ -58,14 +58,7 @@ func proveWritten(ctx context.Context, c *cli.Command, from origin, out *output,
 	if c.IsSet("max-kl") {
 		limit = c.Float("max-kl")
 	}
-	sums := make(chan error, 1)
-	go func() {
-		var err error
-		m.SHA256, err = hashes(out.path())
-		sums <- err
-	}()
-	err := m.verify(ctx, c, from, out, limit)
-	if err := errors.Join(err, <-sums); err != nil {
+	if err := m.verify(ctx, c, from, out, limit); err != nil {
 		return err
 	}
 	return m.save(out.path())

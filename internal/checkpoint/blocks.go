@@ -140,6 +140,7 @@ func (w *writing) writeBlocks(dir string) (err error) {
 		return err
 	}
 	defer file.Close()
+	w.begin(file)
 	for _, t := range kept {
 		copyBlocks := w.copyAll
 		if t.blocks.encoder != nil {
@@ -149,7 +150,7 @@ func (w *writing) writeBlocks(dir string) (err error) {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
-	return w.commit(file)
+	return w.commit(file, BlocksFile)
 }
 
 // copyAll writes every block of a tensor.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,9 @@ type Options struct {
 	Pre string
 	// Unsynced leaves it to the caller to make the output durable (wholefile.SyncFolder).
 	Unsynced bool
+	// Hashed, where set, is told the SHA-256 of each file of tensors by its name. They are computed while
+	// the files are written.
+	Hashed func(file, sha256 string)
 	// Progress, where set, is told the values written so far and in all, from several goroutines.
 	Progress func(done, total int64)
 	// Errors asks for the root-mean-square error of each tensor that changes its type.
@@ -324,14 +328,28 @@ type tensorWriter interface {
 	Commit() error
 	CommitUnsynced() error
 	Close() error
+	Hash()
+	SHA256() string
+}
+
+// begin prepares a file that is to be filled.
+func (w *writing) begin(file tensorWriter) {
+	if w.o.Hashed != nil {
+		file.Hash()
+	}
 }
 
 // commit gives a finished file its name.
-func (w *writing) commit(file tensorWriter) error {
+func (w *writing) commit(file tensorWriter, name string) (err error) {
 	if w.o.Unsynced {
-		return file.CommitUnsynced()
+		err = file.CommitUnsynced()
+	} else {
+		err = file.Commit()
 	}
-	return file.Commit()
+	if err == nil && w.o.Hashed != nil {
+		w.o.Hashed(name, file.SHA256())
+	}
+	return err
 }
 
 // task is a tensor to be written, cut into chunks of rows.
@@ -342,6 +360,7 @@ type task struct {
 	chunk  func(b *buffers, lo, hi int) error
 	finish func() error // after the last chunk; may be nil
 	left   atomic.Int64
+	place  int // among all, in the order of the files
 }
 
 // chunkValues is how many values a worker handles at once: a few MiB.
@@ -378,6 +397,7 @@ func (w *writing) run(tasks []*task) error {
 			}
 		})
 	}
+	slices.SortStableFunc(tasks, func(a, b *task) int { return cmp.Compare(a.place, b.place) })
 	for _, k := range tasks {
 		step := max(1, chunkValues/k.t.cols/k.unit) * k.unit
 		k.left.Store(int64(k.t.Shape[0]))
@@ -390,9 +410,10 @@ func (w *writing) run(tasks []*task) error {
 	return context.Cause(ctx)
 }
 
-// plain is the task of writing a tensor into a file, under its name there.
-func (w *writing) plain(t *target, name string, file tensorWriter) *task {
-	return &task{t: t, unit: max(1, t.heads), chunk: func(b *buffers, lo, hi int) error {
+// plain is the task of writing a tensor into a file, under its name there, where it is number place of
+// all.
+func (w *writing) plain(t *target, name string, file tensorWriter, place int) *task {
+	return &task{t: t, place: place, unit: max(1, t.heads), chunk: func(b *buffers, lo, hi int) error {
 		raw, err := w.encode(b, t, lo, hi)
 		if err != nil {
 			return err

@@ -97,7 +97,7 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	owner := map[string]tensorWriter{}
+	owner, place := map[string]tensorWriter{}, map[string]int{}
 	var open []tensorWriter
 	for _, s := range shards.Files {
 		file, err := safetensors.Create(filepath.Join(dir, s.Name), s.Layout)
@@ -105,9 +105,10 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 			return nil, err
 		}
 		defer file.Close()
+		w.begin(file)
 		open = append(open, file)
 		for _, t := range s.Layout.Tensors {
-			owner[t.Name] = file
+			owner[t.Name], place[t.Name] = file, len(place)
 		}
 	}
 	var tasks []*task
@@ -118,13 +119,13 @@ func (w *writing) fillShards(dir string, staged *stage) ([]byte, error) {
 			}
 			continue
 		}
-		tasks = append(tasks, w.plain(t, t.Name, owner[t.Name]))
+		tasks = append(tasks, w.plain(t, t.Name, owner[t.Name], place[t.Name]))
 	}
 	if err := w.run(tasks); err != nil {
 		return nil, err
 	}
-	for _, file := range open {
-		if err := w.commit(file); err != nil {
+	for i, file := range open {
+		if err := w.commit(file, shards.Files[i].Name); err != nil {
 			return nil, err
 		}
 	}

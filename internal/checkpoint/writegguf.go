@@ -25,7 +25,7 @@ func (w *writing) gguf(out string) (err error) {
 	if err != nil {
 		return err
 	}
-	owner := map[string]tensorWriter{}
+	owner, place := map[string]tensorWriter{}, map[string]int{}
 	var files []*gguf.Writer
 	for _, p := range parts {
 		path := filepath.Join(filepath.Dir(out), p.Name)
@@ -37,9 +37,10 @@ func (w *writing) gguf(out string) (err error) {
 			return err
 		}
 		defer file.Close()
+		w.begin(file)
 		files = append(files, file)
 		for _, t := range p.Layout.Tensors {
-			owner[t.Name] = file
+			owner[t.Name], place[t.Name] = file, len(place)
 		}
 	}
 	for name, values := range w.c.Config().RopeDivisors() {
@@ -54,13 +55,13 @@ func (w *writing) gguf(out string) (err error) {
 	var tasks []*task
 	for _, t := range w.tensors {
 		name, _ := w.c.Config().GGUFName(t.Name)
-		tasks = append(tasks, w.plain(t, name, owner[name]))
+		tasks = append(tasks, w.plain(t, name, owner[name], place[name]))
 	}
 	if err := w.run(tasks); err != nil {
 		return err
 	}
 	for i, file := range files {
-		if err := w.commit(file); err != nil {
+		if err := w.commit(file, parts[i].Name); err != nil {
 			for _, p := range parts[:i] { // a model without all its parts is none
 				os.Remove(filepath.Join(filepath.Dir(out), p.Name))
 			}

@@ -3,6 +3,7 @@ package tokenizer
 // This file reads tokenizer.json.
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -35,8 +36,7 @@ func parseJSON(data []byte) (*Tokenizer, error) {
 	b := builder{doc: &doc}
 	switch kind {
 	case "BPE":
-		b.bpe = new(bpeDocument)
-		err = json.Unmarshal(doc.Model, b.bpe)
+		b.bpe, err = parseBPE(doc.Model)
 	case "Unigram":
 		b.unigram = new(unigramDocument)
 		err = json.Unmarshal(doc.Model, b.unigram)
@@ -58,8 +58,33 @@ func parseJSON(data []byte) (*Tokenizer, error) {
 	return t, nil
 }
 
-// modelKind returns the model's type. Files of before 2020 leave it out.
+// parseBPE reads a model of type BPE: its merges, which are half of the work, beside all else.
+func parseBPE(model jsontext.Value) (*bpeDocument, error) {
+	var merges struct {
+		Merges []mergeText `json:"merges"`
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- json.Unmarshal(model, &merges) }()
+	doc := new(bpeDocument)
+	skip := json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, _ *[]mergeText) error { return d.SkipValue() }))
+	err := json.Unmarshal(model, doc, skip)
+	if mergesErr := <-failed; err == nil {
+		err = mergesErr
+	}
+	doc.Merges = merges.Merges
+	return doc, err
+}
+
+// modelKind returns the model's type, which nearly always comes first. Files of before 2020 leave it out.
 func modelKind(model jsontext.Value) (string, error) {
+	d := jsontext.NewDecoder(bytes.NewReader(model))
+	if _, err := d.ReadToken(); err == nil {
+		if key, err := d.ReadToken(); err == nil && key.Kind() == '"' && key.String() == "type" {
+			if kind, err := d.ReadToken(); err == nil && kind.Kind() == '"' {
+				return kind.String(), nil
+			}
+		}
+	}
 	var kind struct {
 		Type   string         `json:"type"`
 		Merges jsontext.Value `json:"merges"`

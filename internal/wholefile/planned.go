@@ -19,6 +19,8 @@ type Planned struct {
 	byName   map[string]int
 	written  []atomic.Int64 // bytes, parallel to sections
 	invalid  error
+	size     int64
+	digest   *digest // nil where nobody wants it
 }
 
 // CreatePlanned begins the file of size bytes at path as [Create] does, and writes
@@ -29,7 +31,7 @@ func CreatePlanned(path string, header []byte, size int64, sections []Section, i
 	if err != nil {
 		return nil, err
 	}
-	w := &Planned{file: file, sections: sections, byName: make(map[string]int, len(sections)), written: make([]atomic.Int64, len(sections)), invalid: invalid}
+	w := &Planned{file: file, sections: sections, byName: make(map[string]int, len(sections)), written: make([]atomic.Int64, len(sections)), invalid: invalid, size: size}
 	for i, s := range sections {
 		w.byName[s.Name] = i
 	}
@@ -56,8 +58,24 @@ func (w *Planned) WriteAt(name string, p []byte, off int64) error {
 	if _, err := w.file.WriteAt(p, s.Offset+off); err != nil {
 		return err
 	}
+	writeBack(w.file.temp, s.Offset+off, int64(len(p)))
 	w.written[i].Add(int64(len(p)))
+	if w.digest != nil {
+		w.digest.add(s.Offset+off, s.Offset+off+int64(len(p)))
+	}
 	return nil
+}
+
+// Hash computes the file's SHA-256 while it is written, which is quickest where its bytes are written about
+// in their order. It is called before the first WriteAt.
+func (w *Planned) Hash() { w.digest = newDigest(w.file.temp, w.size, w.sections) }
+
+// SHA256 returns the hash of a committed file, in hexadecimal, "" where nobody asked for it.
+func (w *Planned) SHA256() string {
+	if w.digest == nil {
+		return ""
+	}
+	return w.digest.sum
 }
 
 // Commit is [File.Commit], but fails, and discards the file, when a section was not
@@ -74,8 +92,19 @@ func (w *Planned) commit(finish func(*File) error) error {
 			return fmt.Errorf("%w: %d bytes were written to tensor %q of %d", w.invalid, n, s.Name, s.Size)
 		}
 	}
+	if w.digest != nil {
+		if err := w.digest.wait(); err != nil {
+			w.Close()
+			return err
+		}
+	}
 	return finish(w.file)
 }
 
 // Close discards the file unless it was committed.
-func (w *Planned) Close() error { return w.file.Close() }
+func (w *Planned) Close() error {
+	if w.digest != nil {
+		_ = w.digest.wait() // it must not read a closed file
+	}
+	return w.file.Close()
+}
