@@ -179,6 +179,9 @@ func combineConfig(out *Adapter, list []Weighted) error {
 		out.Name += "+" + w.Adapter.Name
 		c.BaseModel, c.TaskType = cmp.Or(c.BaseModel, o.BaseModel), cmp.Or(c.TaskType, o.TaskType)
 		c.Dropout = max(c.Dropout, o.Dropout)
+		if o.BaseHash != c.BaseHash { // trained on different weights: of which the sum is for, nobody knows
+			c.BaseHash = ""
+		}
 		if o.TieWeights != c.TieWeights && (first.beyondBlocks() || w.Adapter.beyondBlocks()) {
 			return fmt.Errorf("%w: %q and %q do not agree on ensure_weight_tying, which says whether what they do to the embedding table is for the head too", ErrUnsupported, first.Name, w.Adapter.Name)
 		}

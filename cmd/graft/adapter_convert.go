@@ -42,6 +42,7 @@ DoRA, and tables and heads trained whole, become the plain LoRA of that rank tha
 			&cli.StringFlag{Name: "to", Usage: "`FORM`: peft, gguf, mlx or onnx; by default what the name looks like"},
 			&cli.IntFlag{Name: "approximate", Usage: "what the form cannot hold becomes plain LoRA of rank `R` that comes near it", HideDefault: true, Validator: atLeast(1)},
 			&cli.BoolFlag{Name: "report", Usage: "print what --approximate loses in each module"},
+			&cli.BoolFlag{Name: "fuse-qkv", Usage: "the base's GGUF file has q, k and v in one tensor, as llama.cpp's --fuse-qkv makes it"},
 			&cli.StringFlag{Name: "type", Usage: "number `TYPE` of the matrices in GGUF: f32, f16, bf16 or q8_0", Value: "f32"},
 		},
 		Action: convertAdapter,
@@ -79,6 +80,9 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 	if c.IsSet("type") && form != formGGUF {
 		return usagef("--type is for GGUF; the other forms are written in float32")
 	}
+	if c.Bool("fuse-qkv") && form != formGGUF {
+		return usagef("--fuse-qkv is for GGUF")
+	}
 	if !slices.Contains([]string{"F32", "F16", "BF16", "Q8_0"}, typ) {
 		return usagef("--type %q: choose f32, f16, bf16 or q8_0", c.String("type"))
 	}
@@ -111,7 +115,7 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return out.explain(err)
 	}
-	if err := writeAdapterForm(out.path(), form, typ, a, b, m); err != nil {
+	if err := writeAdapterForm(out.path(), form, typ, c.Bool("fuse-qkv"), a, b, m); err != nil {
 		return out.explain(err)
 	}
 	if err := out.finish(); err != nil {
@@ -129,7 +133,7 @@ func convertAdapter(ctx context.Context, c *cli.Command) error {
 }
 
 // writeAdapterForm writes an adapter and reads it again.
-func writeAdapterForm(path, form, typ string, a *adapters.Adapter, b adapters.Base, m *checkpoint.Checkpoint) error {
+func writeAdapterForm(path, form, typ string, fuse bool, a *adapters.Adapter, b adapters.Base, m *checkpoint.Checkpoint) error {
 	var err error
 	limit := 1e-5 // of scales that are multiplied in
 	switch form {
@@ -141,6 +145,7 @@ func writeAdapterForm(path, form, typ string, a *adapters.Adapter, b adapters.Ba
 		}
 		var names adapters.GGUFNames
 		if names, err = checkpoint.GGUFNames(m.Config()); err == nil {
+			names.FuseQKV = fuse
 			err = adapters.WriteGGUF(path, a, b, names, typ)
 		}
 	case formMLX:

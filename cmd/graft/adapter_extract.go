@@ -66,6 +66,9 @@ func extractAdapter(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	a.Config.BaseModel = args[0]
+	if a.Config.BaseHash, err = checkpoint.Hash(base); err != nil {
+		return err
+	}
 	if err := out.writeAdapter(a); err != nil {
 		return err
 	}
