@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/graftml/graft/internal/wholefile"
@@ -84,6 +85,11 @@ func (a *Adapter) onnxTensors(slot func(module string) (ONNXSlot, bool), gains m
 		tensors = append(tensors, ta, tb)
 		if p.Magnitude != nil {
 			tensors = append(tensors, Tensor{s.Gain, []int{p.Out}, gains[p.Module]})
+		}
+		for _, t := range tensors[len(tensors)-2:] {
+			if k := slices.IndexFunc(t.Data, func(v float32) bool { return v-v != 0 }); k >= 0 {
+				return nil, fmt.Errorf("%w: %q would have %v at value %d: the adapter's scale is %v, or the base has a row of next to nothing there", ErrFormat, t.Name, t.Data[k], k, p.Scale)
+			}
 		}
 	}
 	return tensors, nil

@@ -3,6 +3,7 @@ package onnx
 // The adapters of a bundle: its manifest, and the changes to it.
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -73,6 +74,7 @@ type manifest struct {
 	Slots      []Slot   `json:"slots"`
 	LongAfter  int      `json:"long_after,omitzero"` // see Bundle.LongAfter
 	Tied       bool     `json:"tied,omitzero"`       // the head of the model shares its table
+	Source     string   `json:"source,omitzero"`     // see Options.Source
 }
 
 // names is what an adapter may be called: something that is a file's name on every system.
@@ -135,7 +137,7 @@ type Bundle struct {
 	dir string
 	mu  sync.Mutex
 	m   *manifest
-	fi  fs.FileInfo // of the manifest that m was read from
+	raw []byte // what m was read from
 }
 
 // OpenBundle opens the bundle in folder dir. Only its manifest is read.
@@ -174,18 +176,15 @@ func (b *Bundle) reload() (bool, error) {
 		return false, fmt.Errorf("onnx: opening bundle %q: %w", b.dir, err)
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return false, fmt.Errorf("onnx: opening bundle %q: %w", b.dir, err)
-	}
-	if b.fi != nil && os.SameFile(b.fi, fi) && b.fi.ModTime().Equal(fi.ModTime()) && b.fi.Size() == fi.Size() {
+	// The bytes are compared: within a tick of the clock two changes can leave the same number, time and size.
+	data, err := wholefile.ReadAll(f, maxManifest, ErrFormat)
+	if err == nil && b.m != nil && bytes.Equal(data, b.raw) {
 		return false, nil
 	}
-	data, err := wholefile.ReadAll(f, maxManifest, ErrFormat)
 	if err == nil {
 		var m *manifest
 		if m, err = parseManifest(data); err == nil {
-			b.m, b.fi = m, fi
+			b.m, b.raw = m, data
 			return true, nil
 		}
 	}
@@ -207,6 +206,9 @@ func (b *Bundle) ModelFile() string { return filepath.Join(b.dir, modelFile) }
 
 // BaseSHA256 returns the hash of the base's float32 values: the same for the same model, whatever file it was exported from.
 func (b *Bundle) BaseSHA256() string { return b.state().BaseSHA256 }
+
+// Source returns what [Options] said identifies the weights that the bundle was made from, "" if nothing.
+func (b *Bundle) Source() string { return b.state().Source }
 
 // Slots returns the places for adapters in the graph, in its order.
 func (b *Bundle) Slots() []Slot { return slices.Clone(b.state().Slots) }
@@ -279,6 +281,7 @@ func (b *Bundle) change(doing string, edit func(m *manifest) error) (err error) 
 	if err := m.write(b.dir); err != nil {
 		return err
 	}
+	b.dropOld()
 	_, err = b.reload()
 	return err
 }
@@ -310,6 +313,11 @@ func (b *Bundle) Add(name string, a *adapters.Adapter, gains map[string][]float3
 		}
 		if err := os.MkdirAll(filepath.Join(b.dir, adapterDir), 0o777); err != nil {
 			return err
+		}
+		if i := m.index(name); i >= 0 {
+			if err := b.keepOld(m.Adapters[i]); err != nil {
+				return err
+			}
 		}
 		if err := wholefile.WriteFile(filepath.Join(b.dir, fileOf(name)), data); err != nil {
 			return err
@@ -356,6 +364,39 @@ const (
 	headModule  = "lm_head"
 )
 
+// oldFile is where the file of an adapter that is being replaced stays until the manifest names the new one:
+// a reader of the manifest as it was, now or after a crash in between, finds it there.
+func oldFile(e Entry) string {
+	return adapterDir + "/." + e.Name + "." + e.SHA256[:min(16, len(e.SHA256))] + ".old"
+}
+
+// keepOld puts the file of an adapter aside, under a second name.
+func (b *Bundle) keepOld(e Entry) error {
+	from, to := filepath.Join(b.dir, e.File), filepath.Join(b.dir, oldFile(e))
+	data, err := os.ReadFile(from)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !e.is(data) {
+		return nil // damaged: replacing it mends that
+	}
+	if err != nil {
+		return err
+	}
+	return wholefile.WriteFile(to, data)
+}
+
+// dropOld removes what keepOld and interrupted changes left.
+func (b *Bundle) dropOld() {
+	left, _ := filepath.Glob(filepath.Join(b.dir, adapterDir, ".*.old"))
+	for _, path := range left {
+		os.Remove(path)
+	}
+}
+
+// is reports whether data is the adapter's file.
+func (e *Entry) is(data []byte) bool {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]) == e.SHA256
+}
+
 func bySlotModule(slots []Slot) map[string]Slot {
 	m := make(map[string]Slot, len(slots))
 	for _, s := range slots {
@@ -364,17 +405,18 @@ func bySlotModule(slots []Slot) map[string]Slot {
 	return m
 }
 
-// Remove takes an adapter out of the bundle. Where it was the default, the bare base is.
+// Remove takes an adapter out of the bundle. The error wraps [ErrInUse], and nothing changes, where it is
+// the default. States that have it keep it.
 func (b *Bundle) Remove(name string) error {
 	err := b.change(fmt.Sprintf("removing %q from", name), func(m *manifest) error {
 		i, err := m.find(name)
 		if err != nil {
 			return err
 		}
-		m.Adapters = slices.Delete(m.Adapters, i, i+1)
 		if m.Default == name {
-			m.Default = ""
+			return fmt.Errorf("%w: requests that name no adapter get it; make another the default first, or the bare base (graft adapter swap BUNDLE none)", ErrInUse)
 		}
+		m.Adapters = slices.Delete(m.Adapters, i, i+1)
 		return nil
 	})
 	if err != nil {
@@ -423,44 +465,50 @@ func (b *Bundle) Record(name string, f Figures) error {
 // Tensors reads an adapter of the bundle as the graph inputs that it fills, in the order of the
 // slots, and checks it against its hash and the slots.
 func (b *Bundle) Tensors(name string) ([]adapters.Tensor, error) {
-	tensors, err := b.tensors(name)
-	if err != nil {
-		return nil, fmt.Errorf("onnx: reading adapter %q of bundle %q: %w", name, b.dir, err)
-	}
-	return tensors, nil
+	tensors, _, err := b.Load(name)
+	return tensors, err
 }
 
-func (b *Bundle) tensors(name string) ([]adapters.Tensor, error) {
-	// Another process may replace file and manifest between the two reads: then the hashes differ
-	// for a moment, and the next look sees both new.
-	var data []byte
-	var m *manifest
+// Load is [Bundle.Tensors] that also returns the SHA-256 of the file that they were read from.
+func (b *Bundle) Load(name string) (tensors []adapters.Tensor, sha256 string, err error) {
+	if tensors, sha256, err = b.load(name); err != nil {
+		return nil, "", fmt.Errorf("onnx: reading adapter %q of bundle %q: %w", name, b.dir, err)
+	}
+	return tensors, sha256, nil
+}
+
+func (b *Bundle) load(name string) ([]adapters.Tensor, string, error) {
+	// Another process may replace file and manifest between the two reads: then the file that the
+	// manifest means is under its other name, or the next look sees both new.
 	for try := 0; ; try++ {
-		m = b.state()
+		m := b.state()
 		i, err := m.find(name)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		data, err = wholefile.ReadFile(filepath.Join(b.dir, fileOf(name)), maxAdapterFile, ErrFormat)
-		if err == nil {
-			if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) == m.Adapters[i].SHA256 {
-				break
+		e := m.Adapters[i]
+		data, err := wholefile.ReadFile(filepath.Join(b.dir, fileOf(name)), maxAdapterFile, ErrFormat)
+		if err == nil && !e.is(data) {
+			old, oldErr := wholefile.ReadFile(filepath.Join(b.dir, oldFile(e)), maxAdapterFile, ErrFormat)
+			if data = old; oldErr != nil || !e.is(old) {
+				err = fmt.Errorf("%w: %s is not the file that was added; add it again", ErrFormat, fileOf(name))
 			}
-			err = fmt.Errorf("%w: %s is not the file that was added; add it again", ErrFormat, fileOf(name))
+		}
+		if err == nil {
+			tensors, err := adapters.DecodeONNX(data)
+			if err == nil {
+				tensors, err = arrange(tensors, m.Slots)
+			}
+			return tensors, e.SHA256, err
 		}
 		if try == 5 {
-			return nil, err
+			return nil, "", err
 		}
 		time.Sleep(time.Duration(try) * 10 * time.Millisecond)
 		if _, err := b.Reload(); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	tensors, err := adapters.DecodeONNX(data)
-	if err != nil {
-		return nil, err
-	}
-	return arrange(tensors, m.Slots)
 }
 
 // arrange puts tensors in the order of the slots and checks that they fill them, both or none.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,7 +65,13 @@ func TestBundle(t *testing.T) {
 		{func() error { return b.SetDefault("pirate") }, "default pirate: pirate poet"},
 		{func() error { return other.SetDefault("poet") }, "default poet: pirate poet"},
 		{func() error { return b.Add("pirate", poet, nil) }, "default poet: pirate poet"},
-		{func() error { return b.Remove("poet") }, "default : pirate"},
+		{func() error {
+			if err := b.Remove("poet"); !errors.Is(err, ErrInUse) {
+				t.Errorf("removing the default: error %v", err)
+			}
+			return nil
+		}, "default poet: pirate poet"},
+		{func() error { return errors.Join(b.SetDefault(""), b.Remove("poet")) }, "default : pirate"},
 		{func() error { return other.Add("poet", poet, nil) }, "default : pirate poet"},
 		{func() error { return b.SetDefault("poet") }, "default poet: pirate poet"},
 		{func() error { return b.SetDefault("") }, "default : pirate poet"},
@@ -92,6 +99,54 @@ func TestBundle(t *testing.T) {
 		if err := do(); !errors.Is(err, ErrNoAdapter) || !strings.Contains(err.Error(), "the bundle has pirate, poet") {
 			t.Errorf("%s: error %v", name, err)
 		}
+	}
+}
+
+// A crash between the file of an adapter that replaces another and the manifest leaves the old one.
+func TestReplaceInterrupted(t *testing.T) {
+	b := bundle(t)
+	old, new := adapter(t, b, "old", 2, "q_proj"), adapter(t, b, "new", 3, "q_proj")
+	if err := b.Add("x", old, nil); err != nil {
+		t.Fatal(err)
+	}
+	want, sum, err := b.Load("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := os.ReadFile(filepath.Join(b.Dir(), manifestFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As Add does it, but for the manifest.
+	if err := b.keepOld(b.state().Adapters[0]); err != nil {
+		t.Fatal(err)
+	}
+	other := bundle(t)
+	if err := other.Add("x", new, nil); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(other.Dir(), fileOf("x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.Dir(), fileOf("x")), data, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	got, gotSum, err := b.Load("x")
+	if err != nil || gotSum != sum || !slices.EqualFunc(got, want, func(x, y adapters.Tensor) bool { return slices.Equal(x.Data, y.Data) }) {
+		t.Errorf("after an interrupted replacement: error %v, hash %s, want %s", err, gotSum, sum)
+	}
+	if now, err := os.ReadFile(filepath.Join(b.Dir(), manifestFile)); err != nil || string(now) != string(manifest) {
+		t.Errorf("the manifest changed, error %v", err)
+	}
+	if err := b.Add("x", new, nil); err != nil { // again, to the end
+		t.Fatal(err)
+	}
+	if got, _, err := b.Load("x"); err != nil || got[0].Shape[1] != 3 {
+		t.Errorf("replaced: error %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.Dir(), adapterDir, ".*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
 	}
 }
 

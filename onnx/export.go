@@ -25,6 +25,8 @@ var (
 	ErrFormat = errors.New("malformed bundle")
 	// ErrUnsupported is wrapped by errors about a model that cannot be exported.
 	ErrUnsupported = errors.New("unsupported for ONNX")
+	// ErrInUse is wrapped by errors about an adapter that cannot go because it is the default.
+	ErrInUse = errors.New("adapter is in use")
 	// ErrNoAdapter is wrapped by errors about an adapter that a bundle does not have.
 	ErrNoAdapter = errors.New("no such adapter")
 )
@@ -56,6 +58,10 @@ type Options struct {
 	Targets []string
 	// Gains gives every slot an input for the gains of DoRA, at the price of a product of values a module.
 	Gains bool
+
+	// Source identifies the weights, for those who add adapters that were computed from them. It is kept as
+	// it is; see Bundle.Source.
+	Source string
 
 	// Files are written beside the model as they are: tokenizer.json, tokenizer_config.json,
 	// special_tokens_map.json, chat_template.jinja. Names must be plain.
@@ -139,7 +145,7 @@ func export(ctx context.Context, dir string, o *Options) error {
 	if err := os.Mkdir(filepath.Join(dir, adapterDir), 0o777); err != nil {
 		return err
 	}
-	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots, LongAfter: b.longAfter, Tied: c.Tied}
+	m := &manifest{Version: manifestVersion, BaseSHA256: hex.EncodeToString(w.sum.Sum(nil)), Adapters: []Entry{}, Slots: b.slots, LongAfter: b.longAfter, Tied: c.Tied, Source: o.Source}
 	return m.write(dir)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/urfave/cli/v3"
 
@@ -29,17 +30,20 @@ func adapterCommand() *cli.Command {
 				Action:      listAdapters,
 			},
 			{
-				Name: "add", Usage: "add an adapter to a bundle, or replace the one of that name", ArgsUsage: "BUNDLE NAME=PATH[:scale]",
+				Name: "add", Usage: "add an adapter to a bundle", ArgsUsage: "BUNDLE NAME=PATH[:scale]",
 				Description: `The adapter may be in any form. One in GGUF, one with DoRA and one with trained token rows need the model
 that the bundle was made from (--base).
 
   graft adapter add bundle pirate=out/pirate:0.8
   graft adapter add bundle pirate=pirate.gguf --base model.gguf`,
-				Flags:  []cli.Flag{&cli.StringFlag{Name: "base", Usage: "the `MODEL` that the bundle was made from"}},
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "base", Usage: "the `MODEL` that the bundle was made from"},
+					&cli.BoolFlag{Name: "force", Usage: "replace the adapter of that name"},
+				},
 				Action: addAdapter,
 			},
 			{
-				Name: "remove", Usage: "remove an adapter from a bundle", ArgsUsage: "BUNDLE NAME",
+				Name: "remove", Usage: "remove an adapter from a bundle, of which it is not the default", ArgsUsage: "BUNDLE NAME",
 				Description: "  graft adapter remove bundle pirate",
 				Action: onBundle(2, func(b *onnx.Bundle, args []string) error {
 					if err := b.Remove(args[1]); err != nil {
@@ -116,7 +120,10 @@ func addAdapter(ctx context.Context, c *cli.Command) error {
 		if !ok {
 			return usagef("adapter %q: write NAME=PATH", args[1])
 		}
-		a, gains, err := adapterForBundle(c.String("base"), path)
+		if !c.Bool("force") && slices.ContainsFunc(b.Adapters(), func(e onnx.Entry) bool { return e.Name == name }) {
+			return fmt.Errorf("%s has an adapter %q; --force replaces it, for requests that come after", args[0], name)
+		}
+		a, gains, err := adapterForBundle(b, c.String("base"), path)
 		if err != nil {
 			return err
 		}
@@ -130,13 +137,20 @@ func addAdapter(ctx context.Context, c *cli.Command) error {
 
 // adapterForBundle opens an adapter argument as slots hold it, as far as that can be told without the base
 // where none is named.
-func adapterForBundle(base, arg string) (*adapters.Adapter, map[string][]float32, error) {
+func adapterForBundle(bundle *onnx.Bundle, base, arg string) (*adapters.Adapter, map[string][]float32, error) {
 	if base != "" {
 		m, err := openCheckpoint(base)
 		if err != nil {
 			return nil, nil, err
 		}
 		defer m.Close()
+		own, err := checkpoint.Hash(m)
+		if err != nil {
+			return nil, nil, err
+		}
+		if source := bundle.Source(); source != "" && source != own {
+			return nil, nil, fmt.Errorf("--base %q is not the model that the bundle was made from (%.12s… and %.12s…)", base, own, source)
+		}
 		b, err := checkpoint.Base(m.Config())
 		if err != nil {
 			return nil, nil, err

@@ -95,8 +95,12 @@ func exportONNX(ctx context.Context, c *cli.Command, m *checkpoint.Checkpoint, t
 			keep[name] = data
 		}
 	}
+	source, err := checkpoint.Hash(m)
+	if err != nil {
+		return err
+	}
 	bar := newProgress("writing " + out.name)
-	err = onnx.Export(ctx, out.path(), onnx.Options{Config: config, Weights: m, Targets: targets, Gains: gains, Files: keep, Progress: bar.update})
+	err = onnx.Export(ctx, out.path(), onnx.Options{Source: source, Config: config, Weights: m, Targets: targets, Gains: gains, Files: keep, Progress: bar.update})
 	bar.finish()
 	if err != nil {
 		return out.explain(err)

@@ -212,9 +212,10 @@ func (s *Session) acquire(name string) (*feed, error) {
 	var err error
 	if name == "" {
 		f.inputs, err = newInputs(s.slots, nil)
-	} else if tensors, readErr := s.bundle.Tensors(name); readErr != nil {
+	} else if tensors, sum, readErr := s.bundle.Load(name); readErr != nil {
 		err = readErr
 	} else {
+		f.hash = sum // of what was read, which may be newer than what was looked for
 		f.inputs, err = newInputs(s.slots, tensors)
 	}
 	if err != nil {
