@@ -4,8 +4,9 @@
 //
 // # Basics
 //
-// [Open] reads an adapter in whatever form it is, [ReadPEFT] a folder as Hugging Face's PEFT
-// lays it out. What comes back is an [Adapter] whose pairs have their scale resolved: alpha/r, or
+// [Open] reads an adapter in a folder of PEFT's or MLX-LM's; one in GGUF names its base's tensors, so
+// [ReadGGUF] wants to know what those are. [WritePEFT], [WriteMLX] and [WriteGGUF] write them, fold in what
+// their form lacks where that is exact, and refuse the rest with the way around. What comes back is an [Adapter] whose pairs have their scale resolved: alpha/r, or
 // alpha/√r with use_rslora, after the patterns that give single modules their own rank or alpha.
 //
 //	a, err := adapters.Open("run/adapter")
