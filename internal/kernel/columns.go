@@ -4,12 +4,11 @@ package kernel
 // adapter that scales the features of a product does, and the tables of adapters on
 // embeddings, which are read by columns.
 
-// columnTask is one of the operations below on a range of rows.
+// columnTask is ScaleColumns on a range of rows.
 type columnTask struct {
 	dst, x    Vec
 	cols      int
 	gain, add []float32
-	acc       bool
 }
 
 var columnTasks freeList[columnTask]
@@ -20,12 +19,6 @@ func (t *columnTask) Run(lo, hi int) {
 	for i := lo; i < hi; i++ {
 		a, b := i*t.cols, (i+1)*t.cols
 		x := t.x.Read(&sc[0], a, b)
-		if t.acc {
-			y := t.dst.Read(&sc[1], a, b)
-			vecMulAxpy(y, x, t.gain, 1)
-			t.dst.Write(a, y)
-			continue
-		}
 		y := t.dst.Room(&sc[1], a, b)
 		switch {
 		case t.gain != nil:
@@ -40,26 +33,17 @@ func (t *columnTask) Run(lo, hi int) {
 	}
 }
 
-func columns(op string, dst, x Vec, rows int, gain, add []float32, acc bool) {
-	cols := max(len(gain), len(add))
-	checkLen(op, "dst", dst.Len(), rows*cols)
-	checkLen(op, "x", x.Len(), rows*cols)
-	t := columnTasks.get()
-	*t = columnTask{dst, x, cols, gain, add, acc}
-	Parallel(rows, rowGrain(cols), t)
-	*t = columnTask{}
-	columnTasks.put(t)
-}
-
 // ScaleColumns sets each row of dst (rows, cols) to that of x times gain (cols), plus add
 // (cols). Nil is 1 and 0; one of them is there. dst may be x.
 func ScaleColumns(dst, x Vec, rows int, gain, add []float32) {
-	columns("ScaleColumns", dst, x, rows, gain, add, false)
-}
-
-// AddScaledColumns adds x∘gain to dst, rows (rows, cols) of either, gain (cols).
-func AddScaledColumns(dst, x Vec, rows int, gain []float32) {
-	columns("AddScaledColumns", dst, x, rows, gain, nil, true)
+	cols := max(len(gain), len(add))
+	checkLen("ScaleColumns", "dst", dst.Len(), rows*cols)
+	checkLen("ScaleColumns", "x", x.Len(), rows*cols)
+	t := columnTasks.get()
+	*t = columnTask{dst, x, cols, gain, add}
+	Parallel(rows, rowGrain(cols), t)
+	*t = columnTask{}
+	columnTasks.put(t)
 }
 
 // columnDotTask adds up products over all rows, of a range of columns.

@@ -434,7 +434,6 @@ func steadyOps() []struct {
 		}},
 		{"columns", func() []float32 {
 			ScaleColumns(F32Vec(out), F32Vec(x), rows, w, w)
-			AddScaledColumns(F32Vec(out), F32Vec(y), rows, w)
 			Subtract(F32Vec(out2), F32Vec(out), F32Vec(x))
 			clear(dw)
 			ColumnDots(dw, F32Vec(out), F32Vec(y), rows)
