@@ -168,35 +168,3 @@ func (a *Adapter) Scaled(factor float64) *Adapter {
 	}
 	return &out
 }
-
-// Check reports whether the adapter is pairs on products and nothing else, and fits a base model, of which
-// shapes tells the output and input
-// features of a module's product, and false where it has no such product. The error wraps
-// [ErrMismatch] and names the first module that does not fit, with both shapes.
-func (a *Adapter) Check(shapes func(module string) (out, in int, ok bool)) error {
-	if len(a.Pairs) == 0 {
-		return fmt.Errorf("adapters: checking %q: %w: it has no pairs", a.Name, ErrFormat)
-	}
-	if len(a.Whole)+len(a.Rows) > 0 {
-		return fmt.Errorf("adapters: checking %q: %w: it replaces parameters of the base, which cannot be done here; merge it into its base (graft merge)", a.Name, ErrUnsupported)
-	}
-	for i := range a.Pairs {
-		p := &a.Pairs[i]
-		if err := p.validate(); err != nil {
-			return fmt.Errorf("adapters: checking %q: %w", a.Name, err)
-		}
-		if p.Table || p.Bias != nil || p.Magnitude != nil {
-			return fmt.Errorf("adapters: checking %q: %w: DoRA, biases or a table (%q), which cannot be had here; merge it into its base (graft merge)", a.Name, ErrUnsupported, p.Module)
-		}
-		out, in, ok := shapes(p.Module)
-		if !ok {
-			return fmt.Errorf("adapters: checking %q: %w: it adapts %q, which the base does not have as a linear product; was it trained on another model?",
-				a.Name, ErrMismatch, p.Module)
-		}
-		if out != p.Out || in != p.In {
-			return fmt.Errorf("adapters: checking %q: %w: %q has A (%d, %d) and B (%d, %d) there, but the base's weight is (%d, %d), not (%d, %d)",
-				a.Name, ErrMismatch, p.Module, p.R, p.In, p.Out, p.R, out, in, p.Out, p.In)
-		}
-	}
-	return nil
-}

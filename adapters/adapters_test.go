@@ -145,13 +145,17 @@ func TestApplyAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestCheck(t *testing.T) {
+func TestResolveFits(t *testing.T) {
 	a := random(4, "m.a", "m.b")
 	shapes := func(module string) (int, int, bool) {
 		p := a.Pair(module)
 		return p.Out, p.In, true
 	}
-	if err := a.Check(shapes); err != nil {
+	resolve := func(a *Adapter, shapes func(string) (int, int, bool)) error {
+		_, err := a.Resolve(Base{Linear: shapes})
+		return err
+	}
+	if err := resolve(a, shapes); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -164,16 +168,16 @@ func TestCheck(t *testing.T) {
 		{"other shape", func(string) (int, int, bool) { return 5, 6, true },
 			`adapters: checking "random": adapter does not fit the base model: "m.b" has A (4, 7) and B (7, 4) there, but the base's weight is (5, 6), not (7, 7)`},
 	} {
-		err := a.Check(c.shapes)
+		err := resolve(a, c.shapes)
 		if !errors.Is(err, ErrMismatch) || err.Error() != c.want {
 			t.Errorf("%s: error %v, want %s", c.name, err, c.want)
 		}
 	}
 	a.Pairs[1].B = a.Pairs[1].B[1:]
-	if err := a.Check(shapes); !errors.Is(err, ErrFormat) {
+	if err := resolve(a, shapes); !errors.Is(err, ErrFormat) {
 		t.Errorf("a pair with too few values: error %v", err)
 	}
-	if err := (&Adapter{}).Check(shapes); !errors.Is(err, ErrFormat) {
+	if err := resolve(&Adapter{}, shapes); !errors.Is(err, ErrFormat) {
 		t.Errorf("no pairs: error %v", err)
 	}
 }

@@ -41,12 +41,7 @@ func (a *Adapter) approximate(ctx context.Context, b Base, read ReadRows, rank i
 	}
 	var modules []ModuleReport
 	if len(names) > 0 {
-		own := func(name string, lo, hi int, dst []float32) error {
-			if b.Tied && name == b.Head+".weight" {
-				name = b.Table + ".weight"
-			}
-			return read(name, lo, hi, dst)
-		}
+		own := b.Untied(read)
 		tuned := func(name string, lo, hi int, dst []float32) error {
 			err := own(name, lo, hi, dst)
 			if err == nil {

@@ -149,6 +149,15 @@ func gain(magnitude float32, squares float64) float32 {
 	return float32(float64(magnitude) / math.Sqrt(squares))
 }
 
+// rowGain is the gain of a row.
+func rowGain(magnitude float32, row []float32) float32 {
+	squares := 0.0
+	for _, v := range row {
+		squares += float64(v) * float64(v)
+	}
+	return gain(magnitude, squares)
+}
+
 // Changes reports whether the parameter of a full name becomes another.
 func (c *Change) Changes(name string) bool { return c.params[name] != nil }
 
@@ -160,11 +169,6 @@ func (c *Change) Names() []string {
 	}
 	slices.SortFunc(out, compareModules)
 	return out
-}
-
-// Replaces reports whether the base's own values of a parameter do not matter.
-func (c *Change) Replaces(name string) bool {
-	return c.params[name] != nil && c.params[name].whole != nil
 }
 
 // Unties reports whether the head of a base that shares its table becomes another than the table.
@@ -266,11 +270,7 @@ func (p *pairChange) apply(dst []float32, lo, hi int) {
 			}
 			continue
 		}
-		squares := 0.0
-		for _, v := range row {
-			squares += float64(v) * float64(v)
-		}
-		g := gain(p.Magnitude[lo+i], squares)
+		g := rowGain(p.Magnitude[lo+i], row)
 		for k := range row {
 			row[k] *= g
 		}

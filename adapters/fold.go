@@ -40,15 +40,12 @@ func (a *Adapter) FoldRows(b Base, read ReadRows) (*Adapter, error) {
 
 // pair is the change that replaces rows of a weight, (rows, width) as it is stored.
 func (r *TokenRows) pair(b Base, read ReadRows) (Pair, error) {
-	shape, _ := b.Shape(r.Module + ".weight")
-	n := len(r.Indices)
+	n, name := len(r.Indices), r.Module+".weight"
+	shape, _ := b.Shape(name)
+	read = b.Untied(read)
 	delta, unit := make([]float32, n*r.Width), make([]float32, n*shape[0])
 	for i, row := range r.Indices {
 		d := delta[i*r.Width : (i+1)*r.Width]
-		name := r.Module + ".weight"
-		if b.Tied && r.Module == b.Head {
-			name = b.Table + ".weight"
-		}
 		if err := read(name, row, row+1, d); err != nil {
 			return Pair{}, err
 		}
@@ -108,22 +105,14 @@ func (a *Adapter) Gains(b Base, read ReadRows) (map[string][]float32, error) {
 		}
 		gains, step := make([]float32, p.Out), max(1, tableChunk/p.In)
 		rows := make([]float32, min(step, p.Out)*p.In)
-		name := p.Weight()
-		if b.Tied && p.Module == b.Head {
-			name = b.Table + ".weight"
-		}
 		for lo := 0; lo < p.Out; lo += step {
 			hi := min(lo+step, p.Out)
-			if err := read(name, lo, hi, rows[:(hi-lo)*p.In]); err != nil {
+			if err := b.Untied(read)(p.Weight(), lo, hi, rows[:(hi-lo)*p.In]); err != nil {
 				return nil, err
 			}
 			w.addTo(rows[:(hi-lo)*p.In], lo, hi)
 			for k := lo; k < hi; k++ {
-				squares := 0.0
-				for _, v := range rows[(k-lo)*p.In : (k-lo+1)*p.In] {
-					squares += float64(v) * float64(v)
-				}
-				gains[k] = gain(p.Magnitude[k], squares)
+				gains[k] = rowGain(p.Magnitude[k], rows[(k-lo)*p.In:(k-lo+1)*p.In])
 			}
 		}
 		out[p.Module] = gains

@@ -42,8 +42,8 @@ type mlxConfig struct {
 	Rest map[string]jsontext.Value `json:",embed"`
 }
 
-// isMLX reports whether a folder is MLX-LM's.
-func isMLX(dir string) bool {
+// IsMLX reports whether an adapter's folder is MLX-LM's.
+func IsMLX(dir string) bool {
 	_, peft := os.Stat(filepath.Join(dir, weightsFile))
 	_, mlx := os.Stat(filepath.Join(dir, mlxWeightsFile))
 	return peft != nil && mlx == nil

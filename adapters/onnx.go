@@ -14,6 +14,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/wholefile"
 )
 
@@ -98,11 +99,7 @@ func (a *Adapter) onnxTensors(slot func(module string) (ONNXSlot, bool), gains m
 // transpose returns the (cols, rows) transpose of x (rows, cols).
 func transpose(x []float32, rows, cols int) []float32 {
 	out := make([]float32, len(x))
-	for r := range rows {
-		for c := range cols {
-			out[c*rows+r] = x[r*cols+c]
-		}
-	}
+	kernel.Transpose(out, x, rows, cols)
 	return out
 }
 

@@ -43,7 +43,7 @@ func Open(path string) (*Adapter, error) {
 		dir = filepath.Dir(path)
 	}
 	if info.IsDir() || dir != path {
-		if isMLX(dir) {
+		if IsMLX(dir) {
 			return ReadMLX(dir)
 		}
 		return ReadPEFT(dir)

@@ -21,6 +21,20 @@ type Base struct {
 	Shape func(name string) (shape []int, ok bool)
 }
 
+// Untied returns read for a base whose head has a weight of its own: where it shares the table, its rows are
+// those of the table.
+func (b Base) Untied(read ReadRows) ReadRows {
+	if !b.Tied {
+		return read
+	}
+	return func(name string, lo, hi int, dst []float32) error {
+		if name == b.Head+".weight" {
+			name = b.Table + ".weight"
+		}
+		return read(name, lo, hi, dst)
+	}
+}
+
 // Resolve returns the adapter as it acts on a base, each change under the name of what it changes, as
 // PEFT computes it. On a base whose head shares the table, the table and the head then are two: what
 // names one changes that one alone, but for trained rows of the table, which PEFT gives to both, and

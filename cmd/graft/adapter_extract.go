@@ -125,13 +125,8 @@ func sameParameters(base, tuned *checkpoint.Checkpoint) (b adapters.Base, names 
 // untied reads a model's rows, those of the table for a head that shares it.
 func untied(m *checkpoint.Checkpoint) adapters.ReadRows {
 	b, err := checkpoint.Base(m.Config())
-	if err != nil || !b.Tied {
+	if err != nil {
 		return m.Rows
 	}
-	return func(name string, lo, hi int, dst []float32) error {
-		if name == b.Head+".weight" {
-			name = b.Table + ".weight"
-		}
-		return m.Rows(name, lo, hi, dst)
-	}
+	return b.Untied(m.Rows)
 }

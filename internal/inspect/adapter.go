@@ -38,13 +38,6 @@ func peftFolder(path string) string {
 	return ""
 }
 
-// isMLX reports whether an adapter's folder is MLX's.
-func isMLX(dir string) bool {
-	_, peft := os.Stat(filepath.Join(dir, peftWeightsFile))
-	_, mlx := os.Stat(filepath.Join(dir, mlxWeightsFile))
-	return peft != nil && mlx == nil
-}
-
 // lastPart is what a module is called in its block.
 func lastPart(module string) string { return module[strings.LastIndexByte(module, '.')+1:] }
 
@@ -69,7 +62,7 @@ func describePEFT(ctx context.Context, path string, o Options) (*Report, error) 
 		r.refuse(refused)
 		return r, r.measureAll(ctx, h, ws, o)
 	}
-	if isMLX(dir) {
+	if adapters.IsMLX(dir) {
 		r.Form = "mlx"
 	}
 	for i := range a.Whole {

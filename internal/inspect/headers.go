@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/gguf"
 	"github.com/graftml/graft/quantize"
 	"github.com/graftml/graft/safetensors"
@@ -104,7 +105,7 @@ func recognise(path string) (string, error) {
 
 func (h *headers) openFolder(dir string) error {
 	if peftFolder(dir) != "" {
-		if isMLX(dir) {
+		if adapters.IsMLX(dir) {
 			return h.openFile(filepath.Join(dir, mlxWeightsFile))
 		}
 		return h.openFile(filepath.Join(dir, peftWeightsFile))
