@@ -63,7 +63,7 @@ type plan struct {
 	keyRows, valRow []float32
 	src             keySource
 	backward        bool      // pack valT and keyRows too
-	level           halfLevel // not widened: in words of two values, see attention_pairs.go and attention_tiles.go
+	level           halfLevel // not widened: in words of two values, see attention_half.go
 }
 
 // layout fills the spans from the cumulative offsets seq.
@@ -252,13 +252,10 @@ func (t *forwardTask) Run(lo, hi int) {
 	for u := lo; u < hi; u++ {
 		s, head, index := t.unit(u)
 		b := block{span: s, first: index * qTile, n: min(qTile, s.n-index*qTile)}
-		switch t.level {
-		case pairs:
-			t.attendPairs(sc, &b, head)
-		case tiles:
-			t.attendTiles(sc, &b, head)
-		default:
+		if t.level == widened {
 			t.attend(sc, &b, head)
+		} else {
+			t.attendHalf(sc, &b, head)
 		}
 	}
 	forwardScratches.put(sc)
@@ -284,11 +281,7 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 		at := (b.keyTile+tile)*t.spec.KVHeads + group
 		first := tile * kTile
 		b.scores(sc.s, sc.q, t.keyT[at*d*kTile:], d, t.padded, first, t.spec.Window)
-		for i := range b.n {
-			lo, hi := b.visible(i, first, t.spec.Window)
-			hide(sc.s[i*kTile:(i+1)*kTile], lo, hi, tileRows)
-			t.softmaxRow(sc, i, lo, hi)
-		}
+		t.softmax(sc, b, first, 1)
 		b.weigh(sc.o, sc.s, t.valRow[at*kTile*t.padded:], t.padded, first, t.spec.Window)
 	}
 	t.finish(sc, b, head, at)
@@ -313,6 +306,32 @@ func (t *forwardTask) finish(sc *forwardScratch, b *block, head, at int) {
 		if t.lse != nil {
 			t.lse[head*t.rows+b.row+b.first+i] = sc.max[i] + float32(math.Log(float64(sc.sum[i])))
 		}
+	}
+}
+
+// softmax turns the block's scores of the tile beginning at key first, times scale, into
+// weights relative to the largest score of their row so far, and rescales what was summed
+// under an earlier one. Weights of keys that a query does not see are zero.
+func (t *forwardTask) softmax(sc *forwardScratch, b *block, first int, scale float32) {
+	half := t.level != widened
+	if t.spec.fused(half) {
+		lo, hi := b.reach(first, t.spec.Window)
+		if half {
+			softmaxRowsHalf(&sc.s[0], &sc.o[0], &sc.max[0], &sc.sum[0], b.n, lo, hi, t.padded, scale, &sc.p[0])
+		} else {
+			softmaxRows(&sc.s[0], &sc.o[0], &sc.max[0], &sc.sum[0], b.n, lo, hi, t.padded, scale)
+		}
+		return
+	}
+	for i := range b.n {
+		row := sc.s[i*kTile : (i+1)*kTile]
+		lo, hi := b.visible(i, first, t.spec.Window)
+		hide(row, lo, hi)
+		vecScale(row, row, scale)
+		t.softmaxRow(sc, i, lo, hi)
+	}
+	if half {
+		F32ToBF16(asBytes(sc.p)[:2*b.n*kTile], sc.s[:b.n*kTile])
 	}
 }
 

@@ -18,10 +18,10 @@ type backwardTask struct {
 type backwardScratch struct {
 	q, dout, dq, p, dp []float32
 	rows, out          []float32 // of bfloat16, widened
-	qKeys, doutKeys    []float32 // in words of two, as the next two
-	words, turned      []float32
-	room               []float32
-	delta              [qTile]float32
+	// Of values in bfloat16, in words of two.
+	qAcross, doutAcross   []float32
+	words, slopes, panels []float32
+	delta                 [qTile]float32
 }
 
 var (
@@ -77,13 +77,10 @@ func (t *backwardTask) Run(lo, hi int) {
 		}
 		for i := 0; i < s.n; i += qTile {
 			b := block{span: s, first: i, n: min(qTile, s.n-i)}
-			switch t.level {
-			case pairs:
-				t.attendPairs(sc, &b, head)
-			case tiles:
-				t.attendTiles(sc, &b, head)
-			default:
+			if t.level == widened {
 				t.attend(sc, &b, head)
+			} else {
+				t.attendHalf(sc, &b, head)
 			}
 		}
 	}
@@ -110,49 +107,57 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 		first := tile * kTile
 		b.scores(sc.p, sc.q, t.keyT[packed*d*kTile:], d, t.padded, first, t.spec.Window)
 		b.scores(sc.dp, sc.dout, t.valT[packed*d*kTile:], d, t.padded, first, t.spec.Window)
-		for i := range b.n {
-			row := sc.p[i*kTile : (i+1)*kTile]
-			lo, hi := b.visible(i, first, t.spec.Window)
-			hide(row, lo, hi, tileRows)
-			t.weights(sc, b, head, i, lo, hi)
-		}
+		t.slopes(sc, b, head, first, 1, 1)
 		part := t.part(b.span, tile, head)
 		b.transposed(t.dvPart[part:], sc.p, sc.dout, t.padded, first, t.spec.Window)
-		for i := range b.n {
-			lo, hi := b.visible(i, first, t.spec.Window)
-			t.slopes(sc, i, lo, hi)
-		}
-		b.transposed(t.dkPart[part:], sc.p, sc.q, t.padded, first, t.spec.Window)
-		b.weigh(sc.dq, sc.p, t.keyRows[packed*kTile*t.padded:], t.padded, first, t.spec.Window)
+		b.transposed(t.dkPart[part:], sc.dp, sc.q, t.padded, first, t.spec.Window)
+		b.weigh(sc.dq, sc.dp, t.keyRows[packed*kTile*t.padded:], t.padded, first, t.spec.Window)
 	}
 	t.store(sc, b, at, t.spec.Scale)
 }
 
-// weights turns scaled scores of query i, of keys [lo, hi) of the tile, into probabilities.
-// With a softcap, dp becomes the gradient behind it at once, as long as the capped scores
-// are there.
-func (t *backwardTask) weights(sc *backwardScratch, b *block, head, i, lo, hi int) {
-	if hi <= lo {
+// slopes turns the block's scores p of the tile beginning at key first, times scale, into
+// probabilities, and the gradient dp of these into that of the scores, times slope. Of keys that
+// a query does not see both are zero. Half levels have them in words and slopes.
+func (t *backwardTask) slopes(sc *backwardScratch, b *block, head, first int, scale, slope float32) {
+	half := t.level != widened
+	lse := t.lse[head*t.rows+b.row+b.first:][:b.n]
+	if t.spec.fused(half) {
+		lo, hi := b.reach(first, t.spec.Window)
+		if half {
+			slopeRowsHalf(&sc.p[0], &sc.dp[0], &lse[0], &sc.delta[0], b.n, lo, hi, scale, slope, &sc.words[0], &sc.slopes[0])
+		} else {
+			slopeRows(&sc.p[0], &sc.dp[0], &lse[0], &sc.delta[0], b.n, lo, hi, scale, slope)
+		}
 		return
 	}
-	row := sc.p[i*kTile+lo : i*kTile+hi]
-	if c := t.spec.Softcap; c != 0 {
-		vecSoftcap(row, row, c)
-		vecSoftcapBack(sc.dp[i*kTile+lo:i*kTile+hi], row, c, sc.delta[i])
+	var ds [kTile]float32
+	for i := range b.n {
+		lo, hi := b.visible(i, first, t.spec.Window)
+		p, dp := sc.p[i*kTile:(i+1)*kTile], sc.dp[i*kTile:(i+1)*kTile]
+		hide(p, lo, hi)
+		hide(dp, lo, hi)
+		if hi <= lo {
+			continue
+		}
+		p, dp = p[lo:hi], dp[lo:hi]
+		vecScale(p, p, scale)
+		delta := sc.delta[i]
+		if c := t.spec.Softcap; c != 0 { // its gradient, as long as the capped scores are there
+			vecSoftcap(p, p, c)
+			vecSoftcapBack(dp, p, c, delta)
+			delta = 0 // which took it off
+		}
+		vecExpSum(p, p, lse[i])
+		x := ds[:hi-lo]
+		vecScale(x, p, slope)
+		vecSubMul(x, dp, delta)
+		copy(dp, x)
 	}
-	vecExpSum(row, row, t.lse[head*t.rows+b.row+b.first+i])
-}
-
-// slopes turns the probabilities into the gradient of the scaled scores.
-func (t *backwardTask) slopes(sc *backwardScratch, i, lo, hi int) {
-	if hi <= lo {
-		return
+	if half {
+		F32ToBF16(asBytes(sc.words)[:2*b.n*kTile], sc.p[:b.n*kTile])
+		F32ToBF16(asBytes(sc.slopes)[:2*b.n*kTile], sc.dp[:b.n*kTile])
 	}
-	delta := sc.delta[i]
-	if t.spec.Softcap != 0 {
-		delta = 0 // weights took it off
-	}
-	vecSubMul(sc.p[i*kTile+lo:i*kTile+hi], sc.dp[i*kTile+lo:i*kTile+hi], delta)
 }
 
 // deltas computes doutᵢ·outᵢ of each query of a block, whose first value is at at. It is
@@ -196,24 +201,30 @@ func (t *groupTask) Run(lo, hi int) {
 	sc := rowScratches.get()
 	defer rowScratches.put(sc)
 	d, kv := t.spec.HeadDim, t.spec.KVHeads
-	heads := t.spec.Heads / kv
+	size := kTile * t.padded
 	for u := lo; u < hi; u++ {
 		tile, group := u/kv, u%kv
 		s := t.spanOf(tile)
 		first := (tile - s.keyTile) * kTile
-		for j := range min(kTile, s.keys()-first) {
-			to := (s.keyRow+first+j)*kv*d + group*d
-			from := t.part(s, tile-s.keyTile, group*heads) + j*t.padded
-			dk, dv := t.dk.Room(&sc[0], to, to+d), t.dv.Room(&sc[1], to, to+d)
-			copy(dk, t.dkPart[from:])
-			copy(dv, t.dvPart[from:])
-			for h := 1; h < heads; h++ {
-				at := from + h*kTile*t.padded
-				vecAdd(dk, dk, t.dkPart[at:at+d])
-				vecAdd(dv, dv, t.dvPart[at:at+d])
+		n := min(kTile, s.keys()-first)
+		from := t.part(s, tile-s.keyTile, group*t.spec.Heads/kv)
+		for _, x := range [...]struct {
+			dst   Vec
+			parts []float32
+		}{{t.dk, t.dkPart}, {t.dv, t.dvPart}} {
+			rows, stride := x.parts[from:][:size], t.padded
+			for h := 1; h < t.spec.Heads/kv; h++ { // the first part is not needed any more
+				vecAdd(rows, rows, x.parts[from+h*size:][:size])
 			}
-			t.dk.Write(to, dk)
-			t.dv.Write(to, dv)
+			if t.level != widened { // (HeadDim, kTile)
+				turned := growAligned(&sc[0], n*d)
+				vecTranspose(turned, d, rows, kTile, d, n)
+				rows, stride = turned, d
+			}
+			for j := range n {
+				to := (s.keyRow+first+j)*kv*d + group*d
+				Copy(x.dst.Slice(to, to+d), F32Vec(rows[j*stride:][:d]))
+			}
 		}
 	}
 }

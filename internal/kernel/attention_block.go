@@ -54,16 +54,30 @@ func (b *block) load(dst []float32, padded int, src Vec, at, row, d int, scale f
 	clear(dst[b.n*padded : roundUp(b.n, tileRows)*padded])
 }
 
-// hide sets to zero what the tile products read of a row of weights besides
-// the visible keys [lo, hi): those before the window, and those that the last
-// group of rows (weigh) or of keys (transposed) reaches past hi: at most reach.
-func hide(row []float32, lo, hi, reach int) {
+// hide sets to zero all of a row of the tile but the visible keys [lo, hi).
+func hide(row []float32, lo, hi int) {
 	if hi <= lo {
 		clear(row)
 		return
 	}
 	clear(row[:lo])
-	clear(row[hi:min(hi+reach, kTile)])
+	clear(row[hi:])
+}
+
+// reach is visible of the first query for softmaxRows and slopeRows: not cut to the tile, so that
+// query i has lo+i and hi+i.
+func (b *block) reach(first, window int) (lo, hi int) {
+	hi = b.past + b.first + 1 - first
+	if window == 0 {
+		return -qTile, hi
+	}
+	return hi - window, hi
+}
+
+// fused reports whether rows of scores go through softmaxRows and slopeRows, which know no softcap
+// and round, where they do, with AVX512-BF16.
+func (s *AttentionSpec) fused(half bool) bool {
+	return impl == avx512 && s.Softcap == 0 && !(half && (pairsInGo || tilesInGo))
 }
 
 // scores computes s (qTile, kTile) = q·kt where any query of the group of rows

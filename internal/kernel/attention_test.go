@@ -348,3 +348,75 @@ func TestAttentionNaN(t *testing.T) {
 		}
 	})
 }
+
+// TestRowsOfScores: the rows that one call computes are those computed one by one, wherever the tile
+// lies from the queries and whatever lies in the keys that are not seen.
+func TestRowsOfScores(t *testing.T) {
+	if maxImpl < avx512 {
+		t.Skip("no AVX-512")
+	}
+	defer setHalf(pairs)()
+	rng := rand.New(rand.NewPCG(5, 5))
+	for _, level := range []halfLevel{widened, pairs} {
+		for _, c := range [][4]int{{0, 48, 0, 0}, {0, 1, 0, 0}, {96, 30, 0, 0}, {96, 48, 96, 0}, {144, 48, 96, 0}, {480, 17, 96, 0}, {480, 48, 384, 60}, {480, 48, 480, 60}, {480, 48, 480, 1}, {100, 48, 96, 3}} {
+			first := c[2]
+			spec := AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 32, Scale: 0.3, Window: c[3]}
+			b := block{span: &span{n: c[0] + c[1]}, first: c[0], n: c[1]}
+			scores, dp := randoms(rng, qRows*kTile, 9), randoms(rng, qRows*kTile, 1)
+			for i := range b.n {
+				lo, hi := b.visible(i, first, spec.Window)
+				for j := range kTile {
+					if j < lo || j >= hi {
+						scores[i*kTile+j], dp[i*kTile+j] = float32(math.NaN()), float32(math.Inf(1))
+					}
+				}
+			}
+			o, sum, largest := randoms(rng, qRows*32, 1), randoms(rng, qTile, 1), randoms(rng, qTile, 3)
+			lse, delta := randoms(rng, qTile, 9), randoms(rng, qTile, 1)
+			run := func(impl string) (all []float32) {
+				restore, err := SetImpl(impl)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer restore()
+				clone := func(x []float32) []float32 { return append([]float32(nil), x...) }
+				values := func(x []float32) []float32 {
+					if level == widened {
+						return x
+					}
+					return HalfVec(x, 2*len(x)).values32()
+				}
+				f := forwardTask{plan: plan{spec: spec, padded: 32, level: level}}
+				fs := &forwardScratch{s: clone(scores), o: clone(o), p: make([]float32, qRows*kPairs)}
+				copy(fs.max[:], largest)
+				copy(fs.sum[:], sum)
+				f.softmax(fs, &b, first, 0.7)
+				weights := fs.s[:b.n*kTile]
+				if level != widened {
+					weights = fs.p[:b.n*kPairs]
+				}
+				all = append(append(append(values(weights), fs.o[:b.n*32]...), fs.max[:b.n]...), fs.sum[:b.n]...)
+				back := backwardTask{plan: f.plan, lse: clone(lse)}
+				bs := &backwardScratch{p: clone(scores), dp: clone(dp), words: make([]float32, qRows*kPairs), slopes: make([]float32, qRows*kPairs)}
+				copy(bs.delta[:], delta)
+				back.lse = append(make([]float32, b.first), back.lse...)
+				back.slopes(bs, &b, 0, first, 0.7, 0.3)
+				p, ds := bs.p[:b.n*kTile], bs.dp[:b.n*kTile]
+				if level != widened {
+					p, ds = bs.words[:b.n*kPairs], bs.slopes[:b.n*kPairs]
+				}
+				return append(append(all, values(p)...), values(ds)...)
+			}
+			got, want := run("avx512"), run("avx2")
+			limit := 2e-6
+			if level != widened {
+				limit = 0.008 // a step of bfloat16
+			}
+			for i, w := range want {
+				if d := math.Abs(float64(got[i] - w)); !(d <= limit*math.Max(math.Abs(float64(w)), 1e-3)) {
+					t.Fatalf("%v, case %v: value %d is %g, row by row %g", level, c, i, got[i], w)
+				}
+			}
+		}
+	}
+}

@@ -57,23 +57,20 @@ func transpose16(dst *float32, ldd int, src *float32, lds int, blocks int)
 //go:noescape
 func transpose8(dst *float32, ldd int, src *float32, lds int, blocks int)
 
-// c (32·strips, 32) (+)= A·B in bfloat16 with float32 sums: a holds strips of 32
-// rows as tiles (steps, 32, 32), with skip values from the end of one to the next,
-// b a panel (16·steps, 32) of pairs. Bytes of the tiles are counted as float32
-// words of two values. next is fetched for a later call.
+// genericTileStrips. next is fetched for a later call.
 //
 //go:noescape
-func tileStrips(config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip int, next *float32, acc bool)
+func tileStrips(config *[64]byte, k *tileCall, a, b, c, next *float32)
 
-// Each 32 values of src become 16 words of pairs, at stride ldd.
+// Rows of src, rounded, become lines of a strip: see stripLines.
 //
 //go:noescape
-func roundLines(dst *float32, ldd int, src *float32, lines int)
+func roundStrip(dst *float32, src *float32, lds, rows, lines int)
 
-// The same of 32 values that are bfloat16 already.
+// The same of values that are bfloat16 already.
 //
 //go:noescape
-func copyLines(dst *float32, ldd int, src *byte, lines int)
+func copyStrip(dst *float32, src *byte, lds, rows, lines int)
 
 // dst, panels of (pairs, 32) words that begin ldp words apart, gets words of the values
 // of rows 2i and 2i+1 of src (2·pairs, 32·panels), bfloat16 at a stride of lds words.

@@ -3725,29 +3725,45 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tileStrips(config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip int, next *float32, acc bool)
-TEXT ·tileStrips(SB), NOSPLIT, $0-73
+// func tileStrips(config *[64]byte, k *tileCall, a, b, c, next *float32)
+TEXT ·tileStrips(SB), NOSPLIT, $32-48
 	MOVQ config+0(FP), AX
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // LDTILECFG (AX)
-	MOVQ strips+8(FP), R14
-	MOVQ a+24(FP), SI
-	MOVQ c+40(FP), R8
-	MOVQ ldc+48(FP), DX
-	MOVQ skip+56(FP), R15
-	MOVQ next+64(FP), AX
+	MOVQ k+8(FP), R13
+	MOVQ 8(R13), CX
+	MOVQ CX, panels-8(SP)
+	MOVQ 32(R13), CX
+	SHLQ $2, CX
+	MOVQ CX, ahead-16(SP)
+	MOVQ b+24(FP), CX
+	MOVQ CX, b-24(SP)
+	MOVQ c+32(FP), CX
+	MOVQ CX, c-32(SP)
+	MOVQ next+40(FP), AX
+	MOVQ 56(R13), DX
+	MOVQ 40(R13), R15
+	MOVQ 24(R13), R9
 	SHLQ $2, DX
 	SHLQ $2, R15
-	MOVQ $64, R9
+	SHLQ $2, R9
 	MOVQ $128, R11
 	MOVQ DX, BX
 	SHLQ $4, BX
+panel:
+	MOVQ k+8(FP), R13
+	MOVQ 0(R13), R14
+	MOVQ a+16(FP), SI
+	MOVQ c-32(SP), R8
 strip:
 	LEAQ (R8)(BX*1), R12
+	MOVQ k+8(FP), R13
+	MOVQ 16(R13), CX
+	MOVQ b-24(SP), DI
+	MOVQ R9, R10
+	SHLQ $4, R10
+	ADDQ SI, R10
+	CMPB 64(R13), $0
 	MOVQ R8, R13
-	MOVQ b+32(FP), DI
-	MOVQ steps+16(FP), CX
-	LEAQ 1024(SI), R10
-	CMPB acc+72(FP), $0
 	JNE add
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // TILEZERO T0
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // TILEZERO T1
@@ -3779,8 +3795,8 @@ step:
 	ADDQ $256, AX
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5 // TDPBF16PS T6, T5, T2
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd // TDPBF16PS T7, T5, T3
-	ADDQ $2048, SI
-	ADDQ $2048, R10
+	ADDQ ahead-16(SP), SI
+	ADDQ ahead-16(SP), R10
 	ADDQ $2048, DI
 	DECQ CX
 	JNZ step
@@ -3792,42 +3808,65 @@ step:
 	LEAQ (R8)(BX*2), R8
 	DECQ R14
 	JNZ strip
+	ADDQ $128, c-32(SP)
+	MOVQ k+8(FP), R13
+	MOVQ 48(R13), CX
+	SHLQ $2, CX
+	ADDQ CX, b-24(SP)
+	DECQ panels-8(SP)
+	JNZ panel
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // TILERELEASE
 	RET
 
-// func roundLines(dst *float32, ldd int, src *float32, lines int)
-TEXT ·roundLines(SB), NOSPLIT, $0-32
+// func roundStrip(dst *float32, src *float32, lds, rows, lines int)
+TEXT ·roundStrip(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), DI
-	MOVQ ldd+8(FP), DX
-	MOVQ src+16(FP), SI
-	MOVQ lines+24(FP), CX
+	MOVQ src+8(FP), SI
+	MOVQ lds+16(FP), DX
+	MOVQ rows+24(FP), CX
 	SHLQ $2, DX
-loop:
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xd0 // VCVTNE2PS2BF16 Z0, Z1, Z2
-	VMOVDQU64 Z2, (DI)
-	ADDQ $128, SI
-	ADDQ DX, DI
+row:
+	MOVQ lines+32(FP), BX
+	MOVQ DI, R8
+	MOVQ SI, R9
+line:
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xc0 // VCVTNE2PS2BF16 Z0, Z1, Z0
+	VMOVUPS Z0, (R8)
+	ADDQ $128, R9
+	ADDQ $2048, R8
+	DECQ BX
+	JNZ line
+	ADDQ $64, DI
+	ADDQ DX, SI
 	DECQ CX
-	JNZ loop
+	JNZ row
 	VZEROUPPER
 	RET
 
-// func copyLines(dst *float32, ldd int, src *byte, lines int)
-TEXT ·copyLines(SB), NOSPLIT, $0-32
+// func copyStrip(dst *float32, src *byte, lds, rows, lines int)
+TEXT ·copyStrip(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), DI
-	MOVQ ldd+8(FP), DX
-	MOVQ src+16(FP), SI
-	MOVQ lines+24(FP), CX
-	SHLQ $2, DX
-loop:
-	VMOVDQU64 (SI), Z0
-	VMOVDQU64 Z0, (DI)
-	ADDQ $64, SI
-	ADDQ DX, DI
+	MOVQ src+8(FP), SI
+	MOVQ lds+16(FP), DX
+	MOVQ rows+24(FP), CX
+	SHLQ $1, DX
+row:
+	MOVQ lines+32(FP), BX
+	MOVQ DI, R8
+	MOVQ SI, R9
+line:
+	VMOVUPS (R9), Z0
+	VMOVUPS Z0, (R8)
+	ADDQ $64, R9
+	ADDQ $2048, R8
+	DECQ BX
+	JNZ line
+	ADDQ $64, DI
+	ADDQ DX, SI
 	DECQ CX
-	JNZ loop
+	JNZ row
 	VZEROUPPER
 	RET
 

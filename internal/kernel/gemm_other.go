@@ -22,10 +22,10 @@ func pairTile(shape tileShape, steps int, a []float32, lda int, b, _ []float32, 
 
 // Products in bfloat16 take the float32 kernels in this build.
 
-func tileStrips(_ *[64]byte, _, _ int, _, _, _ *float32, _, _ int, _ *float32, _ bool) {}
+func tileStrips(_ *[64]byte, _ *tileCall, _, _, _, _ *float32) {}
 
-func roundLines(_ *float32, _ int, _ *float32, _ int) {}
+func roundStrip(_ *float32, _ *float32, _, _, _ int) {}
+
+func copyStrip(_ *float32, _ *byte, _, _, _ int) {}
 
 func pairRows(_, _ *float32, _, _, _, _ int) {}
-
-func copyLines(_ *float32, _ int, _ *byte, _ int) {}

@@ -103,48 +103,44 @@ func (p *product) packTiles() {
 type tileRowsTask product
 
 func (p *tileRowsTask) Run(lo, hi int) {
-	const words = tileSide / 2 // of a line: the terms of one row in one tile
-	for i := lo; i < hi; i++ {
-		row := p.rounded[i/tileSide*tileSide*p.tiledTerms/2+i%tileSide*words:]
+	for ; lo < hi; lo += tileSide {
 		for k := range p.parts {
-			s := &p.parts[k]
-			if s.steps == 0 {
-				continue
+			if s := &p.parts[k]; s.steps > 0 {
+				stripLines(p.rounded[(lo*p.tiledTerms+s.at*tileSide)/2:], s.source.from(lo*s.lda+s.lo), s.lda, min(tileSide, p.m-lo), s.hi-s.lo)
 			}
-			x := row[s.at*words:]
-			if i >= p.m {
-				for l := range s.steps / tileSide {
-					clear(x[l*tileSide*words:][:words])
-				}
-				continue
-			}
-			at := i*s.lda + s.lo
-			tileLines(x, s.source.Slice(at, at+s.hi-s.lo))
 		}
 	}
 }
 
-// tileLines brings the terms of one row into lines of tiles, tileSide lines apart.
-func tileLines(x []float32, a Vec) {
+// stripLines brings rows of a, lda values apart and of so many terms each, into the lines of a
+// strip, and zeros into what is left of its rows and of its last lines.
+func stripLines(dst []float32, a Vec, lda, rows, terms int) {
 	const words, apart = tileSide / 2, tileSide * tileSide / 2
-	full := a.Len() / tileSide
+	full, lines := terms/tileSide, ceilDiv(terms, tileSide)
 	switch {
 	case full == 0:
 	case a.Half():
-		_ = x[(full-1)*apart+words-1]
-		copyLines(&x[0], apart, &a.BF16[0], full)
-	case tilesInGo: // roundLines takes AVX512-BF16
-		for l := range full {
-			Copy(HalfVec(x[l*apart:][:words], tileSide), a.Slice(l*tileSide, (l+1)*tileSide))
+		_, _ = dst[full*apart-1], a.BF16[2*((rows-1)*lda+full*tileSide)-1]
+		copyStrip(&dst[0], &a.BF16[0], lda, rows, full)
+	case tilesInGo: // roundStrip takes AVX512-BF16
+		for i := range rows {
+			for l := range full {
+				Copy(HalfVec(dst[l*apart+i*words:][:words], tileSide), a.Slice(i*lda+l*tileSide, i*lda+(l+1)*tileSide))
+			}
 		}
 	default:
-		_ = x[(full-1)*apart+words-1]
-		roundLines(&x[0], apart, &a.F32[0], full)
+		_, _ = dst[full*apart-1], a.F32[(rows-1)*lda+full*tileSide-1]
+		roundStrip(&dst[0], &a.F32[0], lda, rows, full)
 	}
-	if rest := a.from(full * tileSide); rest.Len() > 0 {
-		line := x[full*apart:][:words]
-		clear(line)
-		Copy(HalfVec(line, rest.Len()), rest)
+	if rest := terms - full*tileSide; rest > 0 {
+		for i := range rows {
+			line := dst[full*apart+i*words:][:words]
+			clear(line)
+			Copy(HalfVec(line, rest), a.Slice(i*lda+full*tileSide, i*lda+terms))
+		}
+	}
+	for l := range lines {
+		clear(dst[l*apart+rows*words : (l+1)*apart])
 	}
 }
 
@@ -282,9 +278,11 @@ func (p *product) tiledPanel(ws *workspace, out sums, i0, i1, j, j1, r, kc int) 
 	if nc == tileSide {
 		full = (i1 - i0) / tileSide
 	}
+	call := tileCall{strips: full, panels: 1, steps: kc / tileSide, lda: tileSide / 2, ahead: tileSide * tileSide / 2, skip: skip, ldc: out.ld, acc: acc}
 	if full > 0 {
-		tileSquares(full, kc/tileSide, p.tilesOf(i0, r, full, kc), panel, out.x, out.ld, skip, next, acc)
+		tileSquares(call, p.tilesOf(i0, r, full, kc), panel, out.x, next)
 	}
+	call.strips, call.ldc = 1, tileSide
 	for i := i0 + full*tileSide; i < i1; i += tileSide {
 		// Part of a square goes through scratch that holds C, so that it rounds as a
 		// whole one does.
@@ -293,7 +291,7 @@ func (p *product) tiledPanel(ws *workspace, out sums, i0, i1, j, j1, r, kc int) 
 			clear(t)
 			storeTile(t, tileSide, c, out.ld, nr, nc, false)
 		}
-		tileSquares(1, kc/tileSide, a, panel, t, tileSide, skip, next, acc)
+		tileSquares(call, a, panel, t, next)
 		storeTile(c, out.ld, t, tileSide, nr, nc, false)
 	}
 }
@@ -318,32 +316,49 @@ var tileConfig = func() (c [64]byte) {
 // VDPBF16PS, so that they are tested on processors that have neither.
 var tilesInGo, pairsInGo bool
 
-// tileSquares runs the AMX kernel on strips of tileSide rows of C: see tileStrips.
-func tileSquares(strips, steps int, a, panel, c []float32, ldc, skip int, next []float32, acc bool) {
-	_ = c[(strips*tileSide-1)*ldc+tileSide-1]
+// tileCall says how a call of the AMX kernel goes over its operands: C (32·strips, 32·panels)
+// (+)= A·B over 32·steps terms, all strides in float32 words of two values.
+type tileCall struct {
+	strips, panels, steps int
+	lda                   int // from a row of A to the next
+	ahead                 int // from 32 terms of a row to the next
+	skip                  int // from the end of a strip's last step to the next strip
+	ldp                   int // from a panel of B, (16·steps, 32), to the next
+	ldc                   int // from a row of C to the next, in values
+	acc                   bool
+}
+
+// tileSquares runs the AMX kernel, which fetches next for a later call.
+func tileSquares(k tileCall, a, b, c, next []float32) {
+	_ = a[(k.strips-1)*(k.steps*k.ahead+k.skip)+(tileSide-1)*k.lda+(k.steps-1)*k.ahead+tileSide/2-1]
+	_ = b[(k.panels-1)*k.ldp+k.steps*tileSide*tileSide/2-1]
+	_ = c[(k.strips*tileSide-1)*k.ldc+k.panels*tileSide-1]
 	if tilesInGo {
-		genericTileStrips(strips, steps, a, panel, c, ldc, skip, acc)
+		genericTileStrips(&k, a, b, c)
 		return
 	}
-	tileStrips(&tileConfig, strips, steps, &a[0], &panel[0], &c[0], ldc, skip, &next[0], acc)
+	tileStrips(&tileConfig, &k, &a[0], &b[0], &c[0], &next[0])
 }
 
 // genericTileStrips is the reference of tileStrips, whose sums have the same order.
-func genericTileStrips(strips, steps int, a, panel, c []float32, ldc, skip int, acc bool) {
+func genericTileStrips(k *tileCall, a, b, c []float32) {
 	const words = tileSide / 2
-	for s := range strips {
-		strip := a[s*(steps*tileSide*words+skip):]
-		for i := range tileSide {
-			row := c[(s*tileSide+i)*ldc:][:tileSide]
-			if !acc {
-				clear(row)
-			}
-			for w := range steps * words {
-				x := wordAt(strip, w/words*tileSide*words+i*words+w%words)
-				for j := range row {
-					y := wordAt(panel, w*tileSide+j)
-					row[j] += x.lo * y.lo
-					row[j] += x.hi * y.hi
+	for p := range k.panels {
+		panel := b[p*k.ldp:]
+		for s := range k.strips {
+			strip := a[s*(k.steps*k.ahead+k.skip):]
+			for i := range tileSide {
+				row := c[(s*tileSide+i)*k.ldc+p*tileSide:][:tileSide]
+				if !k.acc {
+					clear(row)
+				}
+				for w := range k.steps * words {
+					x := wordAt(strip, w/words*k.ahead+i*k.lda+w%words)
+					for j := range row {
+						y := wordAt(panel, w*tileSide+j)
+						row[j] += x.lo * y.lo
+						row[j] += x.hi * y.hi
+					}
 				}
 			}
 		}

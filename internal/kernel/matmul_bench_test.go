@@ -51,7 +51,7 @@ func (t *peakTask) Run(lo, hi int) {
 		case t.half == pairs:
 			pairTile(t.shape, peakSteps/2, a, peakSteps+16, panel, panel, c, 48, 1, true)
 		case t.half == tiles:
-			tileStrips(&tileConfig, 1, peakSteps/tileSide, &a[0], &panel[0], &c[0], 48, 0, &panel[0], true)
+			tileSquares(tileCall{strips: 1, panels: 1, steps: peakSteps / tileSide, lda: tileSide / 2, ahead: tileSide * tileSide / 2, ldc: 48, acc: true}, a, panel, c, panel)
 		case t.outer:
 			outerTile(peakSteps, a, t.shape.rows, panel, t.shape.cols, c, 48, 1, true)
 		default:

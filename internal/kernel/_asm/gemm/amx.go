@@ -83,35 +83,52 @@ func prefetchC(below bool) {
 	}
 }
 
-// tileStrips emits C (+)= A·B for strips of 32 rows of A, one after the other, and a panel of 32
-// columns. T0–T3 hold the square of C, T4 and T5 the rows of A, T6 and T7 the columns of B.
+// tileStrips emits C (+)= A·B for panels of 32 columns, one after the other, and in each for strips
+// of 32 rows of A. T0–T3 hold the square of C, T4 and T5 the rows of A, T6 and T7 the columns of B.
+// Where a field of tileCall lies is written here again.
 func tileStrips() {
-	function("tileStrips", "config *[64]byte, strips, steps int, a, b, c *float32, ldc, skip int, next *float32, acc bool", 73)
+	const strips, panels, steps, lda, ahead, skip, ldp, ldc, acc = 0, 8, 16, 24, 32, 40, 48, 56, 64
+	framed("tileStrips", "config *[64]byte, k *tileCall, a, b, c, next *float32", 32, 48)
 	ins("MOVQ config+0(FP), AX")
 	raw([]byte{0xc4, 0xe2, 0x78, 0x49, 0x00}, "LDTILECFG (AX)")
-	ins("MOVQ strips+8(FP), R14")
-	ins("MOVQ a+24(FP), SI")
-	ins("MOVQ c+40(FP), R8")
-	ins("MOVQ ldc+48(FP), DX")
-	ins("MOVQ skip+56(FP), R15")
-	ins("MOVQ next+64(FP), AX")
-	ins("SHLQ $2, DX")
-	ins("SHLQ $2, R15")
-	ins("MOVQ $64, R9")   // a row of a tile of A
+	ins("MOVQ k+8(FP), R13")
+	field := func(at int, reg string) { ins("MOVQ %d(R13), %s", at, reg) }
+	field(panels, "CX")
+	ins("MOVQ CX, panels-8(SP)")
+	field(ahead, "CX")
+	ins("SHLQ $2, CX")
+	ins("MOVQ CX, ahead-16(SP)")
+	for _, arg := range []string{"b+24(FP), CX", "CX, b-24(SP)", "c+32(FP), CX", "CX, c-32(SP)", "next+40(FP), AX"} {
+		ins("MOVQ %s", arg)
+	}
+	field(ldc, "DX")
+	field(skip, "R15")
+	field(lda, "R9")
+	for _, reg := range []string{"DX", "R15", "R9"} {
+		ins("SHLQ $2, %s", reg)
+	}
 	ins("MOVQ $128, R11") // a row of a panel: 32 columns of pairs
 	ins("MOVQ DX, BX")
 	ins("SHLQ $4, BX") // 16 rows of C
+	label("panel")
+	ins("MOVQ k+8(FP), R13")
+	field(strips, "R14")
+	ins("MOVQ a+16(FP), SI")
+	ins("MOVQ c-32(SP), R8")
 	label("strip")
 	ins("LEAQ (R8)(BX*1), R12")
-	ins("MOVQ R8, R13")
-	ins("MOVQ b+32(FP), DI")
-	ins("MOVQ steps+16(FP), CX")
-	ins("LEAQ 1024(SI), R10")
+	ins("MOVQ k+8(FP), R13")
+	field(steps, "CX")
+	ins("MOVQ b-24(SP), DI")
+	ins("MOVQ R9, R10")
+	ins("SHLQ $4, R10") // 16 rows of A
+	ins("ADDQ SI, R10")
 	square := []struct {
 		base string
 		disp byte
 	}{{"R8", 0}, {"R8", 64}, {"R12", 0}, {"R12", 64}}
-	ins("CMPB acc+72(FP), $0")
+	ins("CMPB %d(R13), $0", acc)
+	ins("MOVQ R8, R13")
 	ins("JNE add")
 	for t := range square {
 		tileZero(t)
@@ -138,8 +155,8 @@ func tileStrips() {
 	ins("ADDQ $256, AX")
 	tileDot(2, 5, 6)
 	tileDot(3, 5, 7)
-	ins("ADDQ $2048, SI")
-	ins("ADDQ $2048, R10")
+	ins("ADDQ ahead-16(SP), SI")
+	ins("ADDQ ahead-16(SP), R10")
 	ins("ADDQ $2048, DI")
 	ins("DECQ CX")
 	ins("JNZ step")
@@ -150,46 +167,49 @@ func tileStrips() {
 	ins("LEAQ (R8)(BX*2), R8")
 	ins("DECQ R14")
 	ins("JNZ strip")
+	ins("ADDQ $128, c-32(SP)")
+	ins("MOVQ k+8(FP), R13")
+	field(ldp, "CX")
+	ins("SHLQ $2, CX")
+	ins("ADDQ CX, b-24(SP)")
+	ins("DECQ panels-8(SP)")
+	ins("JNZ panel")
 	raw([]byte{0xc4, 0xe2, 0x78, 0x49, 0xc0}, "TILERELEASE")
 	ins("RET")
 }
 
-// roundLines emits the rounding of 32 values to each line of dst.
-func roundLines() {
-	function("roundLines", "dst *float32, ldd int, src *float32, lines int", 32)
+// stripLines emits the bringing of rows into the lines of a strip of A, 32 values each: the lines of
+// a row lie a tile of 32 rows apart. Values are rounded, or bfloat16 already.
+func stripLines(name string, round bool) {
+	from, width := "*byte", 64
+	if round {
+		from, width = "*float32", 128
+	}
+	function(name, "dst *float32, src "+from+", lds, rows, lines int", 40)
 	ins("MOVQ dst+0(FP), DI")
-	ins("MOVQ ldd+8(FP), DX")
-	ins("MOVQ src+16(FP), SI")
-	ins("MOVQ lines+24(FP), CX")
-	ins("SHLQ $2, DX")
-	label("loop")
-	ins("VMOVUPS (SI), Z0")
-	ins("VMOVUPS 64(SI), Z1")
-	raw([]byte{0x62, 0xf2, 0x77, 0x48, 0x72, 0xd0}, "VCVTNE2PS2BF16 Z0, Z1, Z2") // low half from Z0
-	ins("VMOVDQU64 Z2, (DI)")
-	ins("ADDQ $128, SI")
-	ins("ADDQ DX, DI")
+	ins("MOVQ src+8(FP), SI")
+	ins("MOVQ lds+16(FP), DX")
+	ins("MOVQ rows+24(FP), CX")
+	ins("SHLQ $%d, DX", width/64) // bytes of a value: 2 or 4
+	label("row")
+	ins("MOVQ lines+32(FP), BX")
+	ins("MOVQ DI, R8")
+	ins("MOVQ SI, R9")
+	label("line")
+	ins("VMOVUPS (R9), Z0")
+	if round {
+		ins("VMOVUPS 64(R9), Z1")
+		raw([]byte{0x62, 0xf2, 0x77, 0x48, 0x72, 0xc0}, "VCVTNE2PS2BF16 Z0, Z1, Z0") // low half from Z0
+	}
+	ins("VMOVUPS Z0, (R8)")
+	ins("ADDQ $%d, R9", width)
+	ins("ADDQ $2048, R8")
+	ins("DECQ BX")
+	ins("JNZ line")
+	ins("ADDQ $64, DI")
+	ins("ADDQ DX, SI")
 	ins("DECQ CX")
-	ins("JNZ loop")
-	ins("VZEROUPPER")
-	ins("RET")
-}
-
-// copyLines emits the copying of 32 values in bfloat16 to each line of dst.
-func copyLines() {
-	function("copyLines", "dst *float32, ldd int, src *byte, lines int", 32)
-	ins("MOVQ dst+0(FP), DI")
-	ins("MOVQ ldd+8(FP), DX")
-	ins("MOVQ src+16(FP), SI")
-	ins("MOVQ lines+24(FP), CX")
-	ins("SHLQ $2, DX")
-	label("loop")
-	ins("VMOVDQU64 (SI), Z0")
-	ins("VMOVDQU64 Z0, (DI)")
-	ins("ADDQ $64, SI")
-	ins("ADDQ DX, DI")
-	ins("DECQ CX")
-	ins("JNZ loop")
+	ins("JNZ row")
 	ins("VZEROUPPER")
 	ins("RET")
 }

@@ -19,8 +19,11 @@ var out strings.Builder
 func ins(format string, args ...any)   { fmt.Fprintf(&out, "\t"+format+"\n", args...) }
 func label(format string, args ...any) { fmt.Fprintf(&out, format+":\n", args...) }
 
-func function(name, params string, argBytes int) {
-	fmt.Fprintf(&out, "\n// func %s(%s)\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", name, params, name, argBytes)
+func function(name, params string, argBytes int) { framed(name, params, 0, argBytes) }
+
+// framed is a function with so many bytes on the stack.
+func framed(name, params string, frame, argBytes int) {
+	fmt.Fprintf(&out, "\n// func %s(%s)\nTEXT ·%s(SB), NOSPLIT, $%d-%d\n", name, params, name, frame, argBytes)
 }
 
 // A vector is a register file: its letter, bytes per register and how many.
@@ -391,8 +394,8 @@ func main() {
 	transpose("transpose16", avx512)
 	transpose("transpose8", avx2)
 	tileStrips()
-	roundLines()
-	copyLines()
+	stripLines("roundStrip", true)
+	stripLines("copyStrip", false)
 	pairRows()
 	pairTables()
 	if _, err := os.Stdout.WriteString(out.String()); err != nil {

@@ -6,7 +6,7 @@
 // choice between them and plain Go) and vec_other.go (plain Go only). One
 // description of a kernel's loop body serves both instruction sets and the
 // masked tail: emit.go holds the frame, kernels.go the bodies, tile.go the
-// product tile and the transposition. fit_amd64.s holds the searches of quantizers (fit.go, symmetric.go,
+// product tile and the transposition, softmax.go the rows of attention. fit_amd64.s holds the searches of quantizers (fit.go, symmetric.go,
 // lookup.go) and the encoders of blocks (blocks.go); decode_amd64.s and decode_amd64.go the decoders of
 // blocks (decode.go).
 package main
@@ -36,6 +36,10 @@ func main() {
 	}
 	for _, k := range halfKernels {
 		asm.kernel(k)
+	}
+	for _, half := range []bool{false, true} {
+		asm.softmaxRows(half)
+		asm.slopeRows(half)
 	}
 	asm.isa = avx2
 	asm.transpose()
