@@ -62,16 +62,21 @@ static enum outcome load_config(const uint8_t *memory) {
 	for (int i = 2; i < 64; i++)
 		if ((i < 16 || (i >= 32 && i < 48) || i >= 56) && config[i] != 0)
 			return refuse("LDTILECFG", "a reserved byte is not zero");
-	struct state s = {.configured = 1, .start_row = config[1]};
+	const uint8_t *colsb = config + 16, *rows = config + 48; // little-endian words, bytes
 	for (int t = 0; t < tiles; t++) {
-		s.colsb[t] = config[16 + 2 * t] | config[17 + 2 * t] << 8;
-		s.rows[t] = config[48 + t];
-		if (s.rows[t] > max_rows || s.colsb[t] > row_bytes)
+		int n = colsb[2 * t] | colsb[2 * t + 1] << 8;
+		if (rows[t] > max_rows || n > row_bytes)
 			return refuse("LDTILECFG", "a tile has more than 16 rows or 64 bytes to a row");
-		if ((s.rows[t] == 0) != (s.colsb[t] == 0))
+		if ((rows[t] == 0) != (n == 0))
 			return refuse("LDTILECFG", "a tile has rows but no columns, or columns but no rows");
 	}
-	state = s;
+	memset(&state, 0, sizeof state);
+	state.configured = 1;
+	state.start_row = config[1];
+	for (int t = 0; t < tiles; t++) {
+		state.colsb[t] = colsb[2 * t];
+		state.rows[t] = rows[t];
+	}
 	return done;
 }
 
@@ -103,8 +108,9 @@ static void store(int t, uint8_t *memory, uint64_t stride) {
 	state.start_row = 0;
 }
 
-// dot is TDPBF16PS without its checks. As the SDM has it, the products of even terms and
-// those of odd ones have a sum each, fused, and only the sum of both is added to dst.
+// sums is TDPBF16PS without its checks. As the SDM has it, the products of even terms and
+// those of odd ones have a sum each, fused, and only the sum of both is added to dst. It is
+// not inlined, so that all of it is computed in the mode that dot sets.
 __attribute__((noinline, target("avx512f"))) static void sums(int dst, int a, int b) {
 	const __m512i high = _mm512_set1_epi32(0xffff0000);
 	const __mmask16 columns = (1u << state.colsb[dst] / 4) - 1;
@@ -122,15 +128,7 @@ __attribute__((noinline, target("avx512f"))) static void sums(int dst, int a, in
 	}
 }
 
-static void dot(int dst, int a, int b) {
-	unsigned was = _mm_getcsr();
-	_mm_setcsr(0x9fc0); // denormals are zero on both sides, to nearest, no exceptions
-	sums(dst, a, b);
-	_mm_setcsr(was);
-	state.start_row = 0;
-}
-
-static enum outcome checked_dot(int dst, int a, int b) {
+static enum outcome dot(int dst, int a, int b) {
 	const char *name = "TDPBF16PS";
 	if (dst == a || dst == b || a == b)
 		return refuse(name, "a tile is used twice");
@@ -140,7 +138,11 @@ static enum outcome checked_dot(int dst, int a, int b) {
 		return refuse(name, "a row is no multiple of 4 bytes");
 	if (state.rows[dst] != state.rows[a] || state.colsb[dst] != state.colsb[b] || state.colsb[a] / 4 != state.rows[b])
 		return refuse(name, "the tiles' shapes do not fit");
-	dot(dst, a, b);
+	unsigned was = _mm_getcsr();
+	_mm_setcsr(0x9fc0); // denormals are zero on both sides, to nearest, no exceptions
+	sums(dst, a, b);
+	_mm_setcsr(was);
+	state.start_row = 0;
 	return done;
 }
 
@@ -228,7 +230,7 @@ static enum outcome emulate(greg_t *r) {
 		kind = AMX_DOT;
 		if (!state.configured)
 			return refuse("TDPBF16PS", "no tiles are configured");
-		outcome = checked_dot(d.reg, d.rm, d.vvvv);
+		outcome = dot(d.reg, d.rm, d.vvvv);
 	} else if (d.vvvv != 0) {
 		return not_amx;
 	} else if (d.opcode == 0x4b) {
