@@ -23,11 +23,13 @@ var layers = map[string][]string{
 
 	"safetensors":        {"internal/wholefile"},
 	"gguf":               {"internal/wholefile"},
-	"internal/kernel":    {},
+	"internal/kernel":    {"internal/kernel/amxemulator"}, // with the build tag of that name
 	"internal/model":     {},
 	"internal/tokenizer": {},
 	"internal/chat":      {},
 	"internal/hub":       {"internal/wholefile"},
+
+	"internal/kernel/amxemulator": {},
 
 	"quantize":            {"internal/kernel"},
 	"adapters":            {"safetensors", "gguf", "quantize", "internal/kernel", "internal/wholefile"},

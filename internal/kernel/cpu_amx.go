@@ -14,8 +14,11 @@ import (
 // CPUID shows the feature and LDTILECFG succeeds. The kernel's answer counts, and
 // the second question whether it holds.
 func detectAMX() bool {
-	if !cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXBF16, cpuid.AVX512BF16) {
+	if !cpuid.CPU.Supports(cpuid.AVX512BF16) {
 		return false
+	}
+	if !cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXBF16) {
+		return emulateAMX()
 	}
 	const (
 		getPermission = 0x1022 // ARCH_GET_XCOMP_PERM

@@ -27,7 +27,8 @@
 // sums in float32. It may be held in bfloat16 too, which halves its memory. Where the
 // processor has AMX, or AVX512-BF16 on other makes than Intel, that is two to several
 // times as fast; elsewhere it takes the float32 kernels, on rounded values. Attention of
-// bfloat16 is computed so with AVX512-BF16 alone. [Half] says which, [SetHalf] chooses.
+// bfloat16 is computed so too, of heads whose width is a multiple of 32. [Half] says which,
+// [SetHalf] chooses.
 //
 // Work is shared by a pool of goroutines through [Parallel]; [SetThreads] says
 // by how many. Other packages that need threads use the same pool.
@@ -38,7 +39,7 @@
 // assembly for AVX2 and for AVX-512. The best that the processor offers is
 // chosen at start; the environment variable GRAFT_KERNEL or [SetImpl] choose
 // another, and the build tag purego leaves the assembly out. The same tests run
-// over all of them. Assembly of the products is written by _asm/gemm (go
+// over all of them, and with the tag amxemulator over AMX where the processor has none. Assembly of the products is written by _asm/gemm (go
 // generate), and a test fails if the tree holds anything else. NOTES.md records
 // what was measured and what was rejected.
 //

@@ -23,6 +23,8 @@ func ProductScratch(m, n, k int, w Held) int64 {
 	forward := paddedCols(min(n, roundUp(max(chunkValues/steps, chunkRows), cols))) * steps
 	chunk := roundUp(max(chunkValues/k, 1), unit*reductionBlock(ceilDiv(n, unit), reductionLimit))
 	if level == tiles {
+		terms := roundUp(k, tileSide)
+		forward = roundUp(min(n, roundUp(max(chunkValues/terms, chunkRows), tileSide)), tileSide) * terms / 2
 		chunk = roundUp(max(chunkValues/k, tiledTerms), tileSide)
 	}
 	backward := paddedCols(k) * ceilDiv(min(n, chunk), unit)
