@@ -18,11 +18,18 @@ func TestTileStrips(t *testing.T) {
 	underSignals(t)
 	const words = tileSide / 2
 	r := seeded(16)
+	layouts := r.Perm(240)
 	for i := range 240 {
-		strips, steps, skip, ldc := 1+i%4, 1+i/4%5, []int{0, 3 * 512, 17}[i%3], tileSide+[]int{0, 5, 32}[i/3%3]
+		layout := layouts[i]
+		k := tileCall{strips: 1 + i%4, panels: 1 + layout%3, steps: 1 + i/4%5, lda: words, ahead: tileSide * words, skip: []int{0, 3 * 512, 17}[i%3]}
 		if i%20 == 0 {
-			steps = tiledTerms / tileSide
+			k.steps = tiledTerms / tileSide
 		}
+		if layout/3%2 == 1 { // rows of words, not lines
+			k.lda, k.ahead = k.steps*words+[]int{0, 16, 3}[i%3], words
+			k.skip = tileSide*k.lda - k.steps*words
+		}
+		k.ldc, k.ldp = k.panels*tileSide+[]int{0, 5, 32}[i/3%3], k.steps*words*tileSide+[]int{0, 16}[layout/6%2]
 		acc, whole := i/2%2 == 1, i%2 == 0
 		value := func() float32 {
 			if whole {
@@ -36,9 +43,10 @@ func TestTileStrips(t *testing.T) {
 				x[j] = math.Float32frombits(bits)
 			}
 		}
+		k.acc = acc
 		front := i%5 == 0
-		a := fenced(t, strips*(steps*tileSide*words+skip)-skip, front)
-		panel, got := fenced(t, steps*words*tileSide, front), fenced(t, (strips*tileSide-1)*ldc+tileSide, front)
+		a := fenced(t, (k.strips-1)*(k.steps*k.ahead+k.skip)+(tileSide-1)*k.lda+(k.steps-1)*k.ahead+words, front)
+		panel, got := fenced(t, (k.panels-1)*k.ldp+k.steps*words*tileSide, front), fenced(t, (k.strips*tileSide-1)*k.ldc+k.panels*tileSide, front)
 		pack(a)
 		pack(panel)
 		for j := range got {
@@ -48,17 +56,18 @@ func TestTileStrips(t *testing.T) {
 		for j := range sizes {
 			sizes[j] = float32(math.Abs(float64(got[j])))
 		}
-		genericTileStrips(strips, steps, a, panel, want, ldc, skip, acc)
-		genericTileStrips(strips, steps, absolute(a), absolute(panel), sizes, ldc, skip, true)
-		tileStrips(&tileConfig, strips, steps, &a[0], &panel[0], &got[0], ldc, skip, &panel[0], acc)
+		genericTileStrips(&k, a, panel, want)
+		added := k
+		added.acc = true
+		genericTileStrips(&added, absolute(a), absolute(panel), sizes)
+		tileStrips(&tileConfig, &k, &a[0], &panel[0], &got[0], &panel[0])
 		for j := range got {
 			bound := 0.0
-			if !whole && j%ldc < tileSide {
-				bound = float64(sizes[j]) * 0x1p-24 * float64(2*steps*tileSide+1)
+			if !whole && j%k.ldc < k.panels*tileSide {
+				bound = float64(sizes[j]) * 0x1p-24 * float64(2*k.steps*tileSide+1)
 			}
 			if d := math.Abs(float64(got[j]) - float64(want[j])); !(d <= bound) {
-				t.Fatalf("%d strips of %d steps, %d values apart, acc %v, whole %v: C[%d, %d] is %v, the reference has %v",
-					strips, steps, skip, acc, whole, j/ldc, j%ldc, got[j], want[j])
+				t.Fatalf("%+v, whole %v: C[%d, %d] is %v, the reference has %v", k, whole, j/k.ldc, j%k.ldc, got[j], want[j])
 			}
 		}
 	}
