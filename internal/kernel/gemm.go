@@ -17,7 +17,7 @@ const (
 	// blockRows and blockCols bound the block of C that a worker computes with one
 	// panel after the other, for all terms of the chunk.
 	blockRows = 140
-	blockCols = 512
+	blockCols = 640
 	// chunkValues is about the size of the packed chunk of a weight, and
 	// chunkRows the least number of its rows in MulT: A is read, and perhaps
 	// copied, again for each chunk.
@@ -264,8 +264,11 @@ func (p *multiplyUnits) Run(lo, hi int) {
 	for ; lo < hi; lo++ {
 		i0, i1 := share(p.m, wide.rows, lo/b.colUnits, b.rowUnits)
 		j0, j1 := share(b.o1-b.o0, wide.cols, lo%b.colUnits, b.colUnits)
-		for j := j0; j < j1; j += blockCols {
-			(*product)(p).multiplyBlock(ws, i0, i1, b.o0+j, b.o0+min(j1, j+blockCols))
+		// Blocks alike, for a narrow one costs the copying of A all the same.
+		blocks := ceilDiv(j1-j0, blockCols)
+		for n := range blocks {
+			lo, hi := share(j1-j0, wide.cols, n, blocks)
+			(*product)(p).multiplyBlock(ws, i0, i1, b.o0+j0+lo, b.o0+j0+hi)
 		}
 	}
 }
