@@ -55,7 +55,7 @@ def ours(binaries, env, line, threads):
     kind, product, (m, k, n) = line
     where = {
         "f32": f"^Benchmark{product}$/^{m},{k}→{n}$", "half": f"^BenchmarkHalfProducts$/^{product}$/^{m},{k}→{n}$",
-        "nf4": f"^BenchmarkProducts$/^{product}$/^{m},{k}→{n},half=false$", "nf4-half": f"^BenchmarkProducts$/^{product}$/^{m},{k}→{n},half=true$",
+        "nf4": f"^BenchmarkProducts$/^{product}$/^NF4$/^{m},{k}→{n},half=false$", "nf4-half": f"^BenchmarkProducts$/^{product}$/^NF4$/^{m},{k}→{n},half=true$",
     }[kind]
     binary = binaries["quantize" if kind.startswith("nf4") else "kernel"]
     done = subprocess.run([binary, "-test.run", "^$", "-test.cpu", str(max(threads, 1)), "-test.bench", f"{where}/threads={threads}$",
