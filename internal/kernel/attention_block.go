@@ -77,7 +77,7 @@ func (b *block) reach(first, window int) (lo, hi int) {
 // fused reports whether rows of scores go through softmaxRows and slopeRows, which know no softcap
 // and round, where they do, with AVX512-BF16.
 func (s *AttentionSpec) fused(half bool) bool {
-	return impl == avx512 && s.Softcap == 0 && !(half && (pairsInGo || tilesInGo))
+	return impl == avx512 && s.Softcap == 0 && (!half || nativeBF16())
 }
 
 // scores computes s (qTile, kTile) = q·kt where any query of the group of rows

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -46,6 +47,13 @@ func halfNow() halfLevel {
 	}
 	return half
 }
+
+// hasBF16 reports whether the processor converts to bfloat16, AVX512-BF16.
+var hasBF16 = slices.Contains(halfLevels, pairs)
+
+// nativeBF16 reports whether conversions to bfloat16 are the processor's own now. A test that runs
+// the drivers of such processors on their references leaves it out.
+func nativeBF16() bool { return hasBF16 && impl == avx512 && !pairsInGo && !tilesInGo }
 
 // Half is how products in bfloat16 are computed now: "amx", "avx512-bf16", or
 // "float32", on rounded values. It is the best that this build, the processor and the

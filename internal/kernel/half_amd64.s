@@ -166,3 +166,28 @@ loop:
 	JNZ     loop
 	VZEROUPPER
 	RET
+
+// func f32ToBF16Native(dst *byte, src *float32, blocks int) (left int)
+TEXT ·f32ToBF16Native(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+
+loop:
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	VFPCLASSPSZ $0x20, Z0, K1 // subnormal numbers, which the conversion takes for zero
+	VFPCLASSPSZ $0x20, Z1, K2
+	KORTESTW   K1, K2
+	JNE        end
+	BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xc0 // VCVTNE2PS2BF16 Z0, Z1, Z0
+	VMOVUPS    Z0, (DI)
+	ADDQ       $128, SI
+	ADDQ       $64, DI
+	DECQ       CX
+	JNZ        loop
+
+end:
+	MOVQ CX, left+24(FP)
+	VZEROUPPER
+	RET

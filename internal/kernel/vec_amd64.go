@@ -453,7 +453,13 @@ func adamW(p, grad, m, v []float32, k *adamWScalars) {
 func vecGLUHalfAVX512(y, gate, up *byte, n int, c1, c3 float32)
 
 //go:noescape
+func vecGLUHalfBF16(y, gate, up *byte, n int, c1, c3 float32)
+
+//go:noescape
 func vecGLUBackHalfAVX512(dg, du, dy, gate, up *byte, n int, c1, c3 float32)
+
+//go:noescape
+func vecGLUBackHalfBF16(dg, du, dy, gate, up *byte, n int, c1, c3 float32)
 
 //go:noescape
 func tileAVX2(steps int, a *float32, ai, ak int, b *float32, bs int, c *float32, cs, cols, acc int)

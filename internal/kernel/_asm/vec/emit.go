@@ -16,6 +16,7 @@ type isa struct {
 var (
 	avx2   = isa{"AVX2", "Y", 8}
 	avx512 = isa{"AVX512", "Z", 16}
+	bf16   = isa{"BF16", "Z", 16} // AVX-512 and AVX512-BF16
 )
 
 // kernel describes a loop over vectors of equal length n.
@@ -194,6 +195,15 @@ const (
 // narrow stores reg, rounded to bfloat16: half of the last bit kept, less one if that bit
 // is even, is added; a NaN becomes quiet.
 func (e *emitter) narrow(reg int, at string) {
+	if e.suffix == bf16.suffix {
+		e.narrowOne(reg)
+		if e.masked {
+			e.p("VMOVDQU16 Y%d, K1, %s", reg, at)
+		} else {
+			e.p("VMOVDQU Y%d, %s", reg, at)
+		}
+		return
+	}
 	x := e.v(reg)
 	e.p("VPSRLD $16, %s, %s", x, upper)
 	e.p("VPANDD %s, %s, %s", one, upper, sum)
@@ -207,6 +217,12 @@ func (e *emitter) narrow(reg int, at string) {
 	} else {
 		e.p("VPMOVDW %s, %s", sum, at)
 	}
+}
+
+// narrowOne rounds a register, below 8, to bfloat16 in its lower half, subnormal numbers to zero:
+// VCVTNEPS2BF16, which the Go assembler does not know, EVEX.512 with the prefix F3, map 0F38, opcode 72.
+func (e *emitter) narrowOne(reg int) {
+	e.p("BYTE $0x62; BYTE $0xf2; BYTE $0x7e; BYTE $0x48; BYTE $0x72; BYTE $0x%02x // VCVTNEPS2BF16 Z%d, Y%d", 0xc0|reg<<3|reg, reg, reg)
 }
 
 // dead sets the lanes past the end of reg to the bits of constant name, or to
@@ -314,7 +330,7 @@ func (e *emitter) kernel(k *kernel) {
 			e.p("VBROADCASTSS %d(AX), %s", 4*i, e.v(scalarReg+i))
 		}
 	}
-	if k.half {
+	if k.half && e.suffix != bf16.suffix {
 		for _, c := range []struct {
 			reg  string
 			bits int

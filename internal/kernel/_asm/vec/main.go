@@ -34,8 +34,11 @@ func main() {
 		}
 		asm.tile()
 	}
-	for _, k := range halfKernels {
-		asm.kernel(k)
+	for _, set := range []isa{avx512, bf16} {
+		asm.isa = set
+		for _, k := range halfKernels {
+			asm.kernel(k)
+		}
 	}
 	for _, half := range []bool{false, true} {
 		asm.softmaxRows(half)
@@ -158,7 +161,9 @@ func dispatch() string {
 		fmt.Fprintf(&b, "\tif impl == avx2 { %s%sAVX2(%s)%s }\n\t%s%sAVX512(%s)\n}\n", ret, k.name, args, end, ret, k.name, args)
 	}
 	for _, k := range halfKernels {
-		fmt.Fprintf(&b, "\n//go:noescape\nfunc %sAVX512(%s)\n", k.name, k.asmParams())
+		for _, set := range []isa{avx512, bf16} {
+			fmt.Fprintf(&b, "\n//go:noescape\nfunc %s%s(%s)\n", k.name, set.suffix, k.asmParams())
+		}
 	}
 	b.WriteString(`
 //go:noescape
