@@ -98,7 +98,7 @@ func (o *linearOp) private(t *Tape) []buffer {
 }
 
 func (o *linearOp) forward(c *call) {
-	x, m := c.in(0), c.rows()
+	x, m := c.in(0).Keeping(&c.tape.kept), c.rows()
 	c.terms, c.parts = c.terms[:0], c.parts[:0]
 	if c.tape.watch != nil {
 		c.tape.watch(o.place, x, m)
@@ -167,7 +167,7 @@ func (c *call) part(w *kernel.Matrix, lo, hi int) *kernel.Matrix {
 
 // makeHidden makes drop(x)·Aᵀ of one adapter.
 func (o *linearOp) makeHidden(c *call, k int, l *LowRank) kernel.Vec {
-	in, h := c.in(0), c.own(k*perAdapter+hidden)
+	in, h := c.in(0).Keeping(&c.tape.kept), c.own(k*perAdapter+hidden)
 	if c.drops(l) {
 		in = c.own(k*perAdapter + dropped)
 		c.drop(o.place, k, l, in, c.in(0))
@@ -206,7 +206,8 @@ func (o *linearOp) backward(c *call) {
 	}
 	lo := 0
 	for k := range c.outs {
-		dy, n := o.gradient(c, k), c.outs[k].width
+		c.tape.kept.Drop()
+		dy, n := o.gradient(c, k).Keeping(&c.tape.kept), c.outs[k].width
 		if w.Grad != nil {
 			kernel.WeightGradient(w.Grad[lo*in:(lo+n)*in], in, dy, n, c.in(0), in, m, n, in, 1, true)
 		}

@@ -57,6 +57,8 @@ type Tape struct {
 	targetAt []int32   // (M) the token that each stands at
 	coef     []float32 // (M) weights of the losses in what is differentiated
 
+	kept kernel.Kept // what the products of one input, or of one gradient, read
+
 	rowTargets []int32     // (M) the targets among rows that are trained by themselves
 	hidden     [][]float32 // of adapters, where no plan has room for it
 }
@@ -226,12 +228,21 @@ func (t *Tape) Forward(b Batch, m Mode) {
 }
 
 func (t *Tape) run(steps []step) {
+	before := none // what the products before read, one after the other
 	for i := range steps {
 		s := &steps[i]
 		for _, b := range s.binds {
 			t.at[b.buffer] = b.column
 		}
 		c := &t.plan.calls[s.op]
+		reads := none
+		if o, ok := c.op.(*linearOp); ok && s.phase != backward {
+			reads = o.ins[0]
+		}
+		if reads != before || reads == none {
+			t.kept.Drop()
+		}
+		before = reads
 		switch s.phase {
 		case backward:
 			c.op.backward(c)

@@ -128,7 +128,7 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 	m := &Model{config: c, bf16: o.BF16, params: params, weights: map[string]*autograd.Weight{}}
 	var out Memory
 	var values int64 // trained
-	var products, rounded int64
+	var products, rounded, kept int64
 	tokens := 0
 	for _, n := range o.Lengths {
 		tokens += n
@@ -144,7 +144,11 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 			}
 			dense := !o.BF16 && o.held(p) == nil && o.kept(p) == 0
 			products = max(products, kernel.ProductScratch(rows, w.Matrix.N, w.Matrix.K, kernel.Held{Dense: dense, Half: o.BF16}))
-			if o.BF16 {
+			switch held := kernel.KeptScratch(rows, w.Matrix.N, w.Matrix.K); {
+			case !o.BF16:
+			case p.Kind == model.KindLinear && held > 0:
+				kept = max(kept, held)
+			default:
 				rounded = max(rounded, kernel.RoundedScratch(rows, w.Matrix.N, w.Matrix.K))
 			}
 		}
@@ -183,7 +187,7 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 	}
 	out.Gradients, out.Optimizer = 4*values, 8*values
 	out.Logits = kernel.CrossEntropyScratch(tokens, c.Vocab) * int64(1+m.planLogits(&o))
-	out.Scratch = products + rounded + kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths, o.BF16)
+	out.Scratch = products + rounded + kept + kernel.AttentionScratch(kernel.AttentionSpec{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, o.Lengths, o.BF16)
 	return &Planner{kept: out, tape: tape, tokens: tokens, held: cmp.Or(o.Held, tokenizerBytes(c.Vocab))}, nil
 }
 

@@ -9,6 +9,15 @@ package kernel
 type Vec struct {
 	F32  []float32
 	BF16 []byte
+
+	kept *Kept
+}
+
+// Keeping is v as the operand of several products in a row, which k keeps in the form that they take.
+// What v holds must not change before k.Drop. A slice of it is an operand of its own.
+func (v Vec) Keeping(k *Kept) Vec {
+	v.kept = k
+	return v
 }
 
 // F32Vec is x as a Vec.

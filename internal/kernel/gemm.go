@@ -56,6 +56,12 @@ type part struct {
 	kc      int  // steps per block of the sum
 	byTerms bool // a is (terms, m), as in MulTN
 	lowRank bool // what a term adds, which alpha does not multiply
+
+	// On tiles, A is there as a strip of stride terms for every 32 rows, filled up with zeros; it
+	// has terms, of which the chunk's begin at first.
+	tiles                []float32
+	terms, stride, first int
+	pack                 bool // the tiles are still to be made
 }
 
 // stepsOf is the number of steps that so many terms take.

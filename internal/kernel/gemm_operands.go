@@ -35,7 +35,7 @@ func (p *product) operands(a Vec, lda, terms int, low []Term) {
 // set makes x (m, terms) the operand of a part: as it is where the product reads it so,
 // converted otherwise. Products on tiles convert for themselves.
 func (s *part) set(p *product, x Vec, ldx, terms int) {
-	s.source, s.lda = x, ldx
+	s.source, s.lda, s.terms = x, ldx, terms
 	switch {
 	case p.onTiles():
 	case p.paired && x.Half() && ldx%2 == 0 && terms%2 == 0:

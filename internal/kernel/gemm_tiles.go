@@ -86,16 +86,59 @@ func (p *product) tiledBackward() {
 	p.storeSums(k)
 }
 
-// packTiles rounds terms [lo, hi) of each part's A into tiles.
+// Kept is an operand in tiles, of a product for the next one: see Vec.Keeping.
+type Kept struct {
+	tiles         []float32
+	x             Vec
+	m, lda, terms int
+}
+
+// Drop forgets the operand, whose memory may change from now on.
+func (k *Kept) Drop() { k.x = Vec{} }
+
+// hold gives the tiles of x (m, terms), and reports whether they are there already.
+func (k *Kept) hold(x Vec, m, lda, terms int) (tiles []float32, there bool) {
+	same := k.m == m && k.lda == lda && k.terms == terms && k.x.Len() > 0 && k.x.Len() == x.Len() && k.x.Half() == x.Half() &&
+		unsafe.SliceData(k.x.F32) == unsafe.SliceData(x.F32) && unsafe.SliceData(k.x.BF16) == unsafe.SliceData(x.BF16)
+	k.x, k.m, k.lda, k.terms = Vec{F32: x.F32, BF16: x.BF16}, m, lda, terms
+	return growAligned(&k.tiles, tilesRoom(m, terms)), same
+}
+
+// tilesRoom is the words of (m, terms) in tiles.
+func tilesRoom(m, terms int) int { return roundUp(m, tileSide) * roundUp(terms, tileSide) / 2 }
+
+// packTiles brings terms [lo, hi) of each part's A into tiles, or all of them where they are kept.
 func (p *product) packTiles() {
 	p.tiledTerms = 0
+	room, pack := 0, false
 	for i := range p.parts {
 		s := &p.parts[i]
 		s.at, s.steps = p.tiledTerms, roundUp(s.hi-s.lo, tileSide)
 		p.tiledTerms += s.steps
+		if s.source.kept == nil {
+			room += tilesRoom(p.m, s.hi-s.lo)
+		}
 	}
-	growAligned(&p.rounded, roundUp(p.m, tileSide)*p.tiledTerms/2)
-	Parallel(roundUp(p.m, tileSide), tileSide, (*tileRowsTask)(p))
+	free := growAligned(&p.rounded, room)
+	for i := range p.parts {
+		s := &p.parts[i]
+		switch k := s.source.kept; {
+		case s.steps == 0:
+			s.pack = false
+		case k != nil:
+			var there bool
+			s.tiles, there = k.hold(s.source, p.m, s.lda, s.terms)
+			s.stride, s.first, s.pack = roundUp(s.terms, tileSide), s.lo, !there
+		default:
+			n := tilesRoom(p.m, s.hi-s.lo)
+			s.tiles, free = free[:n], free[n:]
+			s.stride, s.first, s.pack = s.steps, 0, true
+		}
+		pack = pack || s.pack
+	}
+	if pack {
+		Parallel(roundUp(p.m, tileSide), tileSide, (*tileRowsTask)(p))
+	}
 }
 
 // tileRowsTask is the task of packTiles; ranges are rows of A, and those that
@@ -105,9 +148,15 @@ type tileRowsTask product
 func (p *tileRowsTask) Run(lo, hi int) {
 	for ; lo < hi; lo += tileSide {
 		for k := range p.parts {
-			if s := &p.parts[k]; s.steps > 0 {
-				stripLines(p.rounded[(lo*p.tiledTerms+s.at*tileSide)/2:], s.source.from(lo*s.lda+s.lo), s.lda, min(tileSide, p.m-lo), s.hi-s.lo)
+			s := &p.parts[k]
+			if !s.pack {
+				continue
 			}
+			from, to := s.lo, s.hi
+			if s.source.kept != nil {
+				from, to = 0, s.terms
+			}
+			stripLines(s.tiles[lo*s.stride/2:], s.source.from(lo*s.lda+from), s.lda, min(tileSide, p.m-lo), to-from)
 		}
 	}
 }
@@ -248,14 +297,21 @@ func (p *tiledUnits) Run(lo, hi int) {
 // chunk's first.
 func (p *product) tiledBlock(ws *workspace, i0, i1, j0, j1 int) {
 	b := &p.blocks
-	kc := roundUp(ceilDiv(p.tiledTerms, ceilDiv(p.tiledTerms, tiledTerms)), tileSide)
 	for jb := j0; jb < j1; jb += tiledCols {
-		end := min(jb+tiledCols, j1)
+		end, acc := min(jb+tiledCols, j1), b.acc
 		out := p.target(ws, i0, b.o0+jb, i1-i0, end-jb)
-		for r := 0; r < p.tiledTerms; r += kc {
-			for j := jb; j < end; j += tileSide {
-				c := sums{out.x[j-jb:], out.ld}
-				p.tiledPanel(ws, c, i0, i1, j, end, r, min(kc, p.tiledTerms-r))
+		for i := range p.parts {
+			s := &p.parts[i]
+			if s.steps == 0 {
+				continue
+			}
+			kc := roundUp(ceilDiv(s.steps, ceilDiv(s.steps, tiledTerms)), tileSide)
+			for r := 0; r < s.steps; r += kc {
+				for j := jb; j < end; j += tileSide {
+					c := sums{out.x[j-jb:], out.ld}
+					p.tiledPanel(ws, s, c, i0, i1, j, end, r, min(kc, s.steps-r), acc)
+				}
+				acc = true
 			}
 		}
 		p.deliver(out, i0, b.o0+jb, i1-i0, end-jb)
@@ -263,43 +319,37 @@ func (p *product) tiledBlock(ws *workspace, i0, i1, j0, j1 int) {
 }
 
 // tiledPanel multiplies rows [i0, i1) by the panel of columns that begins at j, of
-// which those below j1 are wanted, over terms [r, r+kc) of the chunk. out is where the
+// which those below j1 are wanted, over terms [r, r+kc) of a part. out is where the
 // first row's first column goes.
-func (p *product) tiledPanel(ws *workspace, out sums, i0, i1, j, j1, r, kc int) {
-	panel := p.panels[(j*p.tiledTerms+r*tileSide)/2:][:kc*tileSide/2]
+func (p *product) tiledPanel(ws *workspace, s *part, out sums, i0, i1, j, j1, r, kc int, acc bool) {
+	panelAt := func(j int) []float32 { return p.panels[(j*p.tiledTerms+(s.at+r)*tileSide)/2:] }
+	panel := panelAt(j)[:kc*tileSide/2]
 	next := panel
 	if j+tileSide < j1 {
-		next = p.panels[((j+tileSide)*p.tiledTerms+r*tileSide)/2:]
+		next = panelAt(j + tileSide)
 	}
-	acc := p.blocks.acc || r > 0
-	skip := (p.tiledTerms - kc) * tileSide / 2
+	tilesOf := func(i int) []float32 { return s.tiles[(i*s.stride+(s.first+r)*tileSide)/2:] }
 	nc := min(tileSide, j1-j)
 	full := 0
 	if nc == tileSide {
 		full = (i1 - i0) / tileSide
 	}
-	call := tileCall{strips: full, panels: 1, steps: kc / tileSide, lda: tileSide / 2, ahead: tileSide * tileSide / 2, skip: skip, ldc: out.ld, acc: acc}
+	call := tileCall{strips: full, panels: 1, steps: kc / tileSide, lda: tileSide / 2, ahead: tileSide * tileSide / 2, skip: (s.stride - kc) * tileSide / 2, ldc: out.ld, acc: acc}
 	if full > 0 {
-		tileSquares(call, p.tilesOf(i0, r, full, kc), panel, out.x, next)
+		tileSquares(call, tilesOf(i0), panel, out.x, next)
 	}
 	call.strips, call.ldc = 1, tileSide
 	for i := i0 + full*tileSide; i < i1; i += tileSide {
 		// Part of a square goes through scratch that holds C, so that it rounds as a
 		// whole one does.
-		a, c, t, nr := p.tilesOf(i, r, 1, kc), out.x[(i-i0)*out.ld:], ws.tile(), min(tileSide, i1-i)
+		c, t, nr := out.x[(i-i0)*out.ld:], ws.tile(), min(tileSide, i1-i)
 		if acc {
 			clear(t)
 			storeTile(t, tileSide, c, out.ld, nr, nc, false)
 		}
-		tileSquares(call, a, panel, t, next)
+		tileSquares(call, tilesOf(i), panel, t, next)
 		storeTile(c, out.ld, t, tileSide, nr, nc, false)
 	}
-}
-
-// tilesOf is where the tiles of strips from row i on lie, from term r on.
-func (p *product) tilesOf(i, r, strips, kc int) []float32 {
-	at := (i*p.tiledTerms + r*tileSide) / 2
-	return p.rounded[at : at+((strips-1)*p.tiledTerms+kc)*tileSide/2]
 }
 
 // tileConfig is what LDTILECFG reads: palette 1, and eight tiles of 16 rows of 64

@@ -330,8 +330,8 @@ type product struct {
 	panels     []float32 // the packed operand of the present chunk, shared by the workers
 	decoded    []float32 // rows of W that all workers read
 	scratch    []float32 // backs panels
-	rounded    []float32 // A as tiles of words of two values in bfloat16
-	tiledTerms int       // terms of the sum that the present tiles hold, parts filled up with zeros to multiples of 32
+	rounded    []float32 // backs the tiles of parts
+	tiledTerms int       // terms of the sum in the present panels, parts filled up with zeros to multiples of 32
 	blocks     blocking
 	flipStride int    // row stride of Aᵀ in thinBackward
 	gradient   Matrix // the right operand of MulTN

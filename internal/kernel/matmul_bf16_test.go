@@ -201,6 +201,44 @@ func TestHalfBits(t *testing.T) {
 	}
 }
 
+// TestKeeping: products whose operand is kept from one to the next have the bits of those that look
+// at it each time, whatever was kept before, and see what changed after Drop.
+func TestKeeping(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		r := seeded(17)
+		var k Kept
+		for _, s := range [][3]int{{70, 100, 90}, {70, 90, 100}, {33, 64, 700}, {64, 700, 64}} {
+			m, n, width := s[0], s[1], s[2]
+			for _, half := range []bool{false, true} {
+				w, small := halfMatrices(n, width, normal(r, n*width))[1], halfMatrices(8, width, normal(r, 8*width))[0]
+				up := halfMatrices(n, 8, normal(r, n*8))[0]
+				of := func(x []float32) Vec {
+					if half {
+						return halfVec(x)
+					}
+					return F32Vec(x)
+				}
+				for range 2 {
+					x, dy := of(normal(r, m*width)), of(normal(r, m*n))
+					run := func(x, dy Vec, drop func()) (all []float32) {
+						h, y := make([]float32, m*8), make([]float32, m*n)
+						dh, dx := make([]float32, m*8), make([]float32, m*width)
+						drop()
+						Linear(F32Vec(h), x, m, small, false, nil)
+						Linear(F32Vec(y), x, m, w, false, []Term{{H: h, W: up, Scale: 0.5}})
+						drop()
+						LinearBackward(F32Vec(dh), dy, m, up, false, nil)
+						LinearBackward(F32Vec(dx), dy, m, w, false, []Term{{H: dh, W: small, Scale: 0.5}})
+						return append(append(append(h, y...), dh...), dx...)
+					}
+					want := run(x, dy, func() {})
+					sameBits(t, fmt.Sprint(s, half), run(x.Keeping(&k), dy.Keeping(&k), k.Drop), want)
+				}
+			}
+		}
+	})
+}
+
 func TestHalfAllocatesNothing(t *testing.T) {
 	forEachHalf(t, func(t *testing.T) {
 		r := seeded(14)

@@ -74,6 +74,15 @@ func RoundedScratch(m, n, k int) int64 {
 	return 4 * int64(m) * int64(max(n, k))
 }
 
+// KeptScratch is what a Kept holds after products of m rows in bfloat16 with an (n, k) weight, in
+// either direction, in place of RoundedScratch; 0 where products keep nothing.
+func KeptScratch(m, n, k int) int64 {
+	if halfNow() != tiles || m <= dotRows {
+		return 0
+	}
+	return 4 * int64(tilesRoom(m, max(n, k)))
+}
+
 // AttentionScratch is what Attention and AttentionBackward keep for sequences of
 // the given lengths, half saying whether their operands are bfloat16: keys and values in
 // tiles, for either direction, and each head's part of their gradients. It is linear in

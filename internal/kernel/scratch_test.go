@@ -58,6 +58,14 @@ func TestProductScratch(t *testing.T) {
 				if half {
 					said += RoundedScratch(rows, n, k)
 				}
+				if half {
+					var k2 Kept
+					Linear(y, x.Keeping(&k2), rows, &w, false, nil)
+					LinearBackward(x, y.Keeping(&k2), rows, &w, false, nil)
+					if said := KeptScratch(rows, n, k); said > 4*int64(cap(k2.tiles)) || said+64 < 4*int64(cap(k2.tiles)) {
+						t.Errorf("operands of %d rows with (%d, %d): %d bytes are said, %d are kept", rows, n, k, said, 4*cap(k2.tiles))
+					}
+				}
 				// The workers' share is an upper bound: few products use all of it.
 				if slack := int64(kept) + 4*int64(Threads())*int64(100*k+400*1024); said < int64(kept) || said > slack {
 					t.Errorf("product of %d rows with (%d, %d), half %v: %d bytes are said, %d are kept", rows, n, k, half, said, kept)
