@@ -4,8 +4,8 @@ import "fmt"
 
 // This file emits what attention does with the rows of a tile of scores, of AVX-512 alone. A row
 // is one of kTile values, six registers, of which the keys [lo, hi) are seen: row i has lo+i and
-// hi+i, cut to the tile. Registers: 0–5 a row, 6–11 what it turns into backward, 12–15 exp's,
-// 16–25 constants, 26–31 scratch; K1–K6 say which keys are seen.
+// hi+i, cut to the tile. Registers: 0–5 a row, 6–11 what it turns into backward, 12–14 exp's,
+// 15 what is stored, 16–26 constants, 27–30 scratch; K1–K6 say which keys are seen.
 
 const (
 	tileVectors = 6  // registers of a row
@@ -60,6 +60,13 @@ func (e *emitter) seenKeys(none string) {
 	e.p("KSHIFTRQ $16, K5, K6")
 }
 
+// nextRow goes on to the next row's two figures and keys, or returns.
+func (e *emitter) nextRow() {
+	for _, line := range []string{"ADDQ $4, R10", "ADDQ $4, R11", "INCQ R8", "INCQ R9", "DECQ CX", "JNZ row", "VZEROUPPER", "RET"} {
+		e.p("%s", line)
+	}
+}
+
 // rowExp emits x = e^x of the keys of mask k, and zero elsewhere; 12 to 14 are used. It is exp,
 // its constants in registers as far as there are any.
 func (e *emitter) rowExp(x, k int) {
@@ -80,7 +87,7 @@ func (e *emitter) rowExp(x, k int) {
 	e.p("VSCALEFPS.Z Z%d, Z%d, K%d, Z%d", n, x, k, x)
 }
 
-// fold joins the lanes of register reg in its lowest; 29 is used.
+// foldLanes joins the lanes of register reg in its lowest; 29 is used.
 func (e *emitter) foldLanes(op string, reg int) {
 	e.p("VEXTRACTF64X4 $1, Z%d, Y%d", reg, rowScratch)
 	e.p("%s Y%d, Y%d, Y%d", op, rowScratch, reg, reg)
@@ -193,14 +200,7 @@ func (e *emitter) softmaxRows(half bool) {
 	}
 	e.p("MOVQ width+56(FP), AX")
 	e.p("LEAQ (DI)(AX*4), DI")
-	e.p("ADDQ $4, R10")
-	e.p("ADDQ $4, R11")
-	e.p("INCQ R8")
-	e.p("INCQ R9")
-	e.p("DECQ CX")
-	e.p("JNZ row")
-	e.p("VZEROUPPER")
-	e.p("RET")
+	e.nextRow()
 
 	e.label("none")
 	e.clearRow(to, half)
@@ -275,14 +275,7 @@ func (e *emitter) slopeRows(half bool) {
 		e.p("ADDQ $%d, DX", tileBytes*tileVectors/2)
 		e.p("ADDQ $%d, R12", tileBytes*tileVectors/2)
 	}
-	e.p("ADDQ $4, R10")
-	e.p("ADDQ $4, R11")
-	e.p("INCQ R8")
-	e.p("INCQ R9")
-	e.p("DECQ CX")
-	e.p("JNZ row")
-	e.p("VZEROUPPER")
-	e.p("RET")
+	e.nextRow()
 	e.label("none")
 	e.clearRow(p, half)
 	e.clearRow(ds, half)
