@@ -40,8 +40,7 @@ type span struct {
 	keyTile      int // number of key tiles of the sequences before this one
 }
 
-func (s *span) keys() int    { return s.past + s.n }
-func (s *span) qBlocks() int { return ceilDiv(s.n, qTile) }
+func (s *span) keys() int { return s.past + s.n }
 
 // keySource says where key and value rows lie: row r of head h begins at
 // r·row + h·head.
@@ -66,7 +65,7 @@ type plan struct {
 	level           halfLevel // not widened: in words of two values, see attention_half.go
 }
 
-// layout fills the spans from the cumulative offsets seq.
+// layout fills the spans from the cumulative offsets seq; number is to follow.
 func (p *plan) layout(op string, spec AttentionSpec, seq []int32, rows int) {
 	spec.check(op)
 	if len(seq) == 0 || seq[0] != 0 || int(seq[len(seq)-1]) != rows {
@@ -80,17 +79,28 @@ func (p *plan) layout(op string, spec AttentionSpec, seq []int32, rows int) {
 		}
 		p.spans = append(p.spans, span{row: lo, keyRow: lo, n: hi - lo})
 	}
-	p.number(spec)
+	p.spec = spec
 }
 
-// number counts the tiles of the spans.
-func (p *plan) number(spec AttentionSpec) {
-	p.spec, p.padded = spec, roundUp(spec.HeadDim, 16)
+// queries is the number of queries in a block. On AMX they fill whole strips.
+func (p *plan) queries() int {
+	if p.level == tiles {
+		return qRows
+	}
+	return qTile
+}
+
+// qBlocks is the number of blocks of a span.
+func (p *plan) qBlocks(s *span) int { return ceilDiv(s.n, p.queries()) }
+
+// number counts the blocks, which are those of the level, and the tiles of the spans.
+func (p *plan) number(level halfLevel) {
+	p.level, p.padded = level, roundUp(p.spec.HeadDim, 16)
 	p.blocks, p.tiles = 0, 0
 	for i := range p.spans {
 		s := &p.spans[i]
 		s.qBlock, s.keyTile = p.blocks, p.tiles
-		p.blocks += s.qBlocks()
+		p.blocks += p.qBlocks(s)
 		p.tiles += ceilDiv(s.keys(), kTile)
 	}
 }
@@ -204,7 +214,7 @@ type forwardScratch struct {
 	q, s, o  []float32
 	p        []float32 // weights in words of two
 	rows     []float32 // of bfloat16, widened
-	max, sum [qTile]float32
+	max, sum [qRows]float32
 }
 
 var (
@@ -234,7 +244,7 @@ func Attention(out Vec, lse []float32, q, k, v Vec, seq []int32, spec AttentionS
 
 // forward runs the task and gives it back.
 func (t *forwardTask) forward(out Vec, lse []float32, q Vec, src keySource, rows int) {
-	t.level = t.spec.halfOf(q, src.k, src.v)
+	t.number(t.spec.halfOf(q, src.k, src.v))
 	t.pack(src, false)
 	t.q, t.out, t.lse, t.rows = q, out, lse, rows
 	Parallel(t.blocks*t.spec.Heads, 1, t)
@@ -249,9 +259,10 @@ func (t *forwardTask) Run(lo, hi int) {
 	sc.q = grow(sc.q, qTile*t.padded)
 	sc.o = grow(sc.o, qTile*t.padded)
 	sc.s = grow(sc.s, qTile*kTile)
+	queries := t.queries()
 	for u := lo; u < hi; u++ {
 		s, head, index := t.unit(u)
-		b := block{span: s, first: index * qTile, n: min(qTile, s.n-index*qTile)}
+		b := block{span: s, first: index * queries, n: min(queries, s.n-index*queries)}
 		if t.level == widened {
 			t.attend(sc, &b, head)
 		} else {
@@ -266,7 +277,7 @@ func (p *plan) unit(u int) (s *span, head, index int) {
 	h := p.spec.Heads
 	s = &p.spans[sort.Search(len(p.spans), func(i int) bool { return p.spans[i].qBlock*h > u })-1]
 	u -= s.qBlock * h
-	return s, u / s.qBlocks(), u % s.qBlocks()
+	return s, u / p.qBlocks(s), u % p.qBlocks(s)
 }
 
 // attend computes one block of one head by online softmax over the key tiles.

@@ -21,7 +21,7 @@ type backwardScratch struct {
 	// Of values in bfloat16, in words of two.
 	qAcross, doutAcross   []float32
 	words, slopes, panels []float32
-	delta                 [qTile]float32
+	delta                 [qRows]float32
 }
 
 var (
@@ -45,7 +45,7 @@ func AttentionBackward(dq, dk, dv, dout, q, k, v, out Vec, lse []float32, seq []
 		checkLen("AttentionBackward", "dk, dv, k or v", x.Len(), rows*width)
 	}
 	checkLen("AttentionBackward", "lse", len(lse), rows*spec.Heads)
-	t.level = spec.halfOf(q, k, v, dout)
+	t.number(spec.halfOf(q, k, v, dout))
 	t.pack(keySource{k, v, width, spec.HeadDim}, true)
 	n := t.tiles * spec.Heads * kTile * t.padded
 	t.dkPart, t.dvPart = grow(t.dkPart, n), grow(t.dvPart, n)
@@ -75,8 +75,9 @@ func (t *backwardTask) Run(lo, hi int) {
 			clear(t.dkPart[at:][:kTile*t.padded])
 			clear(t.dvPart[at:][:kTile*t.padded])
 		}
-		for i := 0; i < s.n; i += qTile {
-			b := block{span: s, first: i, n: min(qTile, s.n-i)}
+		queries := t.queries()
+		for i := 0; i < s.n; i += queries {
+			b := block{span: s, first: i, n: min(queries, s.n-i)}
 			if t.level == widened {
 				t.attend(sc, &b, head)
 			} else {

@@ -3,7 +3,7 @@ package kernel
 // This file holds what attention does with a block of queries and a tile of keys in
 // float32, forward and backward: which of them see each other, and their products.
 
-// block is a range of at most qTile queries of one span.
+// block is a range of queries of one span, as many as plan.queries says at most.
 type block struct {
 	*span
 	first, n int
@@ -69,7 +69,7 @@ func hide(row []float32, lo, hi int) {
 func (b *block) reach(first, window int) (lo, hi int) {
 	hi = b.past + b.first + 1 - first
 	if window == 0 {
-		return -qTile, hi
+		return -qRows, hi
 	}
 	return hi - window, hi
 }

@@ -42,7 +42,7 @@ func AttentionCached(out, q, kcache, vcache []float32, nq, past, capacity int, s
 	if nq >= fewRows {
 		t := forwardTasks.get()
 		t.spans = append(t.spans[:0], span{n: nq, past: past})
-		t.number(spec)
+		t.spec = spec
 		t.forward(F32Vec(out), nil, F32Vec(q), keySource{F32Vec(kcache), F32Vec(vcache), spec.HeadDim, capacity * spec.HeadDim}, nq)
 		return
 	}

@@ -371,8 +371,8 @@ func TestRowsOfScores(t *testing.T) {
 					}
 				}
 			}
-			o, sum, largest := randoms(rng, qRows*32, 1), randoms(rng, qTile, 1), randoms(rng, qTile, 3)
-			lse, delta := randoms(rng, qTile, 9), randoms(rng, qTile, 1)
+			o, sum, largest := randoms(rng, qRows*32, 1), randoms(rng, qRows, 1), randoms(rng, qRows, 3)
+			lse, delta := randoms(rng, qRows, 9), randoms(rng, qRows, 1)
 			run := func(impl string) (all []float32) {
 				restore, err := SetImpl(impl)
 				if err != nil {
