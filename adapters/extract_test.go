@@ -70,10 +70,17 @@ func (m *twoModels) apart(t *testing.T, a *Adapter) float64 {
 
 // TestExtract: merging what was extracted from a merged adapter gives the merged weights again.
 func TestExtract(t *testing.T) {
-	m := newTwoModels(1)
-	rng := rand.New(rand.NewPCG(3, 3))
-	for name, r := range map[string]int{"m.0.q.weight": 3, "m.1.q.weight": 5, "m.2.q.weight": 2} {
-		s := m.shapes[name]
+	for seed := range uint64(20) {
+		extractedAgain(t, seed)
+	}
+}
+
+func extractedAgain(t *testing.T, seed uint64) {
+	m := newTwoModels(seed)
+	rng := rand.New(rand.NewPCG(seed, 3))
+	needed := map[string]int{"m.0.q.weight": 3, "m.1.q.weight": 5, "m.2.q.weight": 2}
+	for _, name := range sortedKeys(needed) {
+		s, r := m.shapes[name], needed[name]
 		for i, v := range product(gaussian(rng, s[0]*r, 0.1), gaussian(rng, r*s[1], 0.3), s[0], s[1], r) {
 			m.tuned[name][i] += float32(v)
 		}

@@ -48,7 +48,7 @@ func TestPrincipal(t *testing.T) {
 	for _, size := range [][2]int{{24, 40}, {40, 24}, {200, 150}} {
 		out, in, r, s := size[0], size[1], 5, 2.5
 		w := randomMatrix(out, in)
-		all, err := denseExact(append([]float32{}, w...), out, in, squares(w, out, in))
+		all, err := denseExact(append([]float32{}, w...), out, in)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -222,7 +222,7 @@ func denseSpectrum(d []float32, out, in, k int, e effort) (*factored, error) {
 	sample := k + max(16, k/2)
 	total := squares(d, out, in)
 	if side <= smallSide || 2*sample >= side {
-		return denseExact(d, out, in, total)
+		return denseExact(d, out, in)
 	}
 	w := kernel.Matrix{N: out, K: in, F32: d}
 	z, y := make([]float32, sample*in), make([]float32, sample*out)
@@ -267,8 +267,10 @@ func withinSpan(u blas64.General, s []float64, total float64) spectrum {
 	return d
 }
 
-// denseExact decomposes D (out, in) wholly, through the triangle of its shorter side.
-func denseExact(d []float32, out, in int, total float64) (*factored, error) {
+// denseExact decomposes D (out, in) wholly, through the triangle of its shorter side. Its energy is
+// that of its values, which have it but for the rounding of float32 on the way there: shares of it add
+// up to one.
+func denseExact(d []float32, out, in int) (*factored, error) {
 	n := min(out, in)
 	f := &factored{a: d}
 	if out <= in { // D = I·D
@@ -287,7 +289,11 @@ func denseExact(d []float32, out, in int, total float64) (*factored, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.spectrum = withinSpan(u, s, total)
+	energy := 0.0
+	for _, v := range s {
+		energy += v * v
+	}
+	f.spectrum = withinSpan(u, s, energy)
 	return f, nil
 }
 

@@ -127,7 +127,7 @@ func TestDenseSpectrum(t *testing.T) {
 			for i, v := range product(b, a, c.out, c.in, n) {
 				d[i] = float32(v + c.noise*rng.NormFloat64())
 			}
-			full, err := denseExact(d, c.out, c.in, squares(d, c.out, c.in))
+			full, err := denseExact(d, c.out, c.in)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +200,7 @@ func BenchmarkDenseExact(b *testing.B) {
 	const out, in = 576, 1536
 	d := gaussian(rand.New(rand.NewPCG(11, 12)), out*in, 1)
 	for b.Loop() {
-		if _, err := denseExact(d, out, in, 1); err != nil {
+		if _, err := denseExact(d, out, in); err != nil {
 			b.Fatal(err)
 		}
 	}
