@@ -256,9 +256,6 @@ func (t *forwardTask) forward(out Vec, lse []float32, q Vec, src keySource, rows
 // head, then block by block.
 func (t *forwardTask) Run(lo, hi int) {
 	sc := forwardScratches.get()
-	sc.q = grow(sc.q, qTile*t.padded)
-	sc.o = grow(sc.o, qTile*t.padded)
-	sc.s = grow(sc.s, qTile*kTile)
 	queries := t.queries()
 	for u := lo; u < hi; u++ {
 		s, head, index := t.unit(u)
@@ -285,6 +282,7 @@ func (t *forwardTask) attend(sc *forwardScratch, b *block, head int) {
 	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
+	sc.q, sc.o, sc.s = grow(sc.q, qTile*t.padded), grow(sc.o, qTile*t.padded), grow(sc.s, qTile*kTile)
 	b.load(sc.q, t.padded, t.q, at, width, d, t.spec.Scale, &sc.rows)
 	t.begin(sc, b)
 	from, to := b.tileRange(t.spec.Window)

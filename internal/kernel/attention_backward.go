@@ -64,10 +64,6 @@ func AttentionBackward(dq, dk, dv, dout, q, k, v, out Vec, lse []float32, seq []
 // Run computes units lo to hi.
 func (t *backwardTask) Run(lo, hi int) {
 	sc := backwardScratches.get()
-	for _, x := range [...]*[]float32{&sc.q, &sc.dout, &sc.dq} {
-		*x = grow(*x, qTile*t.padded)
-	}
-	sc.p, sc.dp = grow(sc.p, qTile*kTile), grow(sc.dp, qTile*kTile)
 	for u := lo; u < hi; u++ {
 		s, head := &t.spans[u/t.spec.Heads], u%t.spec.Heads
 		for tile := range ceilDiv(s.keys(), kTile) {
@@ -98,6 +94,10 @@ func (t *backwardTask) attend(sc *backwardScratch, b *block, head int) {
 	d, width := t.spec.HeadDim, t.spec.Heads*t.spec.HeadDim
 	group := head / (t.spec.Heads / t.spec.KVHeads)
 	at := (b.row+b.first)*width + head*d
+	for _, x := range [...]*[]float32{&sc.q, &sc.dout, &sc.dq} {
+		*x = grow(*x, qTile*t.padded)
+	}
+	sc.p, sc.dp = grow(sc.p, qTile*kTile), grow(sc.dp, qTile*kTile)
 	clear(sc.dq)
 	b.load(sc.q, t.padded, t.q, at, width, d, t.spec.Scale, &sc.rows)
 	b.load(sc.dout, t.padded, t.dout, at, width, d, 1, &sc.rows)

@@ -5,24 +5,31 @@ import "fmt"
 // This file emits what attention does with the rows of a tile of scores, of AVX-512 alone. A row
 // is one of kTile values, six registers, of which the keys [lo, hi) are seen: row i has lo+i and
 // hi+i, cut to the tile. Registers: 0–5 a row, 6–11 what it turns into backward, 12–14 exp's,
-// 15 what is stored, 16–26 constants, 27–30 scratch; K1–K6 say which keys are seen.
+// 15 what is stored, 16–19 and 23–26 constants and figures of a row, 27–30 scratch; K1–K6 say which keys are seen.
 
 const (
 	tileVectors = 6  // registers of a row
 	tileBytes   = 64 // of a register
 
 	rowScale, rowSlope, rowMax, rowDelta  = 16, 17, 18, 19
-	rowLog2e, rowLn2hi, rowLn2lo, hidden  = 20, 21, 22, 23
-	rowExpMax, rowExpMin, rowOne          = 24, 25, 26
+	hidden, rowExpMax, rowExpMin, rowOne  = 23, 24, 25, 26
 	rowSum, rowSum2, rowScratch, rowShift = 27, 28, 29, 30
 )
 
-// rowConstants loads the constants of exponentials.
-func (e *emitter) rowConstants() {
+// beginRows emits the head of a function on rows: what the pointers in SI, DI, R10 and R11 are called,
+// the number of rows and the keys of the first, and the constants of exponentials.
+func (e *emitter) beginRows(name, args string, size int, pointers [4]string) {
+	fmt.Fprintf(e, "\n// func %s%s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", name, args, name, size)
+	for i, reg := range []string{"SI", "DI", "R10", "R11"} {
+		e.p("MOVQ %s+%d(FP), %s", pointers[i], 8*i, reg)
+	}
+	e.p("MOVQ n+32(FP), CX")
+	e.p("MOVQ lo+40(FP), R8")
+	e.p("MOVQ hi+48(FP), R9")
 	for _, c := range []struct {
 		name string
 		reg  int
-	}{{"log2e", rowLog2e}, {"ln2hi", rowLn2hi}, {"ln2lo", rowLn2lo}, {"-inf", hidden}, {"expmax", rowExpMax}, {"expmin", rowExpMin}, {"one", rowOne}} {
+	}{{"-inf", hidden}, {"expmax", rowExpMax}, {"expmin", rowExpMin}, {"one", rowOne}} {
 		e.op("VMOVUPS", constant(c.name), c.reg)
 	}
 }
@@ -60,6 +67,12 @@ func (e *emitter) seenKeys(none string) {
 	e.p("KSHIFTRQ $16, K5, K6")
 }
 
+// scaledScores loads register v of a row of scores times scale, −∞ where a key is not seen.
+func (e *emitter) scaledScores(v int) {
+	e.op("VMOVAPS", hidden, v)
+	e.p("VMULPS %d(SI), Z%d, K%d, Z%d", tileBytes*v, rowScale, v+1, v)
+}
+
 // nextRow goes on to the next row's two figures and keys, or returns.
 func (e *emitter) nextRow() {
 	for _, line := range []string{"ADDQ $4, R10", "ADDQ $4, R11", "INCQ R8", "INCQ R9", "DECQ CX", "JNZ row", "VZEROUPPER", "RET"} {
@@ -67,22 +80,12 @@ func (e *emitter) nextRow() {
 	}
 }
 
-// rowExp emits x = e^x of the keys of mask k, and zero elsewhere; 12 to 14 are used. It is exp,
-// its constants in registers as far as there are any.
+// rowExp emits x = e^x of the keys of mask k, and zero elsewhere; 12 to 14 are used. See exp.
 func (e *emitter) rowExp(x, k int) {
-	const n, p, q = 12, 13, 14
+	const n = 12
 	e.op("VMINPS", x, rowExpMax, x) // a NaN in x is the result: it is the last source
 	e.op("VMAXPS", x, rowExpMin, x)
-	e.op("VMULPS", rowLog2e, x, n)
-	e.op("VRNDSCALEPS", "$8", n, n)
-	e.op("VFNMADD231PS", rowLn2hi, n, x)
-	e.op("VFNMADD231PS", rowLn2lo, n, x)
-	e.op("VMOVUPS", constant("1/7!"), p)
-	for _, c := range []string{"1/6!", "1/5!", "1/4!", "1/3!", "half"} {
-		e.op("VFMADD213PS", constant(c), x, p)
-	}
-	e.op("VMULPS", x, x, q)
-	e.op("VFMADD231PS", q, p, x)
+	e.reduced(x, n)
 	e.op("VADDPS", rowOne, x, x)
 	e.p("VSCALEFPS.Z Z%d, Z%d, K%d, Z%d", n, x, k, x)
 }
@@ -144,26 +147,17 @@ func (e *emitter) softmaxRows(half bool) {
 	if half {
 		size = 80
 	}
-	fmt.Fprintf(e, "\n// func %s%s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", name, args, name, size)
-	e.p("MOVQ s+0(FP), SI")
-	e.p("MOVQ o+8(FP), DI")
-	e.p("MOVQ largest+16(FP), R10")
-	e.p("MOVQ sum+24(FP), R11")
-	e.p("MOVQ n+32(FP), CX")
-	e.p("MOVQ lo+40(FP), R8")
-	e.p("MOVQ hi+48(FP), R9")
+	e.beginRows(name, args, size, [4]string{"s", "o", "largest", "sum"})
 	e.p("VBROADCASTSS scale+64(FP), Z%d", rowScale)
 	to := "SI"
 	if half {
 		to = "DX"
 		e.p("MOVQ p+72(FP), DX")
 	}
-	e.rowConstants()
 	e.label("row")
 	e.seenKeys("none")
 	for v := range tileVectors {
-		e.op("VMOVAPS", hidden, v)
-		e.p("VMULPS %d(SI), Z%d, K%d, Z%d", tileBytes*v, rowScale, v+1, v)
+		e.scaledScores(v)
 	}
 	// A NaN gives way: it is not the last source.
 	e.op("VMAXPS", hidden, 0, rowMax)
@@ -235,14 +229,7 @@ func (e *emitter) slopeRows(half bool) {
 		name, args = "slopeRowsHalf", "(s, dp, lse, delta *float32, n, lo, hi int, scale, slope float32, p, ds *float32)"
 		size = 80
 	}
-	fmt.Fprintf(e, "\n// func %s%s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", name, args, name, size)
-	e.p("MOVQ s+0(FP), SI")
-	e.p("MOVQ dp+8(FP), DI")
-	e.p("MOVQ lse+16(FP), R10")
-	e.p("MOVQ delta+24(FP), R11")
-	e.p("MOVQ n+32(FP), CX")
-	e.p("MOVQ lo+40(FP), R8")
-	e.p("MOVQ hi+48(FP), R9")
+	e.beginRows(name, args, size, [4]string{"s", "dp", "lse", "delta"})
 	e.p("VBROADCASTSS scale+56(FP), Z%d", rowScale)
 	e.p("VBROADCASTSS slope+60(FP), Z%d", rowSlope)
 	p, ds := "SI", "DI"
@@ -251,14 +238,12 @@ func (e *emitter) slopeRows(half bool) {
 		e.p("MOVQ p+64(FP), DX")
 		e.p("MOVQ ds+72(FP), R12")
 	}
-	e.rowConstants()
 	e.label("row")
 	e.seenKeys("none")
 	e.p("VBROADCASTSS (R10), Z%d", rowMax)
 	e.p("VBROADCASTSS (R11), Z%d", rowDelta)
 	for v := range tileVectors {
-		e.op("VMOVAPS", hidden, v)
-		e.p("VMULPS %d(SI), Z%d, K%d, Z%d", tileBytes*v, rowScale, v+1, v)
+		e.scaledScores(v)
 		e.op("VSUBPS", rowMax, v, v)
 		e.rowExp(v, v+1)
 		e.p("VMOVUPS.Z %d(DI), K%d, Z%d", tileBytes*v, v+1, 6+v)
