@@ -11,6 +11,7 @@ import (
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
@@ -21,7 +22,7 @@ import (
 // loadBase reads the model, quantized for qlora, to compute as the recipe says. Frozen weights stay as
 // they are stored where that is smaller.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
-	m, err := engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16"})
+	m, err := engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16", Layout: kernel.ForBackward})
 	if err != nil {
 		return nil, fmt.Errorf("loading %q: %w", c.Path, err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/tokenizer"
 	"github.com/graftml/graft/train/evaluate"
 )
@@ -45,7 +46,7 @@ func perplexity(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	r, err := openRunner(c, args[0], c.StringSlice("adapter"), "")
+	r, err := openRunner(c, args[0], c.StringSlice("adapter"), "", kernel.ForForward)
 	if err != nil {
 		return err
 	}

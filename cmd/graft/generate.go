@@ -15,6 +15,7 @@ import (
 
 	"github.com/graftml/graft/internal/chat"
 	"github.com/graftml/graft/internal/engine"
+	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/tokenizer"
 )
 
@@ -57,7 +58,7 @@ func openSampled(c *cli.Command) (*runner, *engine.Sampler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"))
+	r, err := openRunner(c, args[0], c.StringSlice("adapter"), c.String("engine"), kernel.ByRows)
 	return r, s, err
 }
 

@@ -39,6 +39,17 @@ type Options struct {
 	// embedding too, and in training the values between operations, the residual stream aside.
 	// Adapters and their gradients are float32, and so is all arithmetic but the products'.
 	BF16 bool
+	// Layout is the order in which matrices in bfloat16 lie in memory: that of the products that they
+	// will be used in most. Results are the same.
+	Layout kernel.Layout
+}
+
+// layoutOf is the order of a matrix. A table that is no head is in no product.
+func layoutOf(c *model.Config, p model.Param, l kernel.Layout) kernel.Layout {
+	if p.Kind == model.KindEmbedding && !c.Tied {
+		return kernel.ByRows
+	}
+	return l
 }
 
 // Model is a decoder in memory.
@@ -240,8 +251,8 @@ const loadChunk = 1 << 18
 // narrow reads a matrix into bfloat16 piece by piece.
 func (l *loader) narrow(p model.Param, w *autograd.Weight) error {
 	rows, cols := p.Shape[0], p.Shape[1]
-	w.Matrix.BF16, w.Matrix.Half = make([]byte, 2*rows*cols), true
-	step := min(rows, max(1, loadChunk/cols))
+	w.Matrix = kernel.NewHalf(rows, cols, layoutOf(l.src.Config(), p, l.options.Layout))
+	step := min(rows, (loadChunk/cols/kernel.PanelRows+1)*kernel.PanelRows)
 	buf := l.buffer(step * cols)
 	defer l.buffers.Put(buf)
 	for lo := 0; lo < rows; lo += step {
@@ -250,7 +261,7 @@ func (l *loader) narrow(p model.Param, w *autograd.Weight) error {
 		if err := l.rows(p, lo, hi, piece); err != nil {
 			return err
 		}
-		kernel.F32ToBF16(w.Matrix.BF16[2*lo*cols:2*hi*cols], piece)
+		w.Matrix.SetRows(lo, piece)
 	}
 	return nil
 }

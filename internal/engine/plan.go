@@ -160,7 +160,7 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 		case o.kept(p) > 0:
 			out.Weights += o.kept(p)
 		case o.BF16 && len(p.Shape) == 2:
-			out.Weights += 2 * int64(p.Elements())
+			out.Weights += kernel.HalfBytes(p.Shape[0], p.Shape[1], layoutOf(c, p, kernel.ForBackward))
 		default:
 			out.Weights += 4 * int64(p.Elements())
 		}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"runtime"
 	"slices"
@@ -299,6 +300,56 @@ func TestBF16(t *testing.T) {
 				t.Errorf("%s, by %s: a gradient is apart by %v", name, half, worst)
 			}
 			t.Logf("%s, by %s: loss apart by %.2g, gradients by up to %.2g", name, half, math.Abs(got-want)/want, worst)
+		}
+	}
+}
+
+// TestLayouts: how matrices lie in memory changes no bit of losses and gradients, where a batch is long,
+// short or a few tokens, and the head is the table or not.
+func TestLayouts(t *testing.T) {
+	for _, tied := range []bool{false, true} {
+		c, err := model.ParseConfig(fmt.Appendf(nil, `{"model_type":"llama","hidden_size":64,"intermediate_size":160,"num_hidden_layers":2,
+			"num_attention_heads":4,"num_key_value_heads":1,"vocab_size":224,"max_position_embeddings":512,"tie_word_embeddings":%v}`, tied))
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, err := testmodel.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, half := range kernel.Halves() {
+			restore, err := kernel.SetHalf(half)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, sizes := range [][]int{{100, 200}, {9}, {3}} {
+				run := func(l kernel.Layout) (out []float32) {
+					m, err := Load(src, Options{BF16: true, Layout: l})
+					if err != nil {
+						t.Fatal(err)
+					}
+					s := newSession(t, m, 0, 4)
+					for _, p := range s.Params() {
+						copy(p.Value, testmodel.Weights(p.Name, model.KindLinear, len(p.Value)))
+					}
+					sum, n, err := s.Loss(someBatch(m, sizes...))
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.Backward(1 / n)
+					for _, p := range s.Params() {
+						out = append(out, p.Grad...)
+					}
+					return append(out, float32(sum))
+				}
+				want := run(kernel.ByRows)
+				for _, l := range []kernel.Layout{kernel.ForForward, kernel.ForBackward} {
+					if !slices.Equal(run(l), want) {
+						t.Errorf("tied %v, %s, sequences of %v: layout %d gives other bits", tied, half, sizes, l)
+					}
+				}
+			}
+			restore()
 		}
 	}
 }

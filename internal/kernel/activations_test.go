@@ -37,7 +37,7 @@ func TestLinear(t *testing.T) {
 				w := normal(r, n*k)
 				weight := &Matrix{N: n, K: k, F32: w}
 				if variant&8 != 0 {
-					weight = halfMatrices(n, k, w)[at%3]
+					weight = halfMatrices(n, k, w)[at%5]
 					w = rounded(w)
 				}
 				if n*k == 0 {

@@ -49,10 +49,13 @@ type part struct {
 	a       []float32 // A, from the chunk's first term on, rows lda apart; words where the product is in pairs
 	lda     int
 	w       *Matrix
-	scale   float32 // multiplies w
-	lo, hi  int     // rows of w in the present chunk that steps run over (Mul)
-	at      int     // its first step in a panel
+	scale   float32   // multiplies w
+	lo, hi  int       // rows of w in the present chunk that steps run over (Mul)
+	panels  []float32 // where its panels begin: those that the product packs, or the weight's own
+	apart   int       // steps from one panel to the next
+	at      int       // its first step in a panel
 	steps   int
+	inPlace bool // panels are the weight's own
 	kc      int  // steps per block of the sum
 	byTerms bool // a is (terms, m), as in MulTN
 	lowRank bool // what a term adds, which alpha does not multiply
@@ -78,17 +81,25 @@ func (p *product) stepsOf(terms int) int {
 func (p *product) blockedForward() {
 	n, b := p.w.N, &p.blocks
 	*b = blocking{acc: p.acc}
+	all := 0
 	for i := range p.parts {
 		s := &p.parts[i]
-		s.at, s.steps = b.steps, p.stepsOf(s.w.K)
+		s.steps = p.stepsOf(s.w.K)
 		s.kc = reductionBlock(s.steps, reductionLimit)
-		b.steps += s.steps
+		s.inPlace = p.paired && i == 0 && s.w.lies(ForForward)
+		all += s.steps
+		if !s.inPlace {
+			s.at, b.steps = b.steps, b.steps+s.steps
+		}
 	}
-	chunk := roundUp(max(chunkValues/b.steps, chunkRows), tileSets[impl].wide.cols)
+	chunk := roundUp(max(chunkValues/all, chunkRows), tileSets[impl].wide.cols)
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
 		p.panels = growAligned(&p.scratch, paddedCols(p.hi-p.lo)*b.steps)
-		Parallel(p.hi-p.lo, tileSets[impl].wide.cols, (*packForward)(p))
+		if b.steps > 0 {
+			Parallel(p.hi-p.lo, tileSets[impl].wide.cols, (*packForward)(p))
+		}
+		p.place(p.lo, b.steps)
 		b.o0, b.o1 = p.lo, p.hi
 		p.multiply()
 	}
@@ -126,21 +137,42 @@ func (p *product) blockedBackward() {
 			case p.hi == n:
 				s.hi = s.w.N
 			}
-			s.at, s.steps = b.steps, p.stepsOf(s.hi-s.lo)
+			s.steps = p.stepsOf(s.hi - s.lo)
 			s.kc = reductionBlock(max(s.steps, 1), reductionLimit)
-			b.steps += s.steps
+			if s.inPlace = p.paired && i == 0 && s.w.lies(ForBackward); s.inPlace {
+				s.at = (s.w.base + s.lo) / 2
+			} else {
+				s.at, b.steps = b.steps, b.steps+s.steps
+			}
 		}
 		p.parts[0].kc = kc
 		p.panels = growAligned(&p.scratch, paddedCols(k)*b.steps)
 		for i := range p.parts {
-			if s := &p.parts[i]; s.steps > 0 {
+			if s := &p.parts[i]; s.steps > 0 && !s.inPlace {
 				p.packing = s
 				Parallel(s.hi-s.lo, 16, (*packBackward)(p))
 			}
 		}
+		p.place(0, b.steps)
 		p.multiply()
 	}
 	p.storeSums(k)
+}
+
+// place says where the panels of the parts are, of a chunk whose rows begin at lo where they
+// are columns of C; those that were packed have so many steps.
+func (p *product) place(lo, steps int) {
+	for i := range p.parts {
+		s := &p.parts[i]
+		s.panels, s.apart = p.panels, steps
+		if s.inPlace {
+			l := s.w.laid
+			s.panels, s.apart = l.words, l.steps
+			if l.layout == ForForward {
+				s.panels = l.words[(s.w.base+lo)*l.steps:]
+			}
+		}
+	}
 }
 
 // packForward is the task that transposes rows of W into panels; ranges are
@@ -160,6 +192,13 @@ func (p *packForward) Run(lo, hi int) {
 		}
 		for i := range p.parts {
 			s := &p.parts[i]
+			if s.inPlace {
+				continue
+			}
+			if shape.cols == tileSide && s.w.lies(ForBackward) && p.paired {
+				s.w.laid.columns(dst[s.at*tileSide:], s.w.base+p.lo+lo, s.w.K)
+				continue
+			}
 			x, ldx := (*product)(p).weightRows(ws, s, p.lo+lo, p.lo+lo+n)
 			transpose(dst[s.at*shape.cols:], shape.cols, x, ldx, n, s.steps)
 		}
@@ -251,7 +290,7 @@ func (p *product) multiply() {
 func (b *blocking) cut(m, block int, tile tileShape) {
 	threads := Threads()
 	b.rowUnits = min(threads*ceilDiv(m, threads*block), ceilDiv(m, tile.rows))
-	if m <= 2*tile.rows {
+	if m <= block {
 		b.rowUnits = 1 // a rank: its few tiles would not divide evenly
 	}
 	b.colUnits = 1
@@ -400,11 +439,11 @@ func (s *strips) multiply(j0, j1 int) {
 func (s *strips) panel(j, j1, lo, hi int) {
 	b := &s.blocks
 	shape := panelShape(b.o1 - j)
-	panel := s.panels[(j-b.o0)*b.steps+(s.part.at+s.r)*shape.cols:]
+	panel := s.part.panels[(j-b.o0)*s.part.apart+(s.part.at+s.r)*shape.cols:]
 	// The next panel is fetched in pieces while this one is used.
 	next, ahead := panel, s.kc*shape.cols
 	if j+shape.cols < j1 {
-		next = s.panels[(j+shape.cols-b.o0)*b.steps+(s.part.at+s.r)*panelShape(b.o1-j-shape.cols).cols:]
+		next = s.part.panels[(j+shape.cols-b.o0)*s.part.apart+(s.part.at+s.r)*panelShape(b.o1-j-shape.cols).cols:]
 	}
 	wide := shape
 	for i, f := lo, 0; i < hi; i, f = i+shape.rows, (f+s.kc*4)%ahead {

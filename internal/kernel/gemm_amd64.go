@@ -78,6 +78,12 @@ func copyStrip(dst *float32, src *byte, lds, rows, lines int)
 //go:noescape
 func pairRows(dst, src *float32, lds, pairs, panels, ldp int)
 
+// dst (32·panels/2, 32) gets words of the values of columns 2i and 2i+1 of what pairRows made of 32
+// rows: src, panels of (16, 32) words that begin ldp words apart.
+//
+//go:noescape
+func pairColumns(dst, src *float32, panels, ldp int)
+
 // rowTile runs the wide or narrow micro-kernel of the implementation in use on
 // a whole tile: C (+)= alpha·A·B.
 func rowTile(shape tileShape, steps int, a []float32, lda int, b, next []float32, c []float32, ldc int, alpha float32, acc bool) {

@@ -29,3 +29,5 @@ func roundStrip(_ *float32, _ *float32, _, _, _ int) {}
 func copyStrip(_ *float32, _ *byte, _, _, _ int) {}
 
 func pairRows(_, _ *float32, _, _, _, _ int) {}
+
+func pairColumns(_, _ *float32, _, _ int) {}

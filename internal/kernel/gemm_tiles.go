@@ -38,16 +38,22 @@ func (p *product) onTiles() bool {
 func (p *product) tiledForward() {
 	n := p.w.N
 	for i := range p.parts {
-		p.parts[i].lo, p.parts[i].hi = 0, p.parts[i].w.K
+		s := &p.parts[i]
+		s.lo, s.hi = 0, s.w.K
+		s.inPlace = i == 0 && s.w.lies(ForForward)
 	}
-	p.packTiles()
-	p.blocks.acc = p.acc
-	chunk := roundUp(max(chunkValues/p.tiledTerms, chunkRows), tileSide)
+	all := p.packTiles()
+	b := &p.blocks
+	b.acc = p.acc
+	chunk := roundUp(max(chunkValues/all, chunkRows), tileSide)
 	for p.lo = 0; p.lo < n; p.lo = p.hi {
 		p.hi = min(n, p.lo+chunk)
-		p.panels = growAligned(&p.scratch, roundUp(p.hi-p.lo, tileSide)*p.tiledTerms/2)
-		Parallel(p.hi-p.lo, tileSide, (*pairForward)(p))
-		p.blocks.o0, p.blocks.o1 = p.lo, p.hi
+		p.panels = growAligned(&p.scratch, roundUp(p.hi-p.lo, tileSide)*b.steps)
+		if b.steps > 0 {
+			Parallel(p.hi-p.lo, tileSide, (*pairForward)(p))
+		}
+		p.place(p.lo, b.steps)
+		b.o0, b.o1 = p.lo, p.hi
 		p.multiplyTiles()
 	}
 }
@@ -67,19 +73,24 @@ func (p *product) tiledBackward() {
 			s.lo, s.hi = 0, 0
 			if i == 0 {
 				s.lo, s.hi = p.lo, p.hi
+				s.inPlace = s.w.lies(ForBackward)
 			} else if p.hi == n {
 				s.hi = s.w.N
 			}
 		}
 		p.packTiles()
+		if s := &p.parts[0]; s.inPlace {
+			s.at = (s.w.base + p.lo) / 2
+		}
 		p.blocks.acc = p.acc || p.lo > 0
-		p.panels = growAligned(&p.scratch, roundUp(k, tileSide)*p.tiledTerms/2)
+		p.panels = growAligned(&p.scratch, roundUp(k, tileSide)*p.blocks.steps)
 		for i := range p.parts {
-			if s := &p.parts[i]; s.hi > s.lo {
+			if s := &p.parts[i]; s.hi > s.lo && !s.inPlace {
 				p.packing = s
 				Parallel(s.hi-s.lo, tileSide, (*pairBackward)(p))
 			}
 		}
+		p.place(0, p.blocks.steps)
 		p.blocks.o0, p.blocks.o1 = 0, k
 		p.multiplyTiles()
 	}
@@ -107,14 +118,20 @@ func (k *Kept) hold(x Vec, m, lda, terms int) (tiles []float32, there bool) {
 // tilesRoom is the words of (m, terms) in tiles.
 func tilesRoom(m, terms int) int { return roundUp(m, tileSide) * roundUp(terms, tileSide) / 2 }
 
-// packTiles brings terms [lo, hi) of each part's A into tiles, or all of them where they are kept.
-func (p *product) packTiles() {
-	p.tiledTerms = 0
+// packTiles brings terms [lo, hi) of each part's A into tiles, or all of them where they are kept. It
+// places the parts in the panels to be packed, and returns the terms of all parts, each filled up with
+// zeros to a multiple of 32.
+func (p *product) packTiles() (terms int) {
+	p.blocks.steps = 0
 	room, pack := 0, false
 	for i := range p.parts {
 		s := &p.parts[i]
-		s.at, s.steps = p.tiledTerms, roundUp(s.hi-s.lo, tileSide)
-		p.tiledTerms += s.steps
+		s.steps = roundUp(s.hi-s.lo, tileSide)
+		terms += s.steps
+		s.at = 0
+		if !s.inPlace {
+			s.at, p.blocks.steps = p.blocks.steps, p.blocks.steps+s.steps/2
+		}
 		if s.source.kept == nil {
 			room += tilesRoom(p.m, s.hi-s.lo)
 		}
@@ -139,6 +156,7 @@ func (p *product) packTiles() {
 	if pack {
 		Parallel(roundUp(p.m, tileSide), tileSide, (*tileRowsTask)(p))
 	}
+	return terms
 }
 
 // tileRowsTask is the task of packTiles; ranges are rows of A, and those that
@@ -216,7 +234,7 @@ func (w *Matrix) halfRows(ws *workspace, lo, hi, rows, multiple int, scale float
 		vecScale(wide, wide, scale)
 	case w.F32 != nil:
 		wide = w.F32[lo*k : hi*k]
-	case w.BF16 == nil:
+	case w.BF16 == nil && w.laid == nil:
 		wide = growAligned(&ws.rowsBuf, (hi-lo)*k)
 		w.Decode(wide, w.base+lo, w.base+hi)
 	}
@@ -225,9 +243,12 @@ func (w *Matrix) halfRows(ws *workspace, lo, hi, rows, multiple int, scale float
 		if 2*stride > k {
 			clear(row[k/2:])
 		}
-		if wide != nil {
+		switch {
+		case wide != nil:
 			F32ToBF16(asBytes(row)[:2*k], wide[i*k:(i+1)*k])
-		} else {
+		case w.laid != nil:
+			w.laid.row(ws, asBytes(row)[:2*k], w.base+lo+i)
+		default:
 			copy(asBytes(row), w.BF16[2*(lo+i)*k:2*(lo+i+1)*k])
 		}
 	}
@@ -250,8 +271,15 @@ func (p *pairForward) Run(lo, hi int) {
 	for ; lo < hi; lo += tileSide {
 		for i := range p.parts {
 			s := &p.parts[i]
+			if s.inPlace {
+				continue
+			}
+			dst := p.panels[lo*p.blocks.steps+s.at*tileSide:]
+			if s.w.lies(ForBackward) {
+				s.w.laid.columns(dst, s.w.base+p.lo+lo, s.w.K)
+				continue
+			}
 			x, stride := s.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide), tileSide, tileSide, s.scale)
-			dst := p.panels[(lo*p.tiledTerms+s.at*tileSide)/2:][:tileSide*stride]
 			transpose(dst, tileSide, x, stride, tileSide, stride)
 		}
 	}
@@ -267,7 +295,7 @@ func (p *pairBackward) Run(lo, hi int) {
 	s := p.packing
 	for ; lo < hi; lo += tileSide {
 		x, stride := s.w.halfRows(ws, s.lo+lo, s.lo+min(hi, lo+tileSide), tileSide, tileSide, s.scale)
-		interleave(p.panels[(s.at+lo)/2*tileSide:], x, stride, tileSide/2, stride/(tileSide/2), p.tiledTerms*tileSide/2)
+		interleave(p.panels[(s.at+lo/2)*tileSide:], x, stride, tileSide/2, stride/(tileSide/2), p.blocks.steps*tileSide)
 	}
 }
 
@@ -322,7 +350,7 @@ func (p *product) tiledBlock(ws *workspace, i0, i1, j0, j1 int) {
 // which those below j1 are wanted, over terms [r, r+kc) of a part. out is where the
 // first row's first column goes.
 func (p *product) tiledPanel(ws *workspace, s *part, out sums, i0, i1, j, j1, r, kc int, acc bool) {
-	panelAt := func(j int) []float32 { return p.panels[(j*p.tiledTerms+(s.at+r)*tileSide)/2:] }
+	panelAt := func(j int) []float32 { return s.panels[j*s.apart+(s.at+r/2)*tileSide:] }
 	panel := panelAt(j)[:kc*tileSide/2]
 	next := panel
 	if j+tileSide < j1 {

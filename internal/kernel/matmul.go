@@ -25,8 +25,9 @@ type Matrix struct {
 	// their terms. See [Half].
 	Half bool
 
-	ld   int // row stride of F32 if not K
-	base int // number of the first row, as Decode counts
+	laid *laid // in panels, where F32, BF16 and Decode are nil
+	ld   int   // row stride of F32 if not K
+	base int   // number of the first row, as Decode and laid count
 }
 
 // Rows is the matrix of rows [lo, hi), which lie where those of w do.
@@ -68,6 +69,10 @@ func (w *Matrix) widen(dst []float32, lo, hi int) {
 		copy(dst, w.F32[lo*w.K:hi*w.K])
 	case w.BF16 != nil:
 		BF16ToF32(dst, w.BF16[2*lo*w.K:2*hi*w.K])
+	case w.laid != nil:
+		for i := range hi - lo {
+			w.laid.widen(dst[i*w.K:(i+1)*w.K], w.base+lo+i)
+		}
 	default:
 		w.Decode(dst, w.base+lo, w.base+hi)
 	}
@@ -277,7 +282,7 @@ func (w *Matrix) check(op string) {
 	switch {
 	case w.N < 0 || w.K < 0:
 		panic(fmt.Sprintf("kernel: %s: weight is (%d, %d)", op, w.N, w.K))
-	case w.F32 == nil && w.BF16 == nil && w.Decode == nil && w.N*w.K > 0:
+	case w.F32 == nil && w.BF16 == nil && w.Decode == nil && w.laid == nil && w.N*w.K > 0:
 		panic(fmt.Sprintf("kernel: %s: weight (%d, %d) has neither values nor a decoder", op, w.N, w.K))
 	case w.F32 != nil && len(w.F32) < w.N*w.K:
 		panic(fmt.Sprintf("kernel: %s: weight (%d, %d) has %d values", op, w.N, w.K, len(w.F32)))
@@ -327,11 +332,10 @@ type product struct {
 
 	lo, hi     int       // rows of W in the present chunk
 	packing    *part     // whose weight packBackward packs
-	panels     []float32 // the packed operand of the present chunk, shared by the workers
+	panels     []float32 // the packed operands of the present chunk, shared by the workers
 	decoded    []float32 // rows of W that all workers read
 	scratch    []float32 // backs panels
 	rounded    []float32 // backs the tiles of parts
-	tiledTerms int       // terms of the sum in the present panels, parts filled up with zeros to multiples of 32
 	blocks     blocking
 	flipStride int    // row stride of Aᵀ in thinBackward
 	gradient   Matrix // the right operand of MulTN

@@ -71,13 +71,70 @@ func halfMatrices(n, k int, w []float32) []*Matrix {
 	F32ToBF16(narrow.BF16, w)
 	decoded := decoding(n, k, w)
 	decoded.Half = true
-	return []*Matrix{dense, narrow, decoded}
+	forms := []*Matrix{dense, narrow, decoded}
+	for _, layout := range []Layout{ForForward, ForBackward} {
+		laid := NewHalf(n, k, layout)
+		laid.SetRows(0, w)
+		forms = append(forms, &laid)
+	}
+	return forms
+}
+
+// TestLayouts: a weight in panels has the rows that were set, in any pieces, as a whole and cut, and
+// cuts make the products of cuts by rows.
+func TestLayouts(t *testing.T) {
+	forEachHalf(t, func(t *testing.T) {
+		r := seeded(18)
+		for _, s := range [][2]int{{64, 32}, {96, 640}, {70, 96}, {33, 64}, {96, 50}, {1, 32}, {31, 31}} {
+			n, k := s[0], s[1]
+			w := normal(r, n*k)
+			plain := &Matrix{N: n, K: k, BF16: make([]byte, 2*n*k), Half: true}
+			F32ToBF16(plain.BF16, w)
+			for _, layout := range []Layout{ByRows, ForForward, ForBackward} {
+				laid := NewHalf(n, k, layout)
+				if inPanels := layout == ForForward && n%32 == 0 || layout == ForBackward && k%32 == 0; halfNow() != widened && inPanels != (laid.laid != nil) {
+					t.Fatalf("(%d, %d), layout %d: in panels %v", n, k, layout, laid.laid != nil)
+				}
+				for lo := n / 32 * 32; lo >= 0; lo -= 32 { // last rows first
+					laid.SetRows(lo, w[lo*k:min(n, lo+32)*k])
+				}
+				for _, cut := range [][2]int{{0, n}, {0, n / 2}, {n / 3, n}, {n / 64 * 32, n}, {0, n / 64 * 32}, {n - 1, n}, {n, n}} {
+					lo, hi := cut[0], cut[1]
+					what := fmt.Sprintf("(%d, %d), layout %d, rows %v", n, k, layout, cut)
+					got, want := make([]float32, (hi-lo)*k), rounded(w[lo*k:hi*k])
+					laid.Read(got, lo, hi)
+					sameBits(t, what, got, want)
+					a, b := laid.Rows(lo, hi), plain.Rows(lo, hi)
+					for _, m := range []int{1, 9, 40} {
+						x, y := normal(r, m*k), normal(r, m*(hi-lo))
+						products := func(w *Matrix) []float32 {
+							c := make([]float32, m*(hi-lo+k))
+							MulT(c, hi-lo, x, k, m, w, false)
+							Mul(c[m*(hi-lo):], k, y, hi-lo, m, w, false)
+							return c
+						}
+						sameBits(t, what, products(&a), products(&b))
+					}
+				}
+			}
+		}
+		defer func() {
+			if recover() == nil {
+				t.Error("a row between panels was set")
+			}
+		}()
+		w := NewHalf(64, 64, ForForward)
+		w.SetRows(1, make([]float32, 64))
+		if w.laid == nil {
+			panic("by rows it may be")
+		}
+	})
 }
 
 func TestHalfProducts(t *testing.T) {
 	forEachHalf(t, func(t *testing.T) {
 		r := seeded(11)
-		for at, s := range append(productShapes, [3]int{64, 64, 64}, [3]int{100, 290, 1200}, [3]int{37, 1300, 33}) {
+		for at, s := range append(productShapes, [3]int{64, 64, 64}, [3]int{100, 290, 1200}, [3]int{37, 1300, 33}, [3]int{37, 1312, 64}, [3]int{100, 96, 1216}) {
 			m, n, k := s[0], s[1], s[2]
 			if slow(m, n, k) {
 				continue
@@ -89,7 +146,7 @@ func TestHalfProducts(t *testing.T) {
 				}
 				pad := variant * 3
 				w := normal(r, n*k)
-				weight := halfMatrices(n, k, w)[(at+variant)%3]
+				weight := halfMatrices(n, k, w)[(at+variant)%5]
 				if n*k == 0 {
 					weight = &Matrix{N: n, K: k, Half: true}
 				}
@@ -153,7 +210,7 @@ func TestHalfChunks(t *testing.T) {
 // in scratch memory change no bit.
 func TestHalfBits(t *testing.T) {
 	r := seeded(13)
-	for _, s := range [][3]int{{1, 700, 650}, {9, 300, 620}, {100, 450, 700}, {203, 333, 777}, {300, 600, 16}} {
+	for _, s := range [][3]int{{1, 700, 650}, {9, 300, 620}, {100, 450, 700}, {203, 333, 777}, {203, 352, 768}, {70, 300, 640}, {70, 320, 650}, {300, 600, 16}} {
 		m, n, k := s[0], s[1], s[2]
 		w, x, y := normal(r, n*k), normal(r, m*k), normal(r, m*n)
 		run := func(w *Matrix, lo, hi int) []float32 {

@@ -250,6 +250,39 @@ func pairRows() {
 	ins("RET")
 }
 
+// pairColumns emits the turning of 32 rows, interleaved two by two, into columns interleaved two by two:
+// a transposition of words of two rows gives columns of 32 values.
+func pairColumns() {
+	function("pairColumns", "dst, src *float32, panels, ldp int", 32)
+	ins("MOVQ dst+0(FP), DI")
+	ins("MOVQ src+8(FP), SI")
+	ins("MOVQ panels+16(FP), BX")
+	ins("MOVQ ldp+24(FP), R8")
+	ins("SHLQ $2, R8")
+	label("panel")
+	for half := range 2 {
+		for i := range 16 {
+			ins("VMOVDQU64 %d(SI), Z%d", 128*i+64*half, i)
+		}
+		first := transposeRegisters(avx512)
+		ins("VMOVDQU64 pairLow<>(SB), Z30")
+		ins("VMOVDQU64 pairHigh<>(SB), Z31")
+		for i := 0; i < 16; i += 2 {
+			ins("VMOVDQA64 Z%d, Z16", first+i)
+			ins("VPERMT2W Z%d, Z30, Z%d", first+i+1, first+i)
+			ins("VPERMT2W Z%d, Z31, Z16", first+i+1)
+			ins("VMOVDQU64 Z%d, %d(DI)", first+i, 1024*half+64*i)
+			ins("VMOVDQU64 Z16, %d(DI)", 1024*half+64*i+64)
+		}
+	}
+	ins("ADDQ $2048, DI")
+	ins("ADDQ R8, SI")
+	ins("DECQ BX")
+	ins("JNZ panel")
+	ins("VZEROUPPER")
+	ins("RET")
+}
+
 // pairTables emits the word numbers for pairRows: of word i of the first row and of the second.
 func pairTables() {
 	for n, name := range []string{"pairLow", "pairHigh"} {

@@ -331,6 +331,22 @@ func transpose(name string, v vector) {
 			ins("ADDQ R9, AX")
 		}
 	}
+	first := transposeRegisters(v)
+	for i := range n {
+		ins("VMOVUPS %s%d, (DI)", r, first+i)
+		ins("ADDQ DX, DI")
+	}
+	ins("ADDQ $%d, SI", v.bytes)
+	ins("DECQ CX")
+	ins("JNZ loop")
+	ins("VZEROUPPER")
+	ins("RET")
+}
+
+// transposeRegisters transposes the square in the first half of the registers and returns the first
+// register of the result.
+func transposeRegisters(v vector) (first int) {
+	n, r := v.bytes/4, v.reg
 	for i := 0; i < n; i += 2 { // interleave values of rows i, i+1
 		ins("VUNPCKLPS %s%d, %s%d, %s%d", r, i+1, r, i, r, n+i)
 		ins("VUNPCKHPS %s%d, %s%d, %s%d", r, i+1, r, i, r, n+i+1)
@@ -341,7 +357,6 @@ func transpose(name string, v vector) {
 		ins("VUNPCKLPD %s%d, %s%d, %s%d", r, n+i+3, r, n+i+1, r, i+2)
 		ins("VUNPCKHPD %s%d, %s%d, %s%d", r, n+i+3, r, n+i+1, r, i+3)
 	}
-	first := 0
 	if r == "Z" {
 		swapLanes512()
 	} else {
@@ -351,15 +366,7 @@ func transpose(name string, v vector) {
 			ins("VPERM2F128 $0x31, Y%d, Y%d, Y%d", 4+c, c, n+4+c)
 		}
 	}
-	for i := range n {
-		ins("VMOVUPS %s%d, (DI)", r, first+i)
-		ins("ADDQ DX, DI")
-	}
-	ins("ADDQ $%d, SI", v.bytes)
-	ins("DECQ CX")
-	ins("JNZ loop")
-	ins("VZEROUPPER")
-	ins("RET")
+	return first
 }
 
 // swapLanes512 transposes the 4×4 matrices of 128-bit lanes in Z0–Z15.
@@ -397,6 +404,7 @@ func main() {
 	stripLines("roundStrip", true)
 	stripLines("copyStrip", false)
 	pairRows()
+	pairColumns()
 	pairTables()
 	if _, err := os.Stdout.WriteString(out.String()); err != nil {
 		fmt.Fprintln(os.Stderr, "gemm:", err)
