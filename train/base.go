@@ -11,7 +11,6 @@ import (
 	"github.com/graftml/graft/adapters"
 	"github.com/graftml/graft/internal/checkpoint"
 	"github.com/graftml/graft/internal/engine"
-	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
@@ -22,7 +21,7 @@ import (
 // loadBase reads the model, quantized for qlora, to compute as the recipe says. Frozen weights stay as
 // they are stored where that is smaller.
 func loadBase(r *Recipe, c *checkpoint.Checkpoint) (*engine.Model, error) {
-	m, err := engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16", Layout: kernel.ForBackward})
+	m, err := engine.Load(c, engine.Options{Quant: r.quant(), AsStored: r.Method != "full", BF16: r.Compute == "bf16", Layout: engine.TrainingLayout(r.Method == "full")})
 	if err != nil {
 		return nil, fmt.Errorf("loading %q: %w", c.Path, err)
 	}

@@ -39,14 +39,14 @@ type Options struct {
 	// embedding too, and in training the values between operations, the residual stream aside.
 	// Adapters and their gradients are float32, and so is all arithmetic but the products'.
 	BF16 bool
-	// Layout is the order in which matrices in bfloat16 lie in memory: that of the products that they
-	// will be used in most. Results are the same.
+	// Layout is the order in which the values of dense matrices lie in memory: that of the products
+	// that they will be used in most. Results are the same. Full training needs rows.
 	Layout kernel.Layout
 }
 
-// layoutOf is the order of a matrix. A table that is no head is in no product.
+// layoutOf is the order of a parameter. Vectors, and a table that is no head, are in no product.
 func layoutOf(c *model.Config, p model.Param, l kernel.Layout) kernel.Layout {
-	if p.Kind == model.KindEmbedding && !c.Tied {
+	if len(p.Shape) != 2 || p.Kind == model.KindEmbedding && !c.Tied {
 		return kernel.ByRows
 	}
 	return l
@@ -145,17 +145,29 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 	if n := StoredBytes(l.codecs[p.Name], p.Shape, l.options.BF16); n > 0 && l.options.AsStored && checkpoint.HasRaw(l.src, p.Name) {
 		return l.keep(p, w, n)
 	}
-	if l.options.BF16 && len(p.Shape) == 2 {
-		return l.narrow(p, w)
-	}
-	w.Matrix.F32 = make([]float32, p.Elements())
+	half, layout := l.options.BF16 && len(p.Shape) == 2, layoutOf(l.src.Config(), p, l.options.Layout)
+	w.Matrix = kernel.NewMatrix(w.Matrix.N, w.Matrix.K, half, layout)
 	rows, cols := p.Shape[0], p.Elements()/p.Shape[0]
-	step := max(1, loadChunk/cols) // the source keeps a buffer as large as what is asked for
+	if w.Matrix.F32 != nil {
+		step := max(1, loadChunk/cols) // the source keeps a buffer as large as what is asked for
+		for lo := 0; lo < rows; lo += step {
+			hi := min(lo+step, rows)
+			if err := l.rows(p, lo, hi, w.Matrix.F32[lo*cols:hi*cols]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	step := min(rows, (loadChunk/cols/kernel.PanelRows+1)*kernel.PanelRows)
+	buf := l.buffer(step * cols)
+	defer l.buffers.Put(buf)
 	for lo := 0; lo < rows; lo += step {
 		hi := min(lo+step, rows)
-		if err := l.rows(p, lo, hi, w.Matrix.F32[lo*cols:hi*cols]); err != nil {
+		piece := (*buf)[:(hi-lo)*cols]
+		if err := l.rows(p, lo, hi, piece); err != nil {
 			return err
 		}
+		w.Matrix.SetRows(lo, piece)
 	}
 	return nil
 }
@@ -247,24 +259,6 @@ func (l *loader) keep(p model.Param, w *autograd.Weight, bytes int64) error {
 
 // loadChunk is about how many values are read at a time.
 const loadChunk = 1 << 18
-
-// narrow reads a matrix into bfloat16 piece by piece.
-func (l *loader) narrow(p model.Param, w *autograd.Weight) error {
-	rows, cols := p.Shape[0], p.Shape[1]
-	w.Matrix = kernel.NewHalf(rows, cols, layoutOf(l.src.Config(), p, l.options.Layout))
-	step := min(rows, (loadChunk/cols/kernel.PanelRows+1)*kernel.PanelRows)
-	buf := l.buffer(step * cols)
-	defer l.buffers.Put(buf)
-	for lo := 0; lo < rows; lo += step {
-		hi := min(lo+step, rows)
-		piece := (*buf)[:(hi-lo)*cols]
-		if err := l.rows(p, lo, hi, piece); err != nil {
-			return err
-		}
-		w.Matrix.SetRows(lo, piece)
-	}
-	return nil
-}
 
 // quantize reads and quantizes a matrix piece by piece, so that it never exists as a whole in float32.
 func (l *loader) quantize(p model.Param, w *autograd.Weight) error {

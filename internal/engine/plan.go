@@ -76,6 +76,14 @@ type MemoryOptions struct {
 	Held int64
 }
 
+// TrainingLayout is the Options.Layout for training, of every weight or of others.
+func TrainingLayout(full bool) kernel.Layout {
+	if full {
+		return kernel.ByRows
+	}
+	return kernel.ForBackward
+}
+
 // Planner says what a run takes for any number of blocks whose activations are computed again.
 type Planner struct {
 	kept   Memory // all but the activations and the program
@@ -159,10 +167,8 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 			out.Weights += packedBytes(p.Elements(), quant)
 		case o.kept(p) > 0:
 			out.Weights += o.kept(p)
-		case o.BF16 && len(p.Shape) == 2:
-			out.Weights += kernel.HalfBytes(p.Shape[0], p.Shape[1], layoutOf(c, p, kernel.ForBackward))
 		default:
-			out.Weights += 4 * int64(p.Elements())
+			out.Weights += kernel.MatrixBytes(w.Matrix.N, w.Matrix.K, o.BF16 && len(p.Shape) == 2, layoutOf(c, p, TrainingLayout(o.Full)))
 		}
 		if !o.Full {
 			continue

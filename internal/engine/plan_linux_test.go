@@ -19,7 +19,6 @@ import (
 	"testing"
 
 	"github.com/graftml/graft/internal/checkpoint"
-	"github.com/graftml/graft/internal/kernel"
 	"github.com/graftml/graft/internal/model"
 	"github.com/graftml/graft/quantize"
 )
@@ -183,7 +182,7 @@ func trainMeasured(t *testing.T, o planCase, plan Memory) int64 {
 	debug.FreeOSMemory()
 	before := status(t, "VmRSS")
 	debug.SetMemoryLimit(plan.Total() - plan.Program + 8<<20) // package train sets the total: a test process is smaller
-	m, err := Load(ramp{c}, Options{Quant: o.Quant, BF16: o.BF16, Layout: kernel.ForBackward})
+	m, err := Load(ramp{c}, Options{Quant: o.Quant, BF16: o.BF16, Layout: TrainingLayout(o.Full)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -317,14 +318,14 @@ func TestLayouts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, half := range kernel.Halves() {
-			restore, err := kernel.SetHalf(half)
+		for _, half := range append(kernel.Halves(), "none") {
+			restore, err := kernel.SetHalf(cmp.Or(strings.TrimSuffix(half, "none"), "float32"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, sizes := range [][]int{{100, 200}, {9}, {3}} {
 				run := func(l kernel.Layout) (out []float32) {
-					m, err := Load(src, Options{BF16: true, Layout: l})
+					m, err := Load(src, Options{BF16: half != "none", Layout: l})
 					if err != nil {
 						t.Fatal(err)
 					}

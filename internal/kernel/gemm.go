@@ -86,7 +86,7 @@ func (p *product) blockedForward() {
 		s := &p.parts[i]
 		s.steps = p.stepsOf(s.w.K)
 		s.kc = reductionBlock(s.steps, reductionLimit)
-		s.inPlace = p.paired && i == 0 && s.w.lies(ForForward)
+		s.inPlace = i == 0 && s.w.lies(ForForward, p.paired)
 		all += s.steps
 		if !s.inPlace {
 			s.at, b.steps = b.steps, b.steps+s.steps
@@ -139,8 +139,8 @@ func (p *product) blockedBackward() {
 			}
 			s.steps = p.stepsOf(s.hi - s.lo)
 			s.kc = reductionBlock(max(s.steps, 1), reductionLimit)
-			if s.inPlace = p.paired && i == 0 && s.w.lies(ForBackward); s.inPlace {
-				s.at = (s.w.base + s.lo) / 2
+			if s.inPlace = i == 0 && s.w.lies(ForBackward, p.paired); s.inPlace {
+				s.at = p.stepsOf(s.w.base + s.lo)
 			} else {
 				s.at, b.steps = b.steps, b.steps+s.steps
 			}
@@ -195,8 +195,8 @@ func (p *packForward) Run(lo, hi int) {
 			if s.inPlace {
 				continue
 			}
-			if shape.cols == tileSide && s.w.lies(ForBackward) && p.paired {
-				s.w.laid.columns(dst[s.at*tileSide:], s.w.base+p.lo+lo, s.w.K)
+			if s.w.lies(ForBackward, p.paired) && (shape.cols == tileSide || !p.paired) {
+				s.w.laid.columns(dst[s.at*shape.cols:], shape.cols, s.w.base+p.lo+lo, n, s.w.K)
 				continue
 			}
 			x, ldx := (*product)(p).weightRows(ws, s, p.lo+lo, p.lo+lo+n)

@@ -27,6 +27,18 @@ func pairTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc i
 //go:noescape
 func rowTile6x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool)
 
+// genericRowTile over the tile in the name of an A in panels of 32 columns, 16 for 6x16, that begin lda
+// values apart. Steps fill panels.
+//
+//go:noescape
+func laidTile14x32(steps int, a *float32, lda int, b *float32, c *float32, ldc int, alpha float32, acc bool)
+
+//go:noescape
+func laidTile24x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, alpha float32, acc bool)
+
+//go:noescape
+func laidTile6x16(steps int, a *float32, lda int, b *float32, c *float32, ldc int, alpha float32, acc bool)
+
 // genericOuterTile over the tile in the name.
 //
 //go:noescape
@@ -97,6 +109,23 @@ func rowTile(shape tileShape, steps int, a []float32, lda int, b, next []float32
 		rowTile14x32(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
 	default:
 		rowTile24x16(steps, &a[0], lda, &b[0], &c[0], ldc, &next[0], alpha, acc)
+	}
+}
+
+// laidTile is rowTile for an A in panels of the wide tile's columns, that begin lda values apart: rows
+// of a weight. Steps are a multiple of these columns.
+func laidTile(shape tileShape, steps int, a []float32, lda int, b []float32, c []float32, ldc int, alpha float32, acc bool) {
+	cols := tileSets[impl].wide.cols
+	_, _, _ = a[(steps/cols-1)*lda+shape.rows*cols-1], b[steps*shape.cols-1], c[(shape.rows-1)*ldc+shape.cols-1]
+	switch {
+	case impl == generic:
+		genericLaidTile(steps, a, lda, b, c, ldc, alpha, acc)
+	case impl == avx2:
+		laidTile6x16(steps, &a[0], lda, &b[0], &c[0], ldc, alpha, acc)
+	case shape == tileSets[avx512].wide:
+		laidTile14x32(steps, &a[0], lda, &b[0], &c[0], ldc, alpha, acc)
+	default:
+		laidTile24x16(steps, &a[0], lda, &b[0], &c[0], ldc, alpha, acc)
 	}
 }
 

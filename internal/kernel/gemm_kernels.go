@@ -64,6 +64,16 @@ func genericRowTile(steps int, a []float32, lda int, b []float32, c []float32, l
 	storeGeneric(&t, c, ldc, alpha, acc)
 }
 
+// genericLaidTile is the reference of wide and narrow tiles of an A in panels.
+func genericLaidTile(steps int, a []float32, lda int, b []float32, c []float32, ldc int, alpha float32, acc bool) {
+	var t [4][4]float32
+	for s := range steps {
+		x := a[s/4*lda+s%4:]
+		addOuter(&t, x[0], x[4], x[8], x[12], (*[4]float32)(b[4*s:]))
+	}
+	storeGeneric(&t, c, ldc, alpha, acc)
+}
+
 // genericOuterTile is the reference of outer tiles.
 func genericOuterTile(steps int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, alpha float32, acc bool) {
 	var t [4][4]float32

@@ -8,6 +8,10 @@ func rowTile(_ tileShape, steps int, a []float32, lda int, b, _ []float32, c []f
 	genericRowTile(steps, a, lda, b, c, ldc, alpha, acc)
 }
 
+func laidTile(_ tileShape, steps int, a []float32, lda int, b []float32, c []float32, ldc int, alpha float32, acc bool) {
+	genericLaidTile(steps, a, lda, b, c, ldc, alpha, acc)
+}
+
 func outerTile(steps int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, alpha float32, acc bool) {
 	genericOuterTile(steps, a, lda, b, ldb, c, ldc, alpha, acc)
 }

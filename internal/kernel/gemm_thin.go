@@ -92,8 +92,14 @@ func (p *thinForwardTask) Run(lo, hi int) {
 // thinRowsOf computes columns [lo, hi) of C, which are rows of W.
 func (p *product) thinRowsOf(ws *workspace, lo, hi int) {
 	k, m := p.w.K, p.m
-	w := p.w.rows(&ws.rowsBuf, lo, hi)
 	block := reductionBlock(k, reductionLimit)
+	var l *laid
+	var w []float32
+	if p.w.lies(ForBackward, false) && block%p.w.laid.cols == 0 {
+		l = p.w.laid
+	} else {
+		w = p.w.rows(&ws.rowsBuf, lo, hi)
+	}
 	t, flipped := ws.tile(), ws.flip()
 	for r := 0; r < k; r += block {
 		kc := min(block, k-r)
@@ -101,13 +107,24 @@ func (p *product) thinRowsOf(ws *workspace, lo, hi int) {
 			shape := panelShape(m - i)
 			panel := p.panels[i*k+r*shape.cols:]
 			for j := 0; j < hi-lo; j += shape.rows {
-				s, lds, n := w[j*k+r:], k, min(shape.rows, hi-lo-j)
-				if n < shape.rows {
-					lds = stripStride(kc)
-					s = growAligned(&ws.stripsBuf, shape.rows*lds)
-					packStrips(s, lds, w[j*k+r:], k, n, kc, shape.rows)
+				n := min(shape.rows, hi-lo-j)
+				switch {
+				case l != nil && n == shape.rows:
+					laidTile(shape, kc, l.words[r*l.steps+(p.w.base+lo+j)*l.cols:], l.steps*l.cols, panel, t, shape.cols, p.alpha, false)
+				case n == shape.rows:
+					rowTile(shape, kc, w[j*k+r:], k, panel, panel, t, shape.cols, p.alpha, false)
+				default:
+					var rest []float32
+					if l == nil {
+						rest = w[j*k:]
+					} else {
+						rest = p.w.rows(&ws.rowsBuf, lo+j, hi)
+					}
+					lds := stripStride(kc)
+					s := growAligned(&ws.stripsBuf, shape.rows*lds)
+					packStrips(s, lds, rest[r:], k, n, kc, shape.rows)
+					rowTile(shape, kc, s, lds, panel, panel, t, shape.cols, p.alpha, false)
 				}
-				rowTile(shape, kc, s, lds, panel, panel, t, shape.cols, p.alpha, false)
 				ldf := roundUp(shape.rows, 16)
 				transpose(flipped, ldf, t, shape.cols, ldf, shape.cols)
 				storeTile(p.c.F32[i*p.ldc+lo+j:], p.ldc, flipped, ldf, min(shape.cols, m-i), n, p.acc || r > 0)

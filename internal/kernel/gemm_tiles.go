@@ -40,7 +40,7 @@ func (p *product) tiledForward() {
 	for i := range p.parts {
 		s := &p.parts[i]
 		s.lo, s.hi = 0, s.w.K
-		s.inPlace = i == 0 && s.w.lies(ForForward)
+		s.inPlace = i == 0 && s.w.lies(ForForward, true)
 	}
 	all := p.packTiles()
 	b := &p.blocks
@@ -73,7 +73,7 @@ func (p *product) tiledBackward() {
 			s.lo, s.hi = 0, 0
 			if i == 0 {
 				s.lo, s.hi = p.lo, p.hi
-				s.inPlace = s.w.lies(ForBackward)
+				s.inPlace = s.w.lies(ForBackward, true)
 			} else if p.hi == n {
 				s.hi = s.w.N
 			}
@@ -275,8 +275,8 @@ func (p *pairForward) Run(lo, hi int) {
 				continue
 			}
 			dst := p.panels[lo*p.blocks.steps+s.at*tileSide:]
-			if s.w.lies(ForBackward) {
-				s.w.laid.columns(dst, s.w.base+p.lo+lo, s.w.K)
+			if s.w.lies(ForBackward, true) {
+				s.w.laid.columns(dst, tileSide, s.w.base+p.lo+lo, tileSide, s.w.K)
 				continue
 			}
 			x, stride := s.w.halfRows(ws, p.lo+lo, p.lo+min(hi, lo+tileSide), tileSide, tileSide, s.scale)

@@ -70,9 +70,7 @@ func (w *Matrix) widen(dst []float32, lo, hi int) {
 	case w.BF16 != nil:
 		BF16ToF32(dst, w.BF16[2*lo*w.K:2*hi*w.K])
 	case w.laid != nil:
-		for i := range hi - lo {
-			w.laid.widen(dst[i*w.K:(i+1)*w.K], w.base+lo+i)
-		}
+		w.laid.widen(dst, w.K, w.base+lo, w.base+hi)
 	default:
 		w.Decode(dst, w.base+lo, w.base+hi)
 	}
@@ -151,7 +149,7 @@ func forward(op string, c Vec, ldc int, a Vec, lda int, m int, w *Matrix, alpha 
 	case m <= dotRows:
 		p.widenOperand(a, lda, w.K)
 		p.plain(w.N, terms, p.dotProducts, ScaledMulT)
-	case !p.onPairs() && m <= thinRows && w.N >= 4*m:
+	case !p.onPairs() && m <= thinRows && w.N >= 4*m && !w.lies(ForForward, false):
 		p.widenOperand(a, lda, w.K)
 		p.plain(w.N, terms, p.thinForward, ScaledMulT)
 	default:
@@ -207,7 +205,7 @@ func backward(op string, c Vec, ldc int, a Vec, lda int, m int, w *Matrix, alpha
 	case p.onTiles():
 		p.operands(a, lda, w.N, terms)
 		p.tiledBackward()
-	case !p.onPairs() && m <= thinRows && w.K >= 4*m:
+	case !p.onPairs() && m <= thinRows && w.K >= 4*m && !w.lies(ForBackward, false):
 		p.widenOperand(a, lda, w.N)
 		p.plain(w.K, terms, p.thinBackward, ScaledMul)
 	default:

@@ -73,62 +73,82 @@ func halfMatrices(n, k int, w []float32) []*Matrix {
 	decoded.Half = true
 	forms := []*Matrix{dense, narrow, decoded}
 	for _, layout := range []Layout{ForForward, ForBackward} {
-		laid := NewHalf(n, k, layout)
+		laid := NewMatrix(n, k, true, layout)
 		laid.SetRows(0, w)
 		forms = append(forms, &laid)
 	}
 	return forms
 }
 
-// TestLayouts: a weight in panels has the rows that were set, in any pieces, as a whole and cut, and
-// cuts make the products of cuts by rows.
+// TestLayouts: a weight in panels has the rows that were set, in any pieces, as a whole and cut; cuts
+// make the products of cuts by rows, and so they do where products are computed in another way than the
+// panels are for.
 func TestLayouts(t *testing.T) {
+	shapes := [][2]int{{64, 32}, {96, 640}, {70, 96}, {33, 64}, {96, 50}, {1, 32}, {31, 31}}
 	forEachHalf(t, func(t *testing.T) {
-		r := seeded(18)
-		for _, s := range [][2]int{{64, 32}, {96, 640}, {70, 96}, {33, 64}, {96, 50}, {1, 32}, {31, 31}} {
-			n, k := s[0], s[1]
-			w := normal(r, n*k)
-			plain := &Matrix{N: n, K: k, BF16: make([]byte, 2*n*k), Half: true}
-			F32ToBF16(plain.BF16, w)
-			for _, layout := range []Layout{ByRows, ForForward, ForBackward} {
-				laid := NewHalf(n, k, layout)
-				if inPanels := layout == ForForward && n%32 == 0 || layout == ForBackward && k%32 == 0; halfNow() != widened && inPanels != (laid.laid != nil) {
-					t.Fatalf("(%d, %d), layout %d: in panels %v", n, k, layout, laid.laid != nil)
-				}
-				for lo := n / 32 * 32; lo >= 0; lo -= 32 { // last rows first
-					laid.SetRows(lo, w[lo*k:min(n, lo+32)*k])
-				}
-				for _, cut := range [][2]int{{0, n}, {0, n / 2}, {n / 3, n}, {n / 64 * 32, n}, {0, n / 64 * 32}, {n - 1, n}, {n, n}} {
-					lo, hi := cut[0], cut[1]
-					what := fmt.Sprintf("(%d, %d), layout %d, rows %v", n, k, layout, cut)
-					got, want := make([]float32, (hi-lo)*k), rounded(w[lo*k:hi*k])
-					laid.Read(got, lo, hi)
-					sameBits(t, what, got, want)
-					a, b := laid.Rows(lo, hi), plain.Rows(lo, hi)
-					for _, m := range []int{1, 9, 40} {
-						x, y := normal(r, m*k), normal(r, m*(hi-lo))
-						products := func(w *Matrix) []float32 {
-							c := make([]float32, m*(hi-lo+k))
-							MulT(c, hi-lo, x, k, m, w, false)
-							Mul(c[m*(hi-lo):], k, y, hi-lo, m, w, false)
-							return c
-						}
-						sameBits(t, what, products(&a), products(&b))
+		for _, half := range []bool{false, true} {
+			for _, s := range shapes {
+				n, k := s[0], s[1]
+				w := normal(seeded(18), n*k)
+				for _, layout := range []Layout{ByRows, ForForward, ForBackward} {
+					laid := NewMatrix(n, k, half, layout)
+					cols := panelCols(half)
+					inPanels := layout == ForForward && n%cols == 0 || layout == ForBackward && k%cols == 0
+					if inPanels = inPanels && !(half && halfNow() == widened); inPanels != (laid.laid != nil) {
+						t.Fatalf("(%d, %d), layout %d: in panels %v", n, k, layout, laid.laid != nil)
+					}
+					for lo := n / 32 * 32; lo >= 0; lo -= 32 { // last rows first
+						laid.SetRows(lo, w[lo*k:min(n, lo+32)*k])
+					}
+					checkLaid(t, &laid, w)
+					if n == 96 {
+						forEachHalf(t, func(t *testing.T) { checkLaid(t, &laid, w) })
 					}
 				}
 			}
 		}
-		defer func() {
-			if recover() == nil {
-				t.Error("a row between panels was set")
-			}
-		}()
-		w := NewHalf(64, 64, ForForward)
-		w.SetRows(1, make([]float32, 64))
-		if w.laid == nil {
-			panic("by rows it may be")
-		}
 	})
+	defer func() {
+		if recover() == nil {
+			t.Error("a row between panels was set")
+		}
+	}()
+	w := NewMatrix(64, 64, false, ForForward)
+	w.SetRows(1, make([]float32, 64))
+}
+
+// checkLaid compares a matrix, and cuts of it, with its values by rows.
+func checkLaid(t *testing.T, laid *Matrix, w []float32) {
+	t.Helper()
+	r, n, k := seeded(19), laid.N, laid.K
+	if laid.Half {
+		w = rounded(w)
+	}
+	plain := &Matrix{N: n, K: k, F32: w, Half: laid.Half}
+	for _, cut := range [][2]int{{0, n}, {0, n / 2}, {n / 3, n}, {n / 64 * 32, n}, {0, n / 64 * 32}, {n - 1, n}, {n, n}} {
+		lo, hi := cut[0], cut[1]
+		what := fmt.Sprintf("(%d, %d), half %v, rows %v", n, k, laid.Half, cut)
+		if laid.laid != nil {
+			what += fmt.Sprintf(", layout %d", laid.laid.layout)
+		}
+		got := make([]float32, (hi-lo)*k)
+		laid.Read(got, lo, hi)
+		sameBits(t, what, got, w[lo*k:hi*k])
+		a, b := laid.Rows(lo, hi), plain.Rows(lo, hi)
+		for _, m := range []int{1, 9, 40, thinRows + 1} {
+			if slow(m, n, k) {
+				continue
+			}
+			x, y := normal(r, m*k), normal(r, m*(hi-lo))
+			products := func(w *Matrix) []float32 {
+				c := make([]float32, m*(hi-lo+k))
+				MulT(c, hi-lo, x, k, m, w, false)
+				Mul(c[m*(hi-lo):], k, y, hi-lo, m, w, false)
+				return c
+			}
+			sameBits(t, what, products(&a), products(&b))
+		}
+	}
 }
 
 func TestHalfProducts(t *testing.T) {

@@ -24,6 +24,17 @@ func normal(r *rand.Rand, n int) []float32 {
 	return x
 }
 
+// floatMatrices are w in every form that a product in float32 takes.
+func floatMatrices(n, k int, w []float32) []*Matrix {
+	forms := []*Matrix{{N: n, K: k, F32: w}, decoding(n, k, w)}
+	for _, layout := range []Layout{ForForward, ForBackward} {
+		laid := NewMatrix(n, k, false, layout)
+		laid.SetRows(0, w)
+		forms = append(forms, &laid)
+	}
+	return forms
+}
+
 // decoding is w without dense values: each row is copied when asked for.
 func decoding(n, k int, values []float32) *Matrix {
 	return &Matrix{N: n, K: k, Decode: func(dst []float32, lo, hi int) {
@@ -92,7 +103,7 @@ func TestProducts(t *testing.T) {
 				w := normal(r, n*k)
 				weight := &Matrix{N: n, K: k, F32: w}
 				if variant%3 != 0 || n*k == 0 {
-					weight = decoding(n, k, w)
+					weight = floatMatrices(n, k, w)[1+(m+n+k)%3]
 				}
 				ldx, ldy := k+pad, n+pad
 				x, y := normal(r, m*ldx), normal(r, m*ldy)
@@ -135,7 +146,7 @@ func TestChunks(t *testing.T) {
 			x[i] = float32(r.IntN(64))
 		}
 		y := make([]float32, m*n)
-		for _, weight := range []*Matrix{{N: n, K: k, F32: w}, decoding(n, k, w)} {
+		for _, weight := range floatMatrices(n, k, w) {
 			MulT(y, n, x, k, m, weight, false)
 			for i := range m {
 				for j := range n {
@@ -194,7 +205,7 @@ func TestBitsDependOnNothingElse(t *testing.T) {
 			}
 			var first []float32
 			withThreads(t, func(t *testing.T) {
-				for _, weight := range []*Matrix{{N: n, K: k, F32: w}, decoding(n, k, w)} {
+				for _, weight := range floatMatrices(n, k, w) {
 					got := bits(m, n, k, weight, x, y)
 					if first == nil {
 						first = got
@@ -300,7 +311,7 @@ func TestProductsAllocateNothing(t *testing.T) {
 			values := normal(r, n*k)
 			x, y := normal(r, m*k), normal(r, m*n)
 			c, dx, dw := make([]float32, m*n), make([]float32, m*k), make([]float32, n*k)
-			for _, w := range []*Matrix{{N: n, K: k, F32: values}, decoding(n, k, values)} {
+			for _, w := range floatMatrices(n, k, values) {
 				allocs := testing.AllocsPerRun(5, func() {
 					MulT(c, n, x, k, m, w, true)
 					Mul(dx, k, y, n, m, w, true)

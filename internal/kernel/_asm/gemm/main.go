@@ -189,6 +189,48 @@ func rowTile(name string, t tile) {
 	t.store("alpha+56(FP)", "acc+60(FP)")
 }
 
+// laidTile emits C (+)= alpha·A·B for A in panels of so many columns, that begin lda values apart, and B a
+// packed panel. Steps fill panels of A, of which the next rows are prefetched.
+func laidTile(name string, t tile, cols int) {
+	function(name, "steps int, a *float32, lda int, b *float32, c *float32, ldc int, alpha float32, acc bool", 53)
+	width := t.vecs * t.bytes
+	ins("MOVQ steps+0(FP), CX")
+	ins("MOVQ a+8(FP), SI")
+	ins("MOVQ lda+16(FP), R9")
+	ins("MOVQ b+24(FP), DI")
+	ins("MOVQ c+32(FP), R8")
+	ins("MOVQ ldc+40(FP), DX")
+	ins("LEAQ %d(R9*4), R9", -4*cols) // from the end of a row to the next panel
+	ins("SHLQ $2, DX")
+	t.touchC()
+	t.zero()
+	rows := 4 * t.rows * cols // bytes
+	label("panel")
+	ins("MOVQ $%d, R10", cols/unroll)
+	ins("LEAQ %d(SI), BX", rows)
+	ins("PCALIGN $32")
+	label("loop")
+	for u := range unroll {
+		for o := 0; o < width && u*width%64 == 0; o += 64 {
+			ins("PREFETCHT0 %d(DI)", 1024+u*width+o)
+		}
+		t.step(u*width, func(i int) string { return fmt.Sprintf("%d(SI)", 4*(i*cols+u)) })
+	}
+	ahead := (rows*unroll/cols + 63) / 64 * 64
+	for o := 0; o < ahead; o += 64 {
+		ins("PREFETCHT0 %d(BX)", o)
+	}
+	ins("ADDQ $%d, BX", ahead)
+	ins("ADDQ $%d, SI", 4*unroll)
+	ins("ADDQ $%d, DI", unroll*width)
+	ins("DECQ R10")
+	ins("JNZ loop")
+	ins("ADDQ R9, SI")
+	ins("SUBQ $%d, CX", cols)
+	ins("JG panel")
+	t.store("alpha+48(FP)", "acc+52(FP)")
+}
+
 // outerTile emits C (+)= alpha·Aᵀ·B for both operands by steps, at strides R9
 // and R10, fetching B eight steps ahead.
 func outerTile(name string, t tile) {
@@ -392,6 +434,9 @@ func main() {
 	rowTile("pairTile14x32", tile{avx512, 14, 2, true})
 	rowTile("pairTile24x16", tile{avx512, 24, 1, true})
 	rowTile("pairTile8x32", tile{avx512, 8, 2, true})
+	laidTile("laidTile14x32", tile{avx512, 14, 2, false}, 32)
+	laidTile("laidTile24x16", tile{avx512, 24, 1, false}, 32)
+	laidTile("laidTile6x16", tile{avx2, 6, 2, false}, 16)
 	outerTile("outerTile8x48", tile{avx512, 8, 3, false})
 	outerTile("outerTile4x24", tile{avx2, 4, 3, false})
 	dot("dot4Z", avx512, 4)
