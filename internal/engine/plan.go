@@ -146,18 +146,18 @@ func NewPlanner(c *model.Config, o MemoryOptions) (*Planner, error) {
 		w.Matrix.N, w.Matrix.K = 1, p.Shape[0]
 		if len(p.Shape) == 2 {
 			w.Matrix.N, w.Matrix.K = p.Shape[0], p.Shape[1]
-			rows := tokens
+			rows, n, k := tokens, w.Matrix.N, w.Matrix.K
 			if p.Kind != model.KindLinear { // the head, or a table as large
-				rows = kernel.LossRows(tokens)
+				rows, n = kernel.LossRows(tokens), kernel.LossPiece(tokens, n)
 			}
 			dense := !o.BF16 && o.held(p) == nil && o.kept(p) == 0
-			products = max(products, kernel.ProductScratch(rows, w.Matrix.N, w.Matrix.K, kernel.Held{Dense: dense, Half: o.BF16}))
-			switch held := kernel.KeptScratch(rows, w.Matrix.N, w.Matrix.K); {
+			products = max(products, kernel.ProductScratch(rows, n, k, kernel.Held{Dense: dense, Half: o.BF16}))
+			switch held := kernel.KeptScratch(rows, n, k); {
 			case !o.BF16:
 			case p.Kind == model.KindLinear && held > 0:
 				kept = max(kept, held)
 			default:
-				rounded = max(rounded, kernel.RoundedScratch(rows, w.Matrix.N, w.Matrix.K))
+				rounded = max(rounded, kernel.RoundedScratch(rows, n, k))
 			}
 		}
 		m.weights[p.Name] = w

@@ -60,6 +60,10 @@ type Held struct {
 // many with a target.
 func LossRows(rows int) int { return min(rows, lossRows) }
 
+// LossPiece is the number of words whose logits CrossEntropy holds at a time, for so many rows with a
+// target.
+func LossPiece(rows, vocab int) int { return lossPiece(LossRows(rows), vocab) }
+
 // RoundedScratch is what products of m rows in bfloat16 keep besides for an (n, k)
 // weight, their other operand being in bfloat16 already: that operand as tiles for AMX,
 // a chunk of the sum at a time, or widened where it takes the float32 kernels.
@@ -103,6 +107,5 @@ func AttentionScratch(spec AttentionSpec, lengths []int, half bool) int64 {
 // CrossEntropyScratch is the logits that CrossEntropy keeps for so many rows with
 // a target.
 func CrossEntropyScratch(rows, vocab int) int64 {
-	rows = LossRows(rows)
-	return 4 * int64(rows) * int64(lossPiece(rows, vocab))
+	return 4 * int64(LossRows(rows)) * int64(LossPiece(rows, vocab))
 }
