@@ -383,6 +383,11 @@ func underSignals(t *testing.T) {
 }
 
 func TestSetHalf(t *testing.T) {
+	restore, err := SetImpl(Impls()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restore()
 	before := half
 	for _, name := range Halves() {
 		restore, err := SetHalf(name)
