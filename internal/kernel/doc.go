@@ -16,7 +16,9 @@
 // of its owner, so that a packed weight is never unpacked as a whole. Any shape
 // will do. One to four rows take a path that reads the weight once and does
 // nothing else, up to some two hundred rows only the activations are rearranged,
-// and beyond that the weight is packed chunk by chunk for the length of the call.
+// and beyond that the weight is packed chunk by chunk for the length of the call,
+// unless it lies packed already: [NewMatrix] makes a weight that will stay as it is
+// in the [Layout] of the product that it serves most.
 // Ranks of LoRA pairs, where one side of a product is small, are no special case
 // for the caller; [ScaledMulT] and [ScaledMul] fold the scale of a pair in.
 //
