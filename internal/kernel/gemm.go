@@ -291,7 +291,7 @@ func (b *blocking) cut(m, block int, tile tileShape) {
 	threads := Threads()
 	b.rowUnits = min(threads*ceilDiv(m, threads*block), ceilDiv(m, tile.rows))
 	if m <= block {
-		b.rowUnits = 1 // a rank: its few tiles would not divide evenly
+		b.rowUnits = 1 // each thread reads its part of the weight; a rank's few tiles would not divide evenly either
 	}
 	b.colUnits = 1
 	if b.rowUnits < threads {

@@ -135,17 +135,22 @@ func rowAddress(i, off int) string {
 
 const unroll = 4
 
-// rowTile emits C (+)= alpha·A·B for A by rows and B a packed panel. Every
-// round prefetches the panel 1 KiB ahead and a line of the next panel.
-func rowTile(name string, t tile) {
-	function(name, "steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool", 61)
-	width := t.vecs * t.bytes
+// rowArguments loads the arguments that rowTile and laidTile share.
+func rowArguments() {
 	ins("MOVQ steps+0(FP), CX")
 	ins("MOVQ a+8(FP), SI")
 	ins("MOVQ lda+16(FP), R9")
 	ins("MOVQ b+24(FP), DI")
 	ins("MOVQ c+32(FP), R8")
 	ins("MOVQ ldc+40(FP), DX")
+}
+
+// rowTile emits C (+)= alpha·A·B for A by rows and B a packed panel. Every
+// round prefetches the panel 1 KiB ahead and a line of the next panel.
+func rowTile(name string, t tile) {
+	function(name, "steps int, a *float32, lda int, b *float32, c *float32, ldc int, next *float32, alpha float32, acc bool", 61)
+	width := t.vecs * t.bytes
+	rowArguments()
 	ins("SHLQ $2, R9")
 	ins("SHLQ $2, DX")
 	ins("LEAQ (R9)(R9*2), AX")
@@ -194,12 +199,7 @@ func rowTile(name string, t tile) {
 func laidTile(name string, t tile, cols int) {
 	function(name, "steps int, a *float32, lda int, b *float32, c *float32, ldc int, alpha float32, acc bool", 53)
 	width := t.vecs * t.bytes
-	ins("MOVQ steps+0(FP), CX")
-	ins("MOVQ a+8(FP), SI")
-	ins("MOVQ lda+16(FP), R9")
-	ins("MOVQ b+24(FP), DI")
-	ins("MOVQ c+32(FP), R8")
-	ins("MOVQ ldc+40(FP), DX")
+	rowArguments()
 	ins("LEAQ %d(R9*4), R9", -4*cols) // from the end of a row to the next panel
 	ins("SHLQ $2, DX")
 	t.touchC()
