@@ -148,26 +148,27 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 	half, layout := l.options.BF16 && len(p.Shape) == 2, layoutOf(l.src.Config(), p, l.options.Layout)
 	w.Matrix = kernel.NewMatrix(w.Matrix.N, w.Matrix.K, half, layout)
 	rows, cols := p.Shape[0], p.Elements()/p.Shape[0]
-	if w.Matrix.F32 != nil {
-		step := max(1, loadChunk/cols) // the source keeps a buffer as large as what is asked for
-		for lo := 0; lo < rows; lo += step {
-			hi := min(lo+step, rows)
-			if err := l.rows(p, lo, hi, w.Matrix.F32[lo*cols:hi*cols]); err != nil {
-				return err
-			}
-		}
-		return nil
+	step := max(1, loadChunk/cols) // the source keeps a buffer as large as what is asked for
+	inPlace := w.Matrix.F32 != nil
+	var buf []float32
+	if !inPlace {
+		step = min(rows, (step+kernel.PanelRows-1)/kernel.PanelRows*kernel.PanelRows)
+		b := l.buffer(step * cols)
+		defer l.buffers.Put(b)
+		buf = *b
 	}
-	step := min(rows, (loadChunk/cols/kernel.PanelRows+1)*kernel.PanelRows)
-	buf := l.buffer(step * cols)
-	defer l.buffers.Put(buf)
 	for lo := 0; lo < rows; lo += step {
 		hi := min(lo+step, rows)
-		piece := (*buf)[:(hi-lo)*cols]
+		if inPlace {
+			buf = w.Matrix.F32[lo*cols:]
+		}
+		piece := buf[:(hi-lo)*cols]
 		if err := l.rows(p, lo, hi, piece); err != nil {
 			return err
 		}
-		w.Matrix.SetRows(lo, piece)
+		if !inPlace {
+			w.Matrix.SetRows(lo, piece)
+		}
 	}
 	return nil
 }

@@ -30,11 +30,6 @@ func (s LogitSpec) scale() float32 {
 	return s.Scale
 }
 
-// lossPiece is how much of the vocabulary the logits of so many rows cover at a time.
-func lossPiece(rows, vocab int) int {
-	return min(vocab, roundUp(max(lossValues/max(rows, 1), 1), 64))
-}
-
 // logits are those of some rows and a piece of the vocabulary, words [v0, v0+n): in
 // scratch of its own, or where they are to be kept.
 type logits struct {
@@ -240,7 +235,7 @@ func CrossEntropy(loss, lse, dh, kept []float32, h Vec, head *Matrix, spec Logit
 			t.dh = dh[lo*c : hi*c]
 		}
 		t.last = false
-		piece := lossPiece(rows, vocab)
+		piece := LossPiece(rows, vocab)
 		for v0 := 0; v0 < vocab; v0 += piece {
 			t.adapt(lo, hi, v0, min(piece, vocab-v0))
 			t.compute(h.Slice(lo*c, hi*c), rows, head, v0, min(piece, vocab-v0), piece, keptRows(kept, lo, hi, vocab))

@@ -78,7 +78,7 @@ func HeadGradient(dhead, kept []float32, h Vec, head *Matrix, spec LogitSpec, ta
 	for lo := 0; lo < p; lo += lossRows {
 		hi := min(lo+lossRows, p)
 		t.targets, t.lse, t.coef = targets[lo:hi], lse[lo:hi], coef[lo:hi]
-		rows, piece := h.Slice(lo*c, hi*c), lossPiece(hi-lo, vocab)
+		rows, piece := h.Slice(lo*c, hi*c), LossPiece(hi-lo, vocab)
 		for v0 := 0; v0 < vocab; v0 += piece {
 			n := min(piece, vocab-v0)
 			t.adapt(lo, hi, v0, n)

@@ -62,7 +62,9 @@ func LossRows(rows int) int { return min(rows, lossRows) }
 
 // LossPiece is the number of words whose logits CrossEntropy holds at a time, for so many rows with a
 // target.
-func LossPiece(rows, vocab int) int { return lossPiece(LossRows(rows), vocab) }
+func LossPiece(rows, vocab int) int {
+	return min(vocab, roundUp(max(lossValues/max(LossRows(rows), 1), 1), 64))
+}
 
 // RoundedScratch is what products of m rows in bfloat16 keep besides for an (n, k)
 // weight, their other operand being in bfloat16 already: that operand as tiles for AMX,
