@@ -109,52 +109,58 @@ func Size(c Codec, n int) (int, error) {
 var codecs = func() map[string]Codec {
 	m := map[string]Codec{}
 	for _, c := range []Codec{
-		plain("F64", 1, 8, decodeF64, encodeF64),
-		plain("F32", 1, 4, decodeF32, encodeF32),
-		plain("F16", 1, 2, kernel.F16ToF32, kernel.F32ToF16),
-		plain("BF16", 1, 2, kernel.BF16ToF32, kernel.F32ToBF16),
-		plain("Q8_0", 32, 34, kernel.DecodeQ8_0, kernel.EncodeQ8_0),
-		blocks("Q4_0", 18, kernel.DecodeQ4_0, kernel.EncodeQ4_0, weightedQ4_0),
-		blocks("Q4_1", 20, kernel.DecodeQ4_1, kernel.EncodeQ4_1, weightedQ4_1),
-		blocks("Q5_0", 22, kernel.DecodeQ5_0, kernel.EncodeQ5_0, weightedQ5_0),
-		blocks("Q5_1", 24, kernel.DecodeQ5_1, kernel.EncodeQ5_1, weightedQ5_1),
-		encoder{codec{"IQ4_NL", 32, 18, kernel.DecodeIQ4_NL}, encodeIQ4NL},
-		plain("MXFP4", 32, 17, kernel.DecodeMXFP4, encodeMXFP4),
-		encoder{codec{"Q2_K", 256, 84, kernel.DecodeQ2_K}, q2k.encode},
-		encoder{codec{"Q3_K", 256, 110, kernel.DecodeQ3_K}, encodeQ3K},
-		encoder{codec{"Q4_K", 256, 144, kernel.DecodeQ4_K}, q4k.encode},
-		encoder{codec{"Q5_K", 256, 176, kernel.DecodeQ5_K}, q5k.encode},
-		encoder{codec{"Q6_K", 256, 210, kernel.DecodeQ6_K}, encodeQ6K},
-		encoder{codec{"IQ4_XS", 256, 136, kernel.DecodeIQ4_XS}, encodeIQ4XS},
-		codec{"IQ1_S", 256, 50, decodeIQ1S},
-		codec{"IQ1_M", 256, 56, decodeIQ1M},
-		codec{"IQ2_XXS", 256, 66, decodeIQ2XXS},
-		codec{"IQ2_XS", 256, 74, decodeIQ2XS},
-		codec{"IQ2_S", 256, 82, decodeIQ2S},
-		codec{"IQ3_XXS", 256, 98, decodeIQ3XXS},
-		codec{"IQ3_S", 256, 110, decodeIQ3S},
-		codec{"TQ1_0", 256, 54, decodeTQ1},
-		codec{"TQ2_0", 256, 66, decodeTQ2},
-		codec{"NVFP4", 64, 36, decodeNVFP4},
-		codec{"Q1_0", 128, 18, decodeQ1_0},
-		codec{"Q2_0", 64, 18, decodeQ2_0},
-		codec{"I8", 1, 1, kernel.DecodeI8},
-		codec{"F8_E4M3", 1, 1, kernel.DecodeF8_E4M3},
-		codec{"F8_E5M2", 1, 1, kernel.DecodeF8_E5M2},
+		plain(codec{"F64", 1, 8, decodeF64, nil}, encodeF64),
+		plain(codec{"F32", 1, 4, decodeF32, nil}, encodeF32),
+		plain(of(kernel.F16), kernel.F32ToF16),
+		plain(of(kernel.BF16), kernel.F32ToBF16),
+		plain(of(kernel.Q8_0), kernel.EncodeQ8_0),
+		blocks(of(kernel.Q4_0), kernel.EncodeQ4_0, weightedQ4_0),
+		blocks(of(kernel.Q4_1), kernel.EncodeQ4_1, weightedQ4_1),
+		blocks(of(kernel.Q5_0), kernel.EncodeQ5_0, weightedQ5_0),
+		blocks(of(kernel.Q5_1), kernel.EncodeQ5_1, weightedQ5_1),
+		encoder{of(kernel.IQ4_NL), encodeIQ4NL},
+		plain(of(kernel.MXFP4), encodeMXFP4),
+		encoder{of(kernel.Q2_K), q2k.encode},
+		encoder{of(kernel.Q3_K), encodeQ3K},
+		encoder{of(kernel.Q4_K), q4k.encode},
+		encoder{of(kernel.Q5_K), q5k.encode},
+		encoder{of(kernel.Q6_K), encodeQ6K},
+		encoder{of(kernel.IQ4_XS), encodeIQ4XS},
+		codec{"IQ1_S", 256, 50, decodeIQ1S, nil},
+		codec{"IQ1_M", 256, 56, decodeIQ1M, nil},
+		codec{"IQ2_XXS", 256, 66, decodeIQ2XXS, nil},
+		codec{"IQ2_XS", 256, 74, decodeIQ2XS, nil},
+		codec{"IQ2_S", 256, 82, decodeIQ2S, nil},
+		codec{"IQ3_XXS", 256, 98, decodeIQ3XXS, nil},
+		codec{"IQ3_S", 256, 110, decodeIQ3S, nil},
+		codec{"TQ1_0", 256, 54, decodeTQ1, nil},
+		codec{"TQ2_0", 256, 66, decodeTQ2, nil},
+		codec{"NVFP4", 64, 36, decodeNVFP4, nil},
+		codec{"Q1_0", 128, 18, decodeQ1_0, nil},
+		codec{"Q2_0", 64, 18, decodeQ2_0, nil},
+		of(kernel.I8),
+		of(kernel.F8_E4M3),
+		of(kernel.F8_E5M2),
 	} {
 		m[c.Name()] = c
 	}
 	return m
 }()
 
+// of is the codec of a format that package kernel decodes.
+func of(f kernel.Format) codec {
+	elems, bytes := f.Block()
+	return codec{f.String(), elems, bytes, f.Decode, f.Dot}
+}
+
 // plain is a format whose codes leave nothing to choose.
-func plain(name string, elems, bytes int, decode func([]float32, []byte), encode func([]byte, []float32)) encoder {
-	return encoder{codec{name, elems, bytes, decode}, func(dst []byte, src, _ []float32) { encode(dst, src) }}
+func plain(c codec, encode func([]byte, []float32)) encoder {
+	return encoder{c, func(dst []byte, src, _ []float32) { encode(dst, src) }}
 }
 
 // blocks is a format of 32 values that has one way without importance and another with it.
-func blocks(name string, bytes int, decode func([]float32, []byte), encode func([]byte, []float32), weighted func(dst []byte, src, importance []float32)) encoder {
-	return encoder{codec{name, 32, bytes, decode}, func(dst []byte, src, importance []float32) {
+func blocks(c codec, encode func([]byte, []float32), weighted func(dst []byte, src, importance []float32)) encoder {
+	return encoder{c, func(dst []byte, src, importance []float32) {
 		if importance == nil {
 			encode(dst, src)
 		} else {
@@ -163,11 +169,25 @@ func blocks(name string, bytes int, decode func([]float32, []byte), encode func(
 	}}
 }
 
-// codec implements Codec; decode takes slices whose lengths fit.
+// Dot returns how rows of c are multiplied by x without being decoded first: out[r] = x · row r, where src
+// holds len(out) rows of len(x) values. The bits are those that the decoded rows give. It returns nil
+// where there is no such way.
+func Dot(c Codec) func(out, x []float32, src []byte) {
+	switch c := c.(type) {
+	case codec:
+		return c.dot
+	case encoder:
+		return c.dot
+	}
+	return nil
+}
+
+// codec implements Codec; decode and dot, which may be nil, take slices whose lengths fit.
 type codec struct {
 	name         string
 	elems, bytes int
 	decode       func(dst []float32, src []byte)
+	dot          func(out, x []float32, src []byte)
 }
 
 func (c codec) Name() string      { return c.name }

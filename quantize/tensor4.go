@@ -174,6 +174,35 @@ func (t *Tensor4) DecodeRows(dst []float32, lo, hi int) {
 	t.decode(dst, lo*cols)
 }
 
+// WholeRows reports whether every row is whole blocks.
+func (t *Tensor4) WholeRows() bool { return t.Cols()%t.BlockSize == 0 }
+
+// DotRows multiplies rows lo to hi (not included) by x, of Cols values: out[r-lo] = x · row r, in the bits
+// that the rows of DecodeRows give. It may run concurrently, and panics if the range or a length does not
+// fit, or where a row is not whole blocks (see WholeRows).
+func (t *Tensor4) DotRows(out, x []float32, lo, hi int) {
+	cols := t.Cols()
+	if lo < 0 || hi < lo || hi > t.Rows() || len(out) != hi-lo || len(x) != cols || !t.WholeRows() {
+		panic(fmt.Sprintf("quantize: multiplying rows [%d, %d) of %v in blocks of %d by %d values to %d", lo, hi, t.Shape, t.BlockSize, len(x), len(out)))
+	}
+	book, blocks := codebooks[t.Type], cols/t.BlockSize
+	if !t.Double() {
+		kernel.Dot4(out, x, t.Packed[lo*cols/2:], t.Absmax[lo*blocks:], t.BlockSize, book)
+		return
+	}
+	var run [512]float32 // scales of some rows
+	scales := run[:]
+	if blocks > len(scales) {
+		scales = make([]float32, blocks)
+	}
+	for lo < hi {
+		n := min(len(scales)/blocks, hi-lo)
+		t.scales(scales[:n*blocks], lo*blocks)
+		kernel.Dot4(out[:n], x, t.Packed[lo*cols/2:], scales[:n*blocks], t.BlockSize, book)
+		out, lo = out[n:], lo+n
+	}
+}
+
 // DecodeRowsRounded is DecodeRows followed by rounding to DType, which is what
 // bitsandbytes computes with: its dequantized weight has that type. The two
 // are equal when DType is "float32".
@@ -212,9 +241,13 @@ func (t *Tensor4) decode(dst []float32, off int) {
 
 // scales restores the scales of blocks block, block+1, … from their codes.
 func (t *Tensor4) scales(dst []float32, block int) {
-	for i := range dst {
-		nested := t.NestedAbsmax[(block+i)/t.NestedBlockSize]
-		dst[i] = float32(t.NestedMap[t.Codes[block+i]]*nested) + t.Offset
+	for len(dst) > 0 {
+		n := min(len(dst), t.NestedBlockSize-block%t.NestedBlockSize) // of one nested block
+		nested := t.NestedAbsmax[block/t.NestedBlockSize]
+		for i, c := range t.Codes[block:][:n] {
+			dst[i] = float32(t.NestedMap[c]*nested) + t.Offset
+		}
+		dst, block = dst[n:], block+n
 	}
 }
 

@@ -187,6 +187,39 @@ func TestDecodeRows(t *testing.T) {
 	})
 }
 
+// TestDotRows: rows multiplied as they are stored give the bits of rows that are decoded first, with scales of
+// either kind, nested blocks that end within a row, and more scales in a row than go on the stack.
+func TestDotRows(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		for _, shape := range [][]int{{9, 64}, {70, 576}, {2, 3, 128}, {3, 32 * 600}} {
+			for _, o := range []Options4{{Double: true}, {BlockSize: 32, Double: true, NestedBlockSize: 32}, {Type: "fp4"}} {
+				n := 1
+				for _, d := range shape {
+					n *= d
+				}
+				q, err := Quantize4(normal(uint64(n), n), shape, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !q.WholeRows() {
+					t.Fatalf("%v %+v: rows are not whole blocks", shape, o)
+				}
+				rows, cols := q.Rows(), q.Cols()
+				x := normal(uint64(cols), cols)
+				want, got := make([]float32, rows), make([]float32, rows)
+				kernel.MulT(want, rows, x, cols, 1, &kernel.Matrix{N: rows, K: cols, Decode: q.DecodeRows}, false)
+				for _, cut := range []int{0, 1, rows} {
+					q.DotRows(got[:cut], x, 0, cut)
+					q.DotRows(got[cut:], x, cut, rows)
+					if !slices.Equal(got, want) {
+						t.Fatalf("%v %+v, cut at %d: products differ", shape, o, cut)
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestDecodeRowsRounded(t *testing.T) {
 	x := normal(8, 1000)
 	for dtype, round := range map[string]func(float32) float32{
@@ -224,6 +257,15 @@ func TestDecodeRowsPanics(t *testing.T) {
 			q.DecodeRows(make([]float32, c[0]), c[1], c[2])
 		}()
 	}
+	if q.WholeRows() {
+		t.Error("rows of 4 are whole blocks of 64")
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("rows that are not whole blocks were multiplied")
+		}
+	}()
+	q.DotRows(make([]float32, 3), make([]float32, 4), 0, 3)
 }
 
 // TestNoAllocation: decoding runs in every step of a training.
@@ -235,6 +277,14 @@ func TestNoAllocation(t *testing.T) {
 	dst := make([]float32, 10*100)
 	if n := testing.AllocsPerRun(20, func() { q.DecodeRows(dst, 3, 13); q.DecodeRowsRounded(dst, 3, 13) }); n != 0 {
 		t.Errorf("DecodeRows allocates %g times", n)
+	}
+	whole, err := Quantize4(normal(5, 64*128), []int{64, 128}, Options4{Double: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := make([]float32, 128)
+	if n := testing.AllocsPerRun(20, func() { whole.DotRows(dst[:10], x, 3, 13) }); n != 0 {
+		t.Errorf("DotRows allocates %g times", n)
 	}
 	for _, name := range Names() {
 		c, err := Lookup(name)

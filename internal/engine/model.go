@@ -135,7 +135,7 @@ func (l *loader) read(p model.Param, w *autograd.Weight) error {
 			return err
 		}
 		if t != nil {
-			w.Matrix.Decode, w.Matrix.Half = t.DecodeRows, l.options.BF16
+			l.hold(t, w)
 			return nil
 		}
 	}
@@ -252,8 +252,11 @@ func (l *loader) keep(p model.Param, w *autograd.Weight, bytes int64) error {
 	w.Matrix.Half = l.options.BF16
 	if c.Name() == "BF16" {
 		w.Matrix.BF16 = raw
-	} else {
-		w.Matrix.Decode = decode
+		return nil
+	}
+	w.Matrix.Decode = decode
+	if dot := quantize.Dot(c); dot != nil {
+		w.Matrix.Dot = func(out, x []float32, lo, hi int) { dot(out, x, raw[lo*row:hi*row]) }
 	}
 	return nil
 }
@@ -292,8 +295,16 @@ func (l *loader) quantize(p model.Param, w *autograd.Weight) error {
 		return err
 	}
 	t.Packed = packed
-	w.Matrix.Decode, w.Matrix.Half = t.DecodeRows, l.options.BF16
+	l.hold(t, w)
 	return nil
+}
+
+// hold makes a matrix of one in 4 bits.
+func (l *loader) hold(t *quantize.Tensor4, w *autograd.Weight) {
+	w.Matrix.Decode, w.Matrix.Half = t.DecodeRows, l.options.BF16
+	if t.WholeRows() {
+		w.Matrix.Dot = t.DotRows
+	}
 }
 
 // Config describes the model. It must not be changed.

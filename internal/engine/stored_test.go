@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,6 +135,59 @@ func TestAsStored(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestStoredGenerates: a token at a time, weights as they are stored and those quantized on loading give the
+// logits of decoded ones, bit for bit, and are not decoded for it.
+func TestStoredGenerates(t *testing.T) {
+	src, err := testmodel.Named("llama")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logits := func(m *Model) []float32 {
+		s := m.NewState()
+		var out []float32
+		for _, token := range []int32{3, 1, 4, 1, 5} {
+			l, err := s.Eval([]int32{token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, l...)
+		}
+		return out
+	}
+	for _, codec := range []string{"Q8_0", "Q4_0", "F16", "BF16", "NF4"} {
+		e, o := checkpoint.Source(src), Options{AsStored: true}
+		if codec == "NF4" {
+			o.Quant = &quantize.Options4{Double: true}
+		} else {
+			e = newEncoded(t, src, codec)
+		}
+		m, err := Load(e, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		with := 0
+		for _, w := range m.weights {
+			if w.Matrix.Dot != nil || w.Matrix.BF16 != nil {
+				with++
+			}
+		}
+		if with < 7*m.Config().Layers {
+			t.Errorf("%s: %d weights are multiplied as they are stored", codec, with)
+		}
+		got := logits(m)
+		for _, w := range m.weights {
+			if w := &w.Matrix; w.F32 == nil {
+				x := make([]float32, w.N*w.K)
+				w.Read(x, 0, w.N)
+				w.F32 = x
+			}
+		}
+		if want := logits(m); !slices.Equal(got, want) {
+			t.Errorf("%s: logits are not those of the decoded weights", codec)
 		}
 	}
 }

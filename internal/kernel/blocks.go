@@ -6,125 +6,120 @@ import (
 	"math"
 )
 
-// This file lists the number formats that weights are held in while a model is trained on
+// This file lists the number formats that weights are held in while a model runs or is trained on
 // them, all decoded by assembly where there is any, and holds the plain Go of those with
 // blocks of 32 values: a scale (and, where named _1, a minimum) and 4, 5 or 8 bits a value.
-// superblocks.go has those of 256 values, fp8.go those without blocks. Every product and sum
-// is one float32 rounding in the order written; the explicit conversions keep the compiler
-// from fusing them. The formats not here are in package quantize.
+// superblocks.go has those of 256 values, fp8.go those of 8 bits without blocks, half.go those of 16.
+// Every product and sum is one float32 rounding in the order written; the explicit conversions keep
+// the compiler from fusing them. The formats not here are in package quantize.
 
-// blockFormat is a number format of whole blocks.
-type blockFormat int
+// Format is a number format of weights, ggml's or that of safetensors. Rows of a matrix lie one after
+// another, each of whole blocks.
+type Format int
 
 const (
-	q8_0 blockFormat = iota
-	q4_0
-	q4_1
-	q5_0
-	q5_1
-	iq4_nl
-	mxfp4
-	q2_k
-	q3_k
-	q4_k
-	q5_k
-	q6_k
-	iq4_xs
-	i8
-	f8_e4m3
-	f8_e5m2
+	Q8_0 Format = iota
+	Q4_0
+	Q4_1
+	Q5_0
+	Q5_1
+	IQ4_NL
+	MXFP4
+	Q2_K
+	Q3_K
+	Q4_K
+	Q5_K
+	Q6_K
+	IQ4_XS
+	I8
+	F8_E4M3
+	F8_E5M2
+	F16
+	BF16
 )
 
-// blockFormats gives each format's name, the values and bytes of a block, and its plain Go. The
-// last three have no blocks: theirs are runs of 32.
-var blockFormats = [...]struct {
+// formats gives each format's name, the values and bytes of a block, and its plain Go. The last five
+// have no blocks: theirs are runs of 32, as assembly takes them.
+var formats = [...]struct {
 	name         string
 	elems, bytes int
 	generic      func(dst []float32, src []byte)
 }{
-	q8_0:    {"Q8_0", 32, 34, decodeQ8_0Generic},
-	q4_0:    {"Q4_0", 32, 18, decodeQ4_0Generic},
-	q4_1:    {"Q4_1", 32, 20, decodeQ4_1Generic},
-	q5_0:    {"Q5_0", 32, 22, decodeQ5_0Generic},
-	q5_1:    {"Q5_1", 32, 24, decodeQ5_1Generic},
-	iq4_nl:  {"IQ4_NL", 32, 18, decodeIQ4_NLGeneric},
-	mxfp4:   {"MXFP4", 32, 17, decodeMXFP4Generic},
-	q2_k:    {"Q2_K", 256, 84, decodeQ2_KGeneric},
-	q3_k:    {"Q3_K", 256, 110, decodeQ3_KGeneric},
-	q4_k:    {"Q4_K", 256, 144, decodeQ4_KGeneric},
-	q5_k:    {"Q5_K", 256, 176, decodeQ5_KGeneric},
-	q6_k:    {"Q6_K", 256, 210, decodeQ6_KGeneric},
-	iq4_xs:  {"IQ4_XS", 256, 136, decodeIQ4_XSGeneric},
-	i8:      {"I8", 32, 32, decodeI8Generic},
-	f8_e4m3: {"F8_E4M3", 32, 32, decodeF8_E4M3Generic},
-	f8_e5m2: {"F8_E5M2", 32, 32, decodeF8_E5M2Generic},
+	Q8_0:    {"Q8_0", 32, 34, decodeQ8_0Generic},
+	Q4_0:    {"Q4_0", 32, 18, decodeQ4_0Generic},
+	Q4_1:    {"Q4_1", 32, 20, decodeQ4_1Generic},
+	Q5_0:    {"Q5_0", 32, 22, decodeQ5_0Generic},
+	Q5_1:    {"Q5_1", 32, 24, decodeQ5_1Generic},
+	IQ4_NL:  {"IQ4_NL", 32, 18, decodeIQ4_NLGeneric},
+	MXFP4:   {"MXFP4", 32, 17, decodeMXFP4Generic},
+	Q2_K:    {"Q2_K", 256, 84, decodeQ2_KGeneric},
+	Q3_K:    {"Q3_K", 256, 110, decodeQ3_KGeneric},
+	Q4_K:    {"Q4_K", 256, 144, decodeQ4_KGeneric},
+	Q5_K:    {"Q5_K", 256, 176, decodeQ5_KGeneric},
+	Q6_K:    {"Q6_K", 256, 210, decodeQ6_KGeneric},
+	IQ4_XS:  {"IQ4_XS", 256, 136, decodeIQ4_XSGeneric},
+	I8:      {"I8", 32, 32, decodeI8Generic},
+	F8_E4M3: {"F8_E4M3", 32, 32, decodeF8_E4M3Generic},
+	F8_E5M2: {"F8_E5M2", 32, 32, decodeF8_E5M2Generic},
+	F16:     {"F16", 32, 64, F16ToF32},
+	BF16:    {"BF16", 32, 64, BF16ToF32},
+}
+
+// String is the format's name in ggml's spelling, or in that of safetensors.
+func (f Format) String() string { return formats[f].name }
+
+// Block is the number of values in a block and of bytes that store them; a format without blocks has
+// blocks of one.
+func (f Format) Block() (elems, bytes int) {
+	b := &formats[f]
+	if f >= I8 {
+		return 1, b.bytes / b.elems
+	}
+	return b.elems, b.bytes
 }
 
 // check panics unless so many values take so many bytes.
-func (f blockFormat) check(doing string, values, bytes int) {
-	b := &blockFormats[f]
-	if values%b.elems != 0 || bytes != values/b.elems*b.bytes {
-		panic(fmt.Sprintf("kernel: %s %d values of %s in %d bytes: a block is %d values in %d bytes", doing, values, b.name, bytes, b.elems, b.bytes))
+func (f Format) check(doing string, values, bytes int) {
+	elems, size := f.Block()
+	if values%elems != 0 || bytes != values/elems*size {
+		panic(fmt.Sprintf("kernel: %s %d values of %s in %d bytes: a block is %d values in %d bytes", doing, values, f, bytes, elems, size))
 	}
 }
 
-// decode decodes whole blocks.
-func (f blockFormat) decode(dst []float32, src []byte) {
+// Decode writes the values of the whole blocks in src to dst. It panics unless they go together.
+func (f Format) Decode(dst []float32, src []byte) {
 	f.check("decoding", len(dst), len(src))
-	b := &blockFormats[f]
-	if !f.assembly(dst, src, len(dst)/b.elems) {
-		b.generic(dst, src)
+	b := &formats[f]
+	n := len(dst) / b.elems
+	if decodeBlocks(f, dst, src, n) {
+		dst, src = dst[n*b.elems:], src[n*b.bytes:]
 	}
+	b.generic(dst, src)
 }
 
-// decodeEach decodes a format without blocks.
-func (f blockFormat) decodeEach(dst []float32, src []byte) {
-	if len(src) != len(dst) {
-		panic(fmt.Sprintf("kernel: decoding %d values of %s from %d bytes", len(dst), blockFormats[f].name, len(src)))
+// Dot multiplies rows of a matrix by x: out[r] = x · row r, where src holds len(out) rows of len(x)
+// values, in the bits that decoding them first gives. It panics unless src is so long.
+func (f Format) Dot(out, x []float32, src []byte) {
+	f.check("multiplying", len(out)*len(x), len(src))
+	elems, _ := f.Block()
+	if len(x)%elems != 0 {
+		panic(fmt.Sprintf("kernel: multiplying rows of %d values of %s, whose blocks have %d", len(x), f, elems))
 	}
-	n := len(dst) &^ 31
-	f.decode(dst[:n], src[:n])
-	blockFormats[f].generic(dst[n:], src[n:])
+	if len(src) == 0 {
+		clear(out)
+		return
+	}
+	if b := &formats[f]; len(x)%b.elems == 0 && dotBlocks(f, out, x, src, len(x)/b.elems) {
+		return
+	}
+	ws := workspaces.get()
+	defer workspaces.put(ws)
+	row, size := growAligned(&ws.rowsBuf, len(x)), len(src)/len(out)
+	for r := range out {
+		f.Decode(row, src[r*size:(r+1)*size])
+		dot(out[r:r+1], x, row, len(x))
+	}
 }
-
-// DecodeQ8_0 decodes blocks of 34 bytes, a scale and 32 signed bytes, to 32 values each.
-func DecodeQ8_0(dst []float32, src []byte) { q8_0.decode(dst, src) }
-
-// DecodeQ4_0 decodes blocks of 18 bytes, a scale and 32 nibbles less 8, to 32 values each.
-func DecodeQ4_0(dst []float32, src []byte) { q4_0.decode(dst, src) }
-
-// DecodeQ4_1 decodes blocks of 20 bytes, a scale, a minimum and 32 nibbles, to 32 values each.
-func DecodeQ4_1(dst []float32, src []byte) { q4_1.decode(dst, src) }
-
-// DecodeQ5_0 decodes blocks of 22 bytes, a scale and 32 codes of 5 bits less 16, to 32 values each.
-func DecodeQ5_0(dst []float32, src []byte) { q5_0.decode(dst, src) }
-
-// DecodeQ5_1 decodes blocks of 24 bytes, a scale, a minimum and 32 codes of 5 bits, to 32 values each.
-func DecodeQ5_1(dst []float32, src []byte) { q5_1.decode(dst, src) }
-
-// DecodeIQ4_NL decodes blocks of 18 bytes, a scale and 32 places in IQ4Values, to 32 values each.
-func DecodeIQ4_NL(dst []float32, src []byte) { iq4_nl.decode(dst, src) }
-
-// DecodeMXFP4 decodes blocks of 17 bytes, an exponent and 32 places in MXFP4Values, to 32 values each.
-func DecodeMXFP4(dst []float32, src []byte) { mxfp4.decode(dst, src) }
-
-// DecodeQ2_K decodes super-blocks of 84 bytes to 256 values each.
-func DecodeQ2_K(dst []float32, src []byte) { q2_k.decode(dst, src) }
-
-// DecodeQ3_K decodes super-blocks of 110 bytes to 256 values each.
-func DecodeQ3_K(dst []float32, src []byte) { q3_k.decode(dst, src) }
-
-// DecodeQ4_K decodes super-blocks of 144 bytes to 256 values each.
-func DecodeQ4_K(dst []float32, src []byte) { q4_k.decode(dst, src) }
-
-// DecodeQ5_K decodes super-blocks of 176 bytes to 256 values each.
-func DecodeQ5_K(dst []float32, src []byte) { q5_k.decode(dst, src) }
-
-// DecodeQ6_K decodes super-blocks of 210 bytes to 256 values each.
-func DecodeQ6_K(dst []float32, src []byte) { q6_k.decode(dst, src) }
-
-// DecodeIQ4_XS decodes super-blocks of 136 bytes to 256 values each.
-func DecodeIQ4_XS(dst []float32, src []byte) { iq4_xs.decode(dst, src) }
 
 // IQ4Values is the non-linear table of IQ4_NL and IQ4_XS.
 var IQ4Values = [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}

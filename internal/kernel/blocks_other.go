@@ -2,4 +2,6 @@
 
 package kernel
 
-func (f blockFormat) assembly(_ []float32, _ []byte, _ int) bool { return false }
+func decodeBlocks(Format, []float32, []byte, int) bool { return false }
+
+func dotBlocks(Format, []float32, []float32, []byte, int) bool { return false }

@@ -100,23 +100,154 @@ func decodeF8_E5M2AVX2(dst *float32, src *byte, blocks int)
 //go:noescape
 func decodeF8_E5M2AVX512(dst *float32, src *byte, blocks int)
 
-var blockDecoders = [...]struct {
+var decodeFormats = [...]struct {
 	avx2, avx512 func(dst *float32, src *byte, blocks int)
 }{
-	q8_0:    {decodeQ8_0AVX2, decodeQ8_0AVX512},
-	q4_0:    {decodeQ4_0AVX2, decodeQ4_0AVX512},
-	q4_1:    {decodeQ4_1AVX2, decodeQ4_1AVX512},
-	q5_0:    {decodeQ5_0AVX2, decodeQ5_0AVX512},
-	q5_1:    {decodeQ5_1AVX2, decodeQ5_1AVX512},
-	iq4_nl:  {decodeIQ4_NLAVX2, decodeIQ4_NLAVX512},
-	mxfp4:   {decodeMXFP4AVX2, decodeMXFP4AVX512},
-	q2_k:    {decodeQ2_KAVX2, decodeQ2_KAVX512},
-	q3_k:    {decodeQ3_KAVX2, decodeQ3_KAVX512},
-	q4_k:    {decodeQ4_KAVX2, decodeQ4_KAVX512},
-	q5_k:    {decodeQ5_KAVX2, decodeQ5_KAVX512},
-	q6_k:    {decodeQ6_KAVX2, decodeQ6_KAVX512},
-	iq4_xs:  {decodeIQ4_XSAVX2, decodeIQ4_XSAVX512},
-	i8:      {decodeI8AVX2, decodeI8AVX512},
-	f8_e4m3: {decodeF8_E4M3AVX2, decodeF8_E4M3AVX512},
-	f8_e5m2: {decodeF8_E5M2AVX2, decodeF8_E5M2AVX512},
+	Q8_0:    {decodeQ8_0AVX2, decodeQ8_0AVX512},
+	Q4_0:    {decodeQ4_0AVX2, decodeQ4_0AVX512},
+	Q4_1:    {decodeQ4_1AVX2, decodeQ4_1AVX512},
+	Q5_0:    {decodeQ5_0AVX2, decodeQ5_0AVX512},
+	Q5_1:    {decodeQ5_1AVX2, decodeQ5_1AVX512},
+	IQ4_NL:  {decodeIQ4_NLAVX2, decodeIQ4_NLAVX512},
+	MXFP4:   {decodeMXFP4AVX2, decodeMXFP4AVX512},
+	Q2_K:    {decodeQ2_KAVX2, decodeQ2_KAVX512},
+	Q3_K:    {decodeQ3_KAVX2, decodeQ3_KAVX512},
+	Q4_K:    {decodeQ4_KAVX2, decodeQ4_KAVX512},
+	Q5_K:    {decodeQ5_KAVX2, decodeQ5_KAVX512},
+	Q6_K:    {decodeQ6_KAVX2, decodeQ6_KAVX512},
+	IQ4_XS:  {decodeIQ4_XSAVX2, decodeIQ4_XSAVX512},
+	I8:      {decodeI8AVX2, decodeI8AVX512},
+	F8_E4M3: {decodeF8_E4M3AVX2, decodeF8_E4M3AVX512},
+	F8_E5M2: {decodeF8_E5M2AVX2, decodeF8_E5M2AVX512},
+}
+
+//go:noescape
+func dotQ8_0AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ8_0AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ4_0AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ4_0AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ4_1AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ4_1AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ5_0AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ5_0AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ5_1AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ5_1AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotIQ4_NLAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotIQ4_NLAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotMXFP4AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotMXFP4AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ2_KAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ2_KAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ3_KAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ3_KAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ4_KAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ4_KAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ5_KAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ5_KAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ6_KAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotQ6_KAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotIQ4_XSAVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotIQ4_XSAVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotI8AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotI8AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotF8_E4M3AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotF8_E4M3AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotF8_E5M2AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotF8_E5M2AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotF16AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotF16AVX512(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotBF16AVX2(out, x *float32, src *byte, rows, blocks int)
+
+//go:noescape
+func dotBF16AVX512(out, x *float32, src *byte, rows, blocks int)
+
+var dotFormats = [...]struct {
+	avx2, avx512 func(out, x *float32, src *byte, rows, blocks int)
+}{
+	Q8_0:    {dotQ8_0AVX2, dotQ8_0AVX512},
+	Q4_0:    {dotQ4_0AVX2, dotQ4_0AVX512},
+	Q4_1:    {dotQ4_1AVX2, dotQ4_1AVX512},
+	Q5_0:    {dotQ5_0AVX2, dotQ5_0AVX512},
+	Q5_1:    {dotQ5_1AVX2, dotQ5_1AVX512},
+	IQ4_NL:  {dotIQ4_NLAVX2, dotIQ4_NLAVX512},
+	MXFP4:   {dotMXFP4AVX2, dotMXFP4AVX512},
+	Q2_K:    {dotQ2_KAVX2, dotQ2_KAVX512},
+	Q3_K:    {dotQ3_KAVX2, dotQ3_KAVX512},
+	Q4_K:    {dotQ4_KAVX2, dotQ4_KAVX512},
+	Q5_K:    {dotQ5_KAVX2, dotQ5_KAVX512},
+	Q6_K:    {dotQ6_KAVX2, dotQ6_KAVX512},
+	IQ4_XS:  {dotIQ4_XSAVX2, dotIQ4_XSAVX512},
+	I8:      {dotI8AVX2, dotI8AVX512},
+	F8_E4M3: {dotF8_E4M3AVX2, dotF8_E4M3AVX512},
+	F8_E5M2: {dotF8_E5M2AVX2, dotF8_E5M2AVX512},
+	F16:     {dotF16AVX2, dotF16AVX512},
+	BF16:    {dotBF16AVX2, dotBF16AVX512},
 }

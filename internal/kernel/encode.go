@@ -11,31 +11,31 @@ import (
 
 // EncodeQ8_0 encodes whole blocks of 32 values to 34 bytes each.
 func EncodeQ8_0(dst []byte, src []float32) {
-	q8_0.encode(dst, src, encodeQ8_0Blocks, encodeQ8_0Generic)
+	Q8_0.encode(dst, src, encodeQ8_0Blocks, encodeQ8_0Generic)
 }
 
 // EncodeQ4_0 encodes whole blocks of 32 values to 18 bytes each.
 func EncodeQ4_0(dst []byte, src []float32) {
-	q4_0.encode(dst, src, encodeQ4_0Blocks, encodeQ4_0Generic)
+	Q4_0.encode(dst, src, encodeQ4_0Blocks, encodeQ4_0Generic)
 }
 
 // EncodeQ4_1 encodes whole blocks of 32 values to 20 bytes each.
 func EncodeQ4_1(dst []byte, src []float32) {
-	q4_1.encode(dst, src, encodeQ4_1Blocks, encodeQ4_1Generic)
+	Q4_1.encode(dst, src, encodeQ4_1Blocks, encodeQ4_1Generic)
 }
 
 // EncodeQ5_0 encodes whole blocks of 32 values to 22 bytes each.
 func EncodeQ5_0(dst []byte, src []float32) {
-	q5_0.encode(dst, src, encodeQ5_0Blocks, encodeQ5_0Generic)
+	Q5_0.encode(dst, src, encodeQ5_0Blocks, encodeQ5_0Generic)
 }
 
 // EncodeQ5_1 encodes whole blocks of 32 values to 24 bytes each.
 func EncodeQ5_1(dst []byte, src []float32) {
-	q5_1.encode(dst, src, encodeQ5_1Blocks, encodeQ5_1Generic)
+	Q5_1.encode(dst, src, encodeQ5_1Blocks, encodeQ5_1Generic)
 }
 
 // encode runs the vector form of an encoder, or where it has none to run the plain one.
-func (f blockFormat) encode(dst []byte, src []float32, fast func([]byte, []float32) bool, slow func([]byte, []float32)) {
+func (f Format) encode(dst []byte, src []float32, fast func([]byte, []float32) bool, slow func([]byte, []float32)) {
 	f.check("encoding", len(src), len(dst))
 	if !fast(dst, src) {
 		slow(dst, src)

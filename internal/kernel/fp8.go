@@ -6,15 +6,6 @@ import "math"
 // Compute Project (OFP8, 2023) in the two forms that safetensors stores, E4M3 without infinities
 // ("F8_E4M3") and E5M2 ("F8_E5M2").
 
-// DecodeI8 widens signed bytes.
-func DecodeI8(dst []float32, src []byte) { i8.decodeEach(dst, src) }
-
-// DecodeF8_E4M3 widens E4M3 numbers.
-func DecodeF8_E4M3(dst []float32, src []byte) { f8_e4m3.decodeEach(dst, src) }
-
-// DecodeF8_E5M2 widens E5M2 numbers.
-func DecodeF8_E5M2(dst []float32, src []byte) { f8_e5m2.decodeEach(dst, src) }
-
 // E4M3 is the value of one E4M3 number.
 func E4M3(b byte) float32 { return e4m3Values[b] }
 

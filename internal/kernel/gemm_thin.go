@@ -11,9 +11,10 @@ const (
 	// weight is cheaper.
 	thinRows = 192
 	// dotValues is about the number of weights in a piece of work that is worth
-	// another thread, and dotBlock the number decoded at once.
+	// another thread, and dotBlock the number decoded, or read for several rows of A,
+	// at once: they stay in the first-level cache.
 	dotValues = 1 << 15
-	dotBlock  = 1 << 13
+	dotBlock  = 1 << 11
 )
 
 // dotProducts computes C (m, N) (+)= A (m, K)·Wᵀ for few rows.
@@ -28,26 +29,52 @@ func (p *dotTask) Run(lo, hi int) {
 	ws := workspaces.get()
 	defer workspaces.put(ws)
 	k := p.w.K
-	block := roundUp(max(dotBlock/k, 1), 4)
-	if block > 64 {
-		block = 64
+	stored := p.m == 1 && p.w.multipliesStored()
+	block := 64
+	if p.m > 1 || !stored && !p.w.inPlace() {
+		block = min(roundUp(max(dotBlock/k, 1), 4), block)
 	}
 	out := ws.tile()
 	for ; lo < hi; lo += block {
 		n := min(block, hi-lo)
+		if stored {
+			p.w.dotStored(out[:n], p.a[:k], lo, lo+n)
+			p.storeDots(out[:n], 0, lo)
+			continue
+		}
 		w := p.w.rows(&ws.rowsBuf, lo, lo+n)
 		for i := range p.m {
 			dot(out[:n], p.a[i*p.lda:i*p.lda+k], w, k)
-			c := p.c.F32[i*p.ldc+lo : i*p.ldc+lo+n]
-			for j, v := range out[:n] {
-				v = float32(p.alpha * v)
-				if p.acc {
-					v += c[j]
-				}
-				c[j] = v
-			}
+			p.storeDots(out[:n], i, lo)
 		}
 	}
+}
+
+// storeDots stores values of row i of C from column j on.
+func (p *dotTask) storeDots(out []float32, i, j int) {
+	c := p.c.F32[i*p.ldc+j:][:len(out)]
+	for j, v := range out {
+		v = float32(p.alpha * v)
+		if p.acc {
+			v += c[j]
+		}
+		c[j] = v
+	}
+}
+
+// multipliesStored reports whether rows of w are multiplied as they are stored: what Half would round
+// first is not.
+func (w *Matrix) multipliesStored() bool {
+	return w.F32 == nil && w.laid == nil && (w.BF16 != nil || w.Dot != nil && !w.Half)
+}
+
+// dotStored computes x · row, for rows [lo, hi).
+func (w *Matrix) dotStored(out, x []float32, lo, hi int) {
+	if w.BF16 != nil {
+		BF16.Dot(out, x, w.BF16[2*lo*w.K:2*hi*w.K])
+		return
+	}
+	w.Dot(out, x, w.base+lo, w.base+hi)
 }
 
 // thinForward computes C (m, N) (+)= A (m, K)·Wᵀ as Cᵀ = W·Aᵀ: W takes the

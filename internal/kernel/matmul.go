@@ -19,6 +19,9 @@ type Matrix struct {
 	// several goroutines at once and must give the same values every time.
 	// It is used only if F32 and BF16 are nil.
 	Decode func(dst []float32, lo, hi int)
+	// Dot, where it is not nil, gives the products of x (K) with rows [lo, hi), in the bits
+	// of the rows that Decode gives: see [Format.Dot]. A product of one row takes it.
+	Dot func(out, x []float32, lo, hi int)
 	// Half makes products round both operands to bfloat16, ties to even. Sums stay
 	// float32. With AMX or AVX512-BF16 that is up to several times as fast; without
 	// them the same products are made in float32, and sums differ by the order of

@@ -142,6 +142,28 @@ func Decode4(dst []float32, src []byte, absmax []float32, skip, blockSize int, c
 	}
 }
 
+// Dot4 multiplies rows by x: out[r] = x · row r, where src holds len(out) rows of len(x) codes, whole
+// blocks each, and absmax their scales. The bits are those that decoding them first gives.
+func Dot4(out, x []float32, src []byte, absmax []float32, blockSize int, c *Codebook) {
+	blocks := 0
+	if blockSize > 0 {
+		blocks = len(x) / blockSize
+	}
+	if blocks == 0 || blockSize%32 != 0 || len(x)%blockSize != 0 || len(src) < len(out)*len(x)/2 || len(absmax) < len(out)*blocks {
+		panic(fmt.Sprintf("kernel: Dot4 of %d rows of %d codes in blocks of %d from %d bytes and %d scales", len(out), len(x), blockSize, len(src), len(absmax)))
+	}
+	if len(out) == 0 || dot4Blocks(out, x, src, absmax, blocks, blockSize, c) {
+		return
+	}
+	ws := workspaces.get()
+	defer workspaces.put(ws)
+	row := growAligned(&ws.rowsBuf, len(x))
+	for r := range out {
+		Decode4(row, src[r*len(x)/2:], absmax[r*blocks:], 0, blockSize, c)
+		dot(out[r:r+1], x, row, len(x))
+	}
+}
+
 // decode4Generic decodes whole blocks; it is what the assembly forms compute.
 func decode4Generic(dst []float32, src []byte, absmax []float32, blockSize int, c *Codebook) {
 	for b, m := range absmax {

@@ -19,6 +19,25 @@ func decode4AVX2(dst *float32, src *byte, absmax *float32, blocks, pieces int, t
 //go:noescape
 func decode4AVX512(dst *float32, src *byte, absmax *float32, blocks, pieces int, table *float32)
 
+//go:noescape
+func dot4AVX512(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
+
+//go:noescape
+func dot4AVX2(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
+
+// dot4Blocks multiplies rows of so many blocks by x, and reports whether it did.
+func dot4Blocks(out, x []float32, src []byte, absmax []float32, blocks, blockSize int, c *Codebook) bool {
+	switch {
+	case impl >= avx512:
+		dot4AVX512(&out[0], &x[0], &src[0], &absmax[0], len(out), blocks, blockSize/32, &c.Values[0])
+	case impl >= avx2:
+		dot4AVX2(&out[0], &x[0], &src[0], &absmax[0], len(out), blocks, blockSize/32, &c.Values[0])
+	default:
+		return false
+	}
+	return true
+}
+
 func encode4Blocks(dst []byte, absmax []float32, src []float32, blockSize int, c *Codebook) {
 	switch {
 	case impl >= avx512:

@@ -89,11 +89,11 @@ piece:
 	VZEROUPPER
 	RET
 
-// DECODE8 decodes the 8 bytes at off(SI) to 16 values at 2*off... in Y6, Y7.
+// LOOKUP8 decodes the 8 bytes at off(SI) to 16 values in Y6, Y7.
 // Y14 and Y15 are the lower and upper half of the scaled table; bit 3 of an
 // index, moved to the sign, chooses between them. Y2 gets the first of each
 // pair, Y3 the second.
-#define DECODE8(off, out) \
+#define LOOKUP8(off) \
 	VPMOVZXBD  off(SI), Y0         \
 	VPSRLD     $4, Y0, Y1          \
 	VPSLLD     $28, Y0, Y4         \
@@ -107,9 +107,7 @@ piece:
 	VUNPCKLPS  Y3, Y2, Y4          \
 	VUNPCKHPS  Y3, Y2, Y5          \
 	VPERM2F128 $0x20, Y5, Y4, Y6   \
-	VPERM2F128 $0x31, Y5, Y4, Y7   \
-	VMOVUPS    Y6, out(DI)         \
-	VMOVUPS    Y7, (out+32)(DI)
+	VPERM2F128 $0x31, Y5, Y4, Y7
 
 // func decode4AVX2(dst *float32, src *byte, absmax *float32, blocks, pieces int, table *float32)
 TEXT ·decode4AVX2(SB), NOSPLIT, $0-48
@@ -129,8 +127,12 @@ block:
 	MOVQ         R8, R9
 
 piece:
-	DECODE8(0, 0)
-	DECODE8(8, 64)
+	LOOKUP8(0)
+	VMOVUPS Y6, (DI)
+	VMOVUPS Y7, 32(DI)
+	LOOKUP8(8)
+	VMOVUPS Y6, 64(DI)
+	VMOVUPS Y7, 96(DI)
 	ADDQ $16, SI
 	ADDQ $128, DI
 	DECQ R9
@@ -138,6 +140,127 @@ piece:
 	ADDQ $4, DX
 	DECQ CX
 	JNZ  block
+	VZEROUPPER
+	RET
+
+// The sums of dot4 have the order of dot (gemm_amd64.s).
+
+// func dot4AVX512(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
+TEXT ·dot4AVX512(SB), NOSPLIT, $0-64
+	MOVQ out+0(FP), BX
+	MOVQ x+8(FP), R11
+	MOVQ src+16(FP), SI
+	MOVQ absmax+24(FP), DX
+	MOVQ rows+32(FP), R10
+	MOVQ blocks+40(FP), R12
+	MOVQ pieces+48(FP), R8
+	MOVQ table+56(FP), AX
+	VMOVUPS (AX), Z31
+	VMOVDQU64 evenOddLo<>(SB), Z30
+	VMOVDQU64 evenOddHi<>(SB), Z29
+
+row:
+	MOVQ   R11, DI
+	MOVQ   R12, CX
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+
+block:
+	VBROADCASTSS (DX), Z28
+	VMULPS       Z28, Z31, Z27
+	MOVQ         R8, R9
+
+piece:
+	VPMOVZXBD   (SI), Z0
+	VPSRLD      $4, Z0, Z1
+	VPERMPS     Z27, Z1, Z2
+	VPERMPS     Z27, Z0, Z3
+	VMOVAPS     Z2, Z4
+	VPERMT2PS   Z3, Z30, Z4
+	VPERMT2PS   Z3, Z29, Z2
+	VFMADD231PS (DI), Z4, Z16
+	VFMADD231PS 64(DI), Z2, Z17
+	ADDQ        $16, SI
+	ADDQ        $128, DI
+	DECQ        R9
+	JNZ         piece
+	ADDQ        $4, DX
+	DECQ        CX
+	JNZ         block
+	VADDPS        Z17, Z16, Z4
+	VEXTRACTF64X4 $1, Z4, Y5
+	VADDPS        Y5, Y4, Y4
+	VEXTRACTF128 $1, Y4, X5
+	VADDPS       X5, X4, X4
+	VPERMILPD    $1, X4, X5
+	VADDPS       X5, X4, X4
+	VMOVSHDUP    X4, X5
+	VADDSS       X5, X4, X4
+	VXORPS       X5, X5, X5
+	VADDSS       X5, X4, X4
+	VMOVSS       X4, (BX)
+	ADDQ         $4, BX
+	DECQ         R10
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func dot4AVX2(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
+TEXT ·dot4AVX2(SB), NOSPLIT, $0-64
+	MOVQ out+0(FP), BX
+	MOVQ x+8(FP), R11
+	MOVQ src+16(FP), SI
+	MOVQ absmax+24(FP), DX
+	MOVQ rows+32(FP), R10
+	MOVQ blocks+40(FP), R12
+	MOVQ pieces+48(FP), R8
+	MOVQ table+56(FP), AX
+	VMOVUPS (AX), Y12
+	VMOVUPS 32(AX), Y13
+
+row:
+	MOVQ  R11, DI
+	MOVQ  R12, CX
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+block:
+	VBROADCASTSS (DX), Y0
+	VMULPS       Y0, Y12, Y14
+	VMULPS       Y0, Y13, Y15
+	MOVQ         R8, R9
+
+piece:
+	LOOKUP8(0)
+	VFMADD231PS (DI), Y6, Y8
+	VFMADD231PS 32(DI), Y7, Y9
+	LOOKUP8(8)
+	VFMADD231PS 64(DI), Y6, Y10
+	VFMADD231PS 96(DI), Y7, Y11
+	ADDQ        $16, SI
+	ADDQ        $128, DI
+	DECQ        R9
+	JNZ         piece
+	ADDQ        $4, DX
+	DECQ        CX
+	JNZ         block
+	VADDPS Y10, Y8, Y4
+	VADDPS Y11, Y9, Y5
+	VADDPS Y5, Y4, Y4
+	VEXTRACTF128 $1, Y4, X5
+	VADDPS       X5, X4, X4
+	VPERMILPD    $1, X4, X5
+	VADDPS       X5, X4, X4
+	VMOVSHDUP    X4, X5
+	VADDSS       X5, X4, X4
+	VXORPS       X5, X5, X5
+	VADDSS       X5, X4, X4
+	VMOVSS       X4, (BX)
+	ADDQ         $4, BX
+	DECQ         R10
+	JNZ          row
 	VZEROUPPER
 	RET
 

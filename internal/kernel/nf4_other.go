@@ -9,3 +9,5 @@ func encode4Blocks(dst []byte, absmax []float32, src []float32, blockSize int, c
 func decode4Blocks(dst []float32, src []byte, absmax []float32, blockSize int, c *Codebook) {
 	decode4Generic(dst, src, absmax, blockSize, c)
 }
+
+func dot4Blocks([]float32, []float32, []byte, []float32, int, int, *Codebook) bool { return false }

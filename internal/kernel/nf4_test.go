@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -156,6 +157,41 @@ func TestDecode4(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDot4: rows multiplied as they are stored give the bits of rows that are decoded first.
+func TestDot4(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	for _, blockSize := range []int{32, 64, 96, 256} {
+		for _, blocks := range []int{1, 2, 9} {
+			for _, rows := range []int{0, 1, 5, 66} {
+				width := blocks * blockSize
+				src, absmax, x := make([]byte, rows*width/2), make([]float32, rows*blocks), make([]float32, width)
+				for i := range src {
+					src[i] = byte(rng.Uint32())
+				}
+				for i := range absmax {
+					absmax[i] = rng.Float32()
+				}
+				for i := range x {
+					x[i] = float32(rng.NormFloat64())
+				}
+				forEachImpl(t, func(t *testing.T) {
+					decoded, want := make([]float32, rows*width), make([]float32, rows)
+					if rows > 0 {
+						Decode4(decoded, src, absmax, 0, blockSize, testBook)
+						dot(want, x, decoded, width)
+					}
+					got, check := guarded(t, rows, 1)
+					Dot4(got, x, src, absmax, blockSize, testBook)
+					if !slices.Equal(got, want) {
+						t.Fatalf("%d rows of %d blocks of %d: %v, want %v", rows, blocks, blockSize, got, want)
+					}
+					check()
+				})
+			}
+		}
+	}
 }
 
 func TestCode4Panics(t *testing.T) {

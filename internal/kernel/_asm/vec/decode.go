@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -82,6 +83,19 @@ var blockDecoders = []blockDecoder{
 	{"F8_E5M2", 32, 32, 0, decodeE5M2},
 }
 
+// wideDecoders are the formats that half_amd64.s decodes, in runs of 32.
+var wideDecoders = []blockDecoder{
+	{"F16", 32, 64, 0, func(e *emitter) {
+		e.wide(func(from string, reg int) { e.p("VCVTPH2PS %s, %s", from, e.v(reg)) })
+	}},
+	{"BF16", 32, 64, 0, func(e *emitter) {
+		e.wide(func(from string, reg int) {
+			e.p("VPMOVZXWD %s, %s", from, e.v(reg))
+			e.op("VPSLLD", "$16", reg, reg)
+		})
+	}},
+}
+
 // Registers: 0 to 3 hold scales and minimums of two runs of 16 values, 4 to 7 values, 8 and up are the
 // body's; codes are put from 8 unless it says otherwise.
 const (
@@ -101,56 +115,76 @@ type values struct {
 	at           int // the first value's place in the block
 }
 
-// put writes 32 values.
+// put uses 32 values, half of a run of 16 or more at a time.
 func (e *emitter) put(v values) {
 	widen := "VPMOVZXBD"
 	if v.signed {
 		widen = "VPMOVSXBD"
 	}
-	n := 32 / e.lanes
+	const n = 2 // vectors at a time
 	code := v.register
 	if code == 0 {
 		code = 8
 	}
-	switch {
-	case v.bare || v.memory > 0:
-		for i := range n {
-			e.p("%s %d(SI), %s", widen, v.memory+e.lanes*i, e.v(widened+i))
-		}
-	case e.letter == "Z":
-		e.p("VEXTRACTI128 $1, Y%d, X%d", code, widened+1)
-		e.p("%s X%d, Z%d", widen, code, widened)
-		e.p("%s X%d, Z%d", widen, widened+1, widened+1)
-	default:
-		e.p("VEXTRACTI128 $1, Y%d, X%d", code, widened+2)
-		e.p("VPSRLDQ $8, X%d, X%d", code, widened+1)
-		e.p("VPSRLDQ $8, X%d, X%d", widened+2, widened+3)
-		e.p("%s X%d, Y%d", widen, code, widened)
-		for i := 1; i < n; i++ {
-			e.p("%s X%d, Y%d", widen, widened+i, widened+i)
-		}
-	}
-	of := func(regs []int, i int) int { return regs[i*len(regs)/n] }
-	for i := range n {
-		e.op("VCVTDQ2PS", widened+i, widened+i)
-	}
-	for i := range n {
-		if !v.bare {
-			e.op("VMULPS", of(v.scales, i), widened+i, widened+i)
-		}
-	}
-	for i := range n {
+	of := func(regs []int, at int) int { return regs[at/e.lanes*len(regs)*e.lanes/32] }
+	for at := 0; at < 32; at += n * e.lanes {
 		switch {
-		case v.mins == nil:
-		case v.plus:
-			e.op("VADDPS", of(v.mins, i), widened+i, widened+i)
+		case v.bare || v.memory > 0:
+			for i := range n {
+				e.p("%s %d(SI), %s", widen, v.memory+at+e.lanes*i, e.v(widened+i))
+			}
+		case e.letter == "Z":
+			e.p("VEXTRACTI128 $1, Y%d, X%d", code, widened+1)
+			e.p("%s X%d, Z%d", widen, code, widened)
+			e.p("%s X%d, Z%d", widen, widened+1, widened+1)
 		default:
-			e.op("VSUBPS", of(v.mins, i), widened+i, widened+i)
+			from := code
+			if at > 0 {
+				from = widened + 2
+				e.p("VEXTRACTI128 $1, Y%d, X%d", code, from)
+			}
+			e.p("VPSRLDQ $8, X%d, X%d", from, widened+1)
+			e.p("%s X%d, Y%d", widen, from, widened)
+			e.p("%s X%d, Y%d", widen, widened+1, widened+1)
+		}
+		for i := range n {
+			e.op("VCVTDQ2PS", widened+i, widened+i)
+		}
+		for i := range n {
+			if !v.bare {
+				e.op("VMULPS", of(v.scales, at+e.lanes*i), widened+i, widened+i)
+			}
+		}
+		for i := range n {
+			switch {
+			case v.mins == nil:
+			case v.plus:
+				e.op("VADDPS", of(v.mins, at+e.lanes*i), widened+i, widened+i)
+			default:
+				e.op("VSUBPS", of(v.mins, at+e.lanes*i), widened+i, widened+i)
+			}
+		}
+		for i := range n {
+			e.use(widened+i, v.at+at+e.lanes*i)
 		}
 	}
-	for i := range n {
-		e.p("VMOVUPS %s, %d(DI)", e.v(widened+i), 4*(v.at+e.lanes*i))
+}
+
+// use stores a vector of values, which begin at a place in the block, or multiplies them by those of x.
+func (e *emitter) use(reg, at int) {
+	if e.sums {
+		e.p("VFMADD231PS %d(DI), %s, %s", 4*at, e.v(reg), e.v(e.partial(at)))
+	} else {
+		e.p("VMOVUPS %s, %d(DI)", e.v(reg), 4*at)
 	}
+}
+
+// partial is the register of the partial sums that a vector at a place is added to: 32 in all.
+func (e *emitter) partial(at int) int {
+	if e.letter == "Z" {
+		return []int{16, 17}[at/16%2]
+	}
+	return []int{7, 13, 14, 15}[at/8%4]
 }
 
 // half broadcasts the half-precision number at a place in the block.
@@ -363,6 +397,14 @@ func decodeIQ4XS(e *emitter) {
 	}
 }
 
+// wide uses 32 values of two bytes, which widen makes float32.
+func (e *emitter) wide(widen func(from string, reg int)) {
+	for at := 0; at < 32; at += e.lanes {
+		widen(fmt.Sprintf("%d(SI)", 2*at), widened+at/e.lanes%2)
+		e.use(widened+at/e.lanes%2, at)
+	}
+}
+
 // eight widens 16 bytes at a time to words, which make makes halves of; each is multiplied by scale where
 // there is one.
 func (e *emitter) eight(scale string, make func()) {
@@ -381,7 +423,7 @@ func (e *emitter) eight(scale string, make func()) {
 			if scale != "" {
 				e.op("VMULPS", scaleA, 4+i, 4+i)
 			}
-			e.p("VMOVUPS %s, %d(DI)", e.v(4+i), 4*(at+e.lanes*i))
+			e.use(4+i, at+e.lanes*i)
 		}
 	}
 }
@@ -416,6 +458,53 @@ func (e *emitter) decoder(b blockDecoder) {
 	e.p("ADDQ $%d, DI", 4*b.elems)
 	e.p("DECQ CX")
 	e.p("JNZ block")
+	e.p("VZEROUPPER")
+	e.p("RET")
+}
+
+// dotter emits the products of x with rows of a format, each of so many blocks: the values are those of
+// the decoder, and the order of a sum is that of the products of few rows (dot in _asm/gemm), so that both
+// give the same bits.
+func (e *emitter) dotter(b blockDecoder) {
+	e.sums = true
+	defer func() { e.sums = false }()
+	fmt.Fprintf(e, "\n// func dot%s%s(out, x *float32, src *byte, rows, blocks int)\nTEXT ·dot%s%s(SB), NOSPLIT, $%d-40\n", b.name, e.suffix, b.name, e.suffix, b.stack)
+	for i, r := range []string{"DX", "BX", "SI", "R12", "R13"} {
+		e.p("MOVQ %s+%d(FP), %s", []string{"out", "x", "src", "rows", "blocks"}[i], 8*i, r)
+	}
+	e.label("row")
+	e.p("MOVQ BX, DI")
+	e.p("MOVQ R13, CX")
+	for at := 0; at < 32; at += e.lanes {
+		r := e.partial(at)
+		e.op(e.integer("VPXOR"), r, r, r)
+	}
+	e.label("block")
+	b.body(e)
+	e.p("ADDQ $%d, SI", b.bytes)
+	e.p("ADDQ $%d, DI", 4*b.elems)
+	e.p("DECQ CX")
+	e.p("JNZ block")
+	const sum, other = 4, 5
+	e.op("VADDPS", e.partial(16), e.partial(0), sum)
+	if e.letter == "Z" {
+		e.p("VEXTRACTF64X4 $1, Z%d, Y%d", sum, other)
+	} else {
+		e.op("VADDPS", e.partial(24), e.partial(8), other)
+	}
+	e.p("VADDPS Y%d, Y%d, Y%d", other, sum, sum)
+	e.p("VEXTRACTF128 $1, Y%d, X%d", sum, other)
+	e.p("VADDPS X%d, X%d, X%d", other, sum, sum)
+	e.p("VPERMILPD $1, X%d, X%d", sum, other)
+	e.p("VADDPS X%d, X%d, X%d", other, sum, sum)
+	e.p("VMOVSHDUP X%d, X%d", sum, other)
+	e.p("VADDSS X%d, X%d, X%d", other, sum, sum)
+	e.p("VXORPS X%d, X%d, X%d", other, other, other) // the terms past a multiple of 32: none
+	e.p("VADDSS X%d, X%d, X%d", other, sum, sum)
+	e.p("VMOVSS X%d, (DX)", sum)
+	e.p("ADDQ $4, DX")
+	e.p("DECQ R12")
+	e.p("JNZ row")
 	e.p("VZEROUPPER")
 	e.p("RET")
 }
@@ -483,6 +572,12 @@ func decoders() []byte {
 			asm.decoder(b)
 		}
 	}
+	for _, b := range slices.Concat(blockDecoders, wideDecoders) {
+		for _, set := range []isa{avx2, avx512} {
+			asm.isa = set
+			asm.dotter(b)
+		}
+	}
 	asm.raw("\n")
 	for i, c := range decodeConstants {
 		for j := 0; j < 32; j += 8 {
@@ -501,15 +596,23 @@ func decoders() []byte {
 func decoderTable() string {
 	var b strings.Builder
 	b.WriteString("// Code generated by _asm/vec. DO NOT EDIT.\n\n//go:build amd64 && !purego\n\npackage kernel\n")
-	for _, d := range blockDecoders {
-		for _, set := range []isa{avx2, avx512} {
-			fmt.Fprintf(&b, "\n//go:noescape\nfunc decode%s%s(dst *float32, src *byte, blocks int)\n", d.name, set.suffix)
+	for _, t := range []struct {
+		what, args string
+		of         []blockDecoder
+	}{
+		{"decode", "(dst *float32, src *byte, blocks int)", blockDecoders},
+		{"dot", "(out, x *float32, src *byte, rows, blocks int)", slices.Concat(blockDecoders, wideDecoders)},
+	} {
+		for _, d := range t.of {
+			for _, set := range []isa{avx2, avx512} {
+				fmt.Fprintf(&b, "\n//go:noescape\nfunc %s%s%s%s\n", t.what, d.name, set.suffix, t.args)
+			}
 		}
+		fmt.Fprintf(&b, "\nvar %sFormats = [...]struct{ avx2, avx512 func%s }{\n", t.what, t.args)
+		for _, d := range t.of {
+			fmt.Fprintf(&b, "%[1]s: {%[2]s%[1]sAVX2, %[2]s%[1]sAVX512},\n", d.name, t.what)
+		}
+		b.WriteString("}\n")
 	}
-	b.WriteString("\nvar blockDecoders = [...]struct{ avx2, avx512 func(dst *float32, src *byte, blocks int) }{\n")
-	for _, d := range blockDecoders {
-		fmt.Fprintf(&b, "%s: {decode%sAVX2, decode%sAVX512},\n", strings.ToLower(d.name), d.name, d.name)
-	}
-	b.WriteString("}\n")
 	return b.String()
 }

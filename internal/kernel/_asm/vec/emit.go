@@ -59,6 +59,7 @@ type emitter struct {
 	k      *kernel
 	offset int  // of the current vector, in bytes
 	masked bool // the body is that of the tail
+	sums   bool // of decoders: values are multiplied, not stored
 }
 
 func (e *emitter) raw(s string)              { e.WriteString(s) }
