@@ -19,6 +19,7 @@ func planCommand() *cli.Command {
 		Usage:     "say how much memory training takes, by part, before anything is loaded",
 		ArgsUsage: "[RECIPE.yaml]",
 		Description: `Takes the recipe, the flags and the --set of "graft train", or the shape of a published model alone.
+Data and output are not looked at.
 The batch is taken to be full: batch_size sequences of max_length tokens, twice as many for dpo.
 Weights are as Graft holds them: as they are stored where that is smaller than float32, or for qlora in
 NF4 but for the embedding, the head and the norms; with compute bf16, other matrices take 16 bits,
@@ -33,17 +34,10 @@ time, not numbers.
   graft plan recipe.yaml --memory 900MB
   graft plan --model model-hf --method full --set batch_size=1
   graft plan --shape 70b --method qlora --device-bytes 64GB`,
-		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
-			&cli.StringFlag{Name: "objective", Usage: "sft or dpo"},
-			&cli.StringFlag{Name: "method", Usage: "lora, qlora or full"},
-			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
-			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "adapter to start from, a `PATH` in any form"},
+		Flags: append(recipeFlags(),
 			&cli.StringFlag{Name: "shape", Usage: "in place of a model: 135m, 360m, 1.7b (SmolLM2), 1b, 3b, 8b, 70b (Llama 3), 7b, 13b (Llama 2)"},
-			memoryFlag(),
 			&cli.StringFlag{Name: "device-bytes", Usage: "say whether it fits in `SIZE`, such as 16GB"},
-			jsonFlag(),
-		},
+			jsonFlag()),
 		Action: planAction,
 	}
 }
@@ -86,13 +80,20 @@ type planResult struct {
 	// ByType is the model's weights alone, had all of them the type; nf4 is the 4-bit codes alone.
 	ByType map[string]int64 `json:"weights_by_type"`
 	// NF4Held is NF4 as it is published: codes, scales, and 16 bits for embedding, head and norms.
-	NF4Held     int64 `json:"weights_nf4_published"`
-	KVToken     int64 `json:"kv_cache_per_token"` // float32, when text is generated
-	DeviceBytes int64 `json:"device_bytes,omitempty"`
-	Memory      int64 `json:"memory,omitempty"` // the recipe's limit
-	Fits        *bool `json:"fits,omitempty"`   // in both of them
+	NF4Held     int64    `json:"weights_nf4_published"`
+	KVToken     int64    `json:"kv_cache_per_token"` // float32, when text is generated
+	DeviceBytes int64    `json:"device_bytes,omitempty"`
+	Memory      int64    `json:"memory,omitempty"` // the recipe's limit
+	Fits        *bool    `json:"fits,omitempty"`   // in both of them
+	ToFit       *fitting `json:"to_fit,omitempty"` // where it does not fit the device as it is
 
 	order []train.Part // Parts in the order of printing
+}
+
+// fitting is the plan under a limit of memory.
+type fitting struct {
+	RematBlocks int   `json:"remat_blocks"`
+	Total       int64 `json:"total"`
 }
 
 func planAction(_ context.Context, c *cli.Command) error {
@@ -131,6 +132,15 @@ func planAction(_ context.Context, c *cli.Command) error {
 	if device > 0 || plan.Limit > 0 {
 		fits := plan.Fits() && (device == 0 || r.Total <= device)
 		r.DeviceBytes, r.Fits = device, &fits
+		if r.Total > device && device > 0 && recipe.Memory == "" && recipe.Remat == "" {
+			limited := recipe
+			limited.Memory = c.String("device-bytes")
+			p, err := train.PlanMemory(limited, text)
+			if err != nil {
+				return err
+			}
+			r.ToFit = &fitting{p.RematBlocks, p.Total}
+		}
 	}
 	if c.Bool("json") {
 		return printJSON(r)
@@ -218,6 +228,13 @@ func (r *planResult) print() {
 		if limit.bytes > 0 {
 			t.row(limit.name, fmt.Sprintf("%s: %s", size(limit.bytes), verdict))
 		}
+	}
+	if f := r.ToFit; f != nil {
+		verdict := "fits"
+		if f.Total > r.DeviceBytes {
+			verdict = "does not fit; a smaller batch_size or max_length takes less"
+		}
+		t.row("with --memory", fmt.Sprintf("%s, %d blocks computed again: %s", size(f.Total), f.RematBlocks, verdict))
 	}
 	t.row("weights alone", fmt.Sprintf("f32 %s, bf16 %s, nf4 %s", size(r.ByType["f32"]), size(r.ByType["bf16"]), size(r.ByType["nf4"])))
 	t.flush()

@@ -47,7 +47,8 @@ type runner struct {
 const bare = "none"
 
 // openRunner opens a model to run it. Adapters of a checkpoint are all applied, adding up; of a
-// bundle one can be named. Layout is for the products that the model will be used in most.
+// bundle one can be named. Layout is for the products that the model will be used in most: with ByRows
+// a token at a time, for which weights stay as they are stored.
 func openRunner(c *cli.Command, path string, adapterArgs []string, engineName string, layout kernel.Layout) (*runner, error) {
 	if engineName != "" && engineName != "ort" && engineName != "native" {
 		return nil, usagef("--engine %q: choose ort or native", engineName)
@@ -73,7 +74,7 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 	if compute != "" && compute != "f32" && compute != "bf16" {
 		return nil, usagef("--compute %q: choose f32 or bf16", compute)
 	}
-	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16", Layout: layout})
+	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16", Layout: layout, AsStored: layout == kernel.ByRows})
 }
 
 // openStored opens a model to run it over a text: its weights stay as they are stored, which takes less

@@ -53,24 +53,29 @@ An adapter remembers what weights it was trained on; commands that use it on oth
   graft train recipe.yaml --set use_dora=true --set 'rank_pattern={q_proj: 4}' --set modules_to_save=lm_head
   graft train recipe.yaml --init-adapter my-adapter -o further
   graft train recipe.yaml --resume`,
-		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
-			&cli.StringFlag{Name: "objective", Usage: "sft or dpo"},
-			&cli.StringFlag{Name: "method", Usage: "lora, qlora or full"},
-			&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
-			&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
-			&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "adapter to start from, a `PATH` in any form"},
-			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
-			memoryFlag(),
+		Flags: append(recipeFlags(),
 			&cli.BoolFlag{Name: "resume", Usage: "continue from the state in the output folder"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the run in the output folder"},
-			jsonFlag(),
-		},
+			jsonFlag()),
 		Action: trainAction,
 	}
 }
 
-// overrides turns flags into the recipe's keys.
+// recipeFlags are those that change a recipe, the same for every command that takes one.
+func recipeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` of the recipe; repeatable"},
+		&cli.StringFlag{Name: "objective", Usage: "sft or dpo"},
+		&cli.StringFlag{Name: "method", Usage: "lora, qlora or full"},
+		&cli.StringFlag{Name: "model", Usage: "`PATH` of the model"},
+		&cli.StringSliceFlag{Name: "data", Usage: "`FILE` of rows; repeatable"},
+		&cli.StringFlag{Name: "init-adapter", Aliases: []string{"init"}, Usage: "adapter to start from, a `PATH` in any form"},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FOLDER` of the results"},
+		memoryFlag(),
+	}
+}
+
+// overrides turns the flags of recipeFlags into the recipe's keys.
 func overrides(c *cli.Command) []string {
 	sets := c.StringSlice("set")
 	for _, f := range []struct{ flag, key string }{{"objective", "objective"}, {"method", "method"}, {"model", "model"}, {"init-adapter", "init_adapter"}, {"out", "out"}, {"memory", "memory"}} {
