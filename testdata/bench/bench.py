@@ -28,6 +28,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 GGUF = ROOT / "quickstart" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = ROOT / "quickstart" / "base-f32"  # the same in float32, for both sides
 MODEL_GGUF = ROOT / "quickstart" / "base-f32.gguf"  # and for llama.cpp
+PROMPT = "Once upon a time"
 MODEL_BF16 = ROOT / "quickstart" / "base-bf16"
 PEERS = os.environ.get("GRAFT_PEERS")
 CONVERT = os.environ.get("GRAFT_PEERS_CONVERT")
@@ -36,7 +37,7 @@ PYTHON = os.environ.get("GRAFT_PEERS_PYTHON", sys.executable)
 ROUNDS = int(os.environ.get("GRAFT_BENCH_ROUNDS", "3"))
 STEPS = max(2, int(os.environ.get("GRAFT_BENCH_STEPS", "6")))
 ONLY = re.compile(os.environ.get("GRAFT_BENCH_ONLY", ""), re.IGNORECASE)
-SEQUENCES, LENGTH, SCORED = 4, 256, 512
+SEQUENCES, LENGTH, SCORED, GENERATED = 4, 256, 512, 200
 
 
 # What is measured: functions of the folder for scratch that return figures and the peak in MB, or None for it.
@@ -89,6 +90,23 @@ def graft_score(*flags):
 def torch_score(dtype):
     def measure(work):
         out, peak = run([PYTHON, HERE / "peer_score.py", MODEL, work / "text.txt", dtype, SCORED])
+        return [figure(out, r"RESULT.* tok/s ([\d.]+)")], peak
+    return measure
+
+
+def graft_generate(model):
+    def measure(work):
+        out, peak = run([GRAFT, "generate", model(work), "--raw", "-p", PROMPT, "--max-tokens", GENERATED, "--json"])
+        result = json.loads(out)[0]
+        if result["tokens"] != GENERATED:
+            raise Failed(f"graft generate stopped after {result['tokens']} tokens")
+        return [result["tokens_per_second"]], peak
+    return measure
+
+
+def llamacpp_generate(model):
+    def measure(work):
+        out, peak = run([PYTHON, HERE / "peer_llamacpp.py", "generate", model(work), PROMPT, "--tokens", GENERATED, "--threads", THREADS])
         return [figure(out, r"RESULT.* tok/s ([\d.]+)")], peak
     return measure
 
@@ -198,6 +216,15 @@ def llamacpp_convert():
     return [PYTHON, CONVERT, MODEL_BF16, "--outfile", "OUT", "--outtype", "f16"]
 
 
+def q4_k_m(work):
+    """The model in Q4_K_M, made once."""
+    if not (work / "q4_k_m.gguf").exists():
+        run([GRAFT, "quantize", MODEL_GGUF, "-o", work / "q4_k_m.gguf", "--type", "q4_k_m", "--no-verify"])
+    return work / "q4_k_m.gguf"
+
+
+GENERATING = {"Q4_1": lambda _: GGUF, "Q4_K_M": q4_k_m, "float32": lambda _: MODEL_GGUF}
+
 GRAFT_WORK = {
     "lora f32": graft_train("lora", "f32"), "lora bf16": graft_train("lora", "bf16"),
     "qlora f32": graft_train("qlora", "f32"), "qlora bf16": graft_train("qlora", "bf16"),
@@ -209,6 +236,7 @@ GRAFT_WORK = {
     "merge": graft_adapter("merge"), "merge to gguf": graft_adapter("merge to gguf"), "merge, proved": graft_adapter("merge proved"),
     "adapter to gguf": graft_adapter("convert"), "extract": graft_adapter("extract"),
     "score f32": graft_score(), "score bf16": graft_score("--compute", "bf16"),
+    **{f"generate {name}": graft_generate(model) for name, model in GENERATING.items()},
 }
 PEER_WORK = {
     "PEFT fp32": torch_train("fp32"), "PEFT bf16": torch_train("bf16"),
@@ -222,6 +250,7 @@ PEER_WORK = {
     "llama.cpp lora": llamacpp_lora, "llama.cpp merge": llamacpp_merge,
     "transformers fp32": torch_score("float32"), "transformers bf16": torch_score("bfloat16"),
     "llama.cpp score": llamacpp("score", "--tokens", SCORED),
+    **{f"llama.cpp generate {name}": llamacpp_generate(model) for name, model in GENERATING.items()},
 }
 
 
@@ -261,6 +290,7 @@ ROWS = [
     Row(f"scoring {SCORED} tokens, float32", "score f32", "transformers fp32", modes=SCORE),
     Row(f"scoring {SCORED} tokens, float32 (llama.cpp)", "score f32", "llama.cpp score", modes=SCORE),
     Row(f"scoring {SCORED} tokens, bf16", "score bf16", "transformers bf16", modes=("transformers bf16", *SCORE)),
+    *(Row(f"generating {GENERATED} tokens, {name} GGUF", f"generate {name}", f"llama.cpp generate {name}") for name in GENERATING),
 ]
 
 

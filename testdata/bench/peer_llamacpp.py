@@ -1,14 +1,16 @@
-"""llama.cpp, through llama-cpp-python, at the work of `graft train --method full`, `graft eval perplexity` and `graft quantize`.
+"""llama.cpp, through llama-cpp-python, at the work of `graft train --method full`, `graft eval perplexity`, `graft generate` and `graft quantize`.
 
     peer_llamacpp.py full MODEL.gguf TEXT [--steps 6] [--length 256] [--threads 2]
     peer_llamacpp.py score MODEL.gguf TEXT [--tokens 512] [--repeats 5] [--threads 2]
+    peer_llamacpp.py generate MODEL.gguf PROMPT [--tokens 200] [--threads 2]
     peer_llamacpp.py quantize MODEL.gguf OUT.gguf [--file-type 15] [--threads 2]
 
 full: every step is one row of LENGTH tokens, forward, backward and AdamW, all parameters but the embedding as an input,
 whose gradient llama.cpp does not compute. It trains on one row a step: gradients reach the projections of keys and values
 only where a micro-batch is the whole context. MODEL must be all float32. Prints a line a step, then RESULT tok/s, the
 median without the first step. score: the same tokens each time, of which only the evaluation is timed, not the logarithms.
-quantize: the file type is llama.cpp's number, 15 for Q4_K_M; RESULT has the seconds. Where the library lacks the training functions, the script says so and exits with 3.
+generate: the most likely token each time, chosen here from the logits that the library leaves, after a prompt whose evaluation
+is not timed. quantize: the file type is llama.cpp's number, 15 for Q4_K_M; RESULT has the seconds. Where the library lacks the training functions, the script says so and exits with 3.
 """
 import argparse
 import ctypes
@@ -24,9 +26,9 @@ except ImportError as e:
     sys.exit(f"peer_llamacpp: llama-cpp-python is not installed in {sys.executable}: {e}")
 
 p = argparse.ArgumentParser()
-p.add_argument("work", choices=["full", "score", "quantize"])
+p.add_argument("work", choices=["full", "score", "generate", "quantize"])
 p.add_argument("model")
-p.add_argument("text", help="what is read; of quantize, the file written")
+p.add_argument("text", help="what is read; of generate, the prompt itself; of quantize, the file written")
 p.add_argument("--file-type", type=int, default=15)
 p.add_argument("--steps", type=int, default=6)
 p.add_argument("--length", type=int, default=256)
@@ -124,6 +126,23 @@ def score():
     print(f"RESULT nll {nll.mean():.6f} tok/s", len(ids) / statistics.median(times[1:]))
 
 
+def generate():
+    llm = llama_cpp.Llama(model_path=a.model, n_ctx=1024, n_threads=a.threads, n_threads_batch=a.threads, verbose=False)
+    ids = llm.tokenize(a.text.encode(), add_bos=True, special=False)
+
+    def evaluate(tokens):
+        one = (llama_cpp.llama_token * len(tokens))(*tokens)
+        if llama_cpp.llama_decode(llm._ctx.ctx, llama_cpp.llama_batch_get_one(one, len(tokens))) != 0:
+            sys.exit("peer_llamacpp: the evaluation failed")
+        return int(np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(llm._ctx.ctx, -1), (llm.n_vocab(),)).argmax())
+
+    token = evaluate(ids)
+    start = time.time()
+    for _ in range(a.tokens):
+        token = evaluate([token])
+    print("RESULT generate tok/s", a.tokens / (time.time() - start))
+
+
 def quantize():
     o = llama_cpp.llama_model_quantize_default_params()
     o.ftype, o.nthread = a.file_type, a.threads
@@ -133,4 +152,4 @@ def quantize():
     print(f"RESULT quantize {time.time() - start:.3f} s")
 
 
-{"full": full, "score": score, "quantize": quantize}[a.work]()
+{"full": full, "score": score, "generate": generate, "quantize": quantize}[a.work]()
