@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -25,17 +26,18 @@ var blockDecoders = []blockDecoder{
 	}},
 	{"Q4_0", 32, 18, 0, func(e *emitter) {
 		e.half(0, scaleA)
-		e.pairs(2)
-		e.p("VPSUBB %s, Y8, Y8", bytesOf(8))
-		e.put(values{signed: true, scales: []int{scaleA}})
+		e.fours(2, levelsLess8, values{signed: true, scales: []int{scaleA}})
 	}},
 	{"Q4_1", 32, 20, 0, func(e *emitter) {
 		e.halves(0, scaleA, minA)
-		e.pairs(4)
-		e.put(values{scales: []int{scaleA}, mins: []int{minA}, plus: true})
+		e.fours(4, levels, values{scales: []int{scaleA}, mins: []int{minA}, plus: true})
 	}},
 	{"Q5_0", 32, 22, 0, func(e *emitter) {
 		e.half(0, scaleA)
+		if e.letter == "Z" {
+			e.fives(2, levelsLess16, levels, values{scales: []int{scaleA}})
+			return
+		}
 		e.pairs(6)
 		e.fifthBits(2)
 		// Less 16: the bits above the fourth are set where the fifth is not.
@@ -45,16 +47,20 @@ var blockDecoders = []blockDecoder{
 	}},
 	{"Q5_1", 32, 24, 0, func(e *emitter) {
 		e.halves(0, scaleA, minA)
+		v := values{scales: []int{scaleA}, mins: []int{minA}, plus: true}
+		if e.letter == "Z" {
+			e.fives(4, levels, levelsPlus16, v)
+			return
+		}
 		e.pairs(8)
 		e.fifthBits(4)
 		e.p("VPAND %s, Y9, Y9", bytesOf(16))
 		e.p("VPOR Y9, Y8, Y8")
-		e.put(values{scales: []int{scaleA}, mins: []int{minA}, plus: true})
+		e.put(v)
 	}},
 	{"IQ4_NL", 32, 18, 0, func(e *emitter) {
 		e.half(0, scaleA)
-		e.fromTable(2, "iq4")
-		e.put(values{signed: true, scales: []int{scaleA}})
+		e.fours(2, levelsIQ4, values{signed: true, scales: []int{scaleA}})
 	}},
 	{"MXFP4", 32, 17, 0, func(e *emitter) {
 		// The bits of 2^(e-128): e-1 is the exponent, but for e < 2 the number is subnormal.
@@ -69,8 +75,7 @@ var blockDecoders = []blockDecoder{
 		e.label("normal")
 		e.p("VMOVD AX, X0")
 		e.p("VBROADCASTSS X0, %s", e.v(scaleA))
-		e.fromTable(1, "mxfp4")
-		e.put(values{signed: true, scales: []int{scaleA}})
+		e.fours(1, levelsMXFP4, values{signed: true, scales: []int{scaleA}})
 	}},
 	{"Q2_K", 256, 84, 128, decodeQ2K},
 	{"Q3_K", 256, 110, 64, decodeQ3K},
@@ -212,11 +217,88 @@ func (e *emitter) pairs(at int) {
 	e.p("VPAND %s, Y8, Y8", bytesOf(15))
 }
 
-// fromTable is pairs, and their entries in a table.
-func (e *emitter) fromTable(at int, table string) {
+// The 16 numbers that a code of 4 bits stands for, or one of 5 bits whose fifth is known.
+const (
+	levels = iota
+	levelsLess8
+	levelsLess16
+	levelsPlus16
+	levelsIQ4
+	levelsMXFP4
+)
+
+var levelTables = [...][16]int{
+	levels:       {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+	levelsLess8:  {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7},
+	levelsLess16: {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1},
+	levelsPlus16: {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31},
+	levelsIQ4:    {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+	levelsMXFP4:  {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12},
+}
+
+// tableOfValues is the register of the 16 values that codes under one scale can take (AVX-512), and the
+// next that of those whose fifth bit is set.
+const tableOfValues = 6
+
+// scaled makes a table: one rounding an entry for what is one a value elsewhere.
+func (e *emitter) scaled(which int, v values, table int) {
+	e.op("VMULPS", fmt.Sprintf("·decodeLevels+%d(SB)", 64*which), v.scales[0], table)
+	switch {
+	case v.mins == nil:
+	case v.plus:
+		e.op("VADDPS", v.mins[0], table, table)
+	default:
+		e.op("VSUBPS", v.mins[0], table, table)
+	}
+}
+
+// look uses the entries at the places in a register, of which the low four bits count; where the mask,
+// if there is one, has a bit they are of the second table.
+func (e *emitter) look(code, at int, mask string) {
+	value := widened + at/16%2
+	e.op("VPERMPS", tableOfValues, code, value)
+	if mask != "" {
+		e.p("VPERMPS %s, %s, %s, %s", e.v(tableOfValues+1), e.v(code), mask, e.v(value))
+	}
+	e.use(value, at)
+}
+
+// nibbles16 leaves the nibbles of 16 bytes in registers 8, the low ones, and 9; bits above them do not count.
+func (e *emitter) nibbles16(at int) {
+	e.p("VPMOVZXBD %d(SI), Z8", at)
+	e.p("VPSRLD $4, Z8, Z9")
+}
+
+// fives uses codes whose fifth bits are a word before the nibbles (AVX-512).
+func (e *emitter) fives(at, low, high int, v values) {
+	e.scaled(low, v, tableOfValues)
+	e.scaled(high, v, tableOfValues+1)
+	e.nibbles16(at + 4)
+	e.p("KMOVW %d(SI), K1", at)
+	e.p("KMOVW %d(SI), K2", at+2)
+	e.look(8, v.at, "K1")
+	e.look(9, v.at+16, "K2")
+}
+
+// fours uses the nibbles of 16 bytes: the low ones, then the high ones.
+func (e *emitter) fours(at, which int, v values) {
+	if e.letter == "Z" {
+		e.scaled(which, v, tableOfValues)
+		e.nibbles16(at)
+		e.look(8, v.at, "")
+		e.look(9, v.at+16, "")
+		return
+	}
 	e.pairs(at)
-	e.p("VMOVDQU %s, Y9", decodeConstant(table))
-	e.p("VPSHUFB Y8, Y9, Y8")
+	switch which {
+	case levels:
+	case levelsLess8:
+		e.p("VPSUBB %s, Y8, Y8", bytesOf(8))
+	default:
+		e.p("VMOVDQU %s, Y9", decodeConstant(fmt.Sprint("levels", which)))
+		e.p("VPSHUFB Y8, Y9, Y8")
+	}
+	e.put(v)
 }
 
 // fifthBits leaves in register 9 a byte of ones for each bit of a word that is set.
@@ -341,17 +423,30 @@ func (e *emitter) fourOrFive(fifths, nibbles int) {
 		e.p("VMOVDQU %d(SI), Y10", fifths)
 	}
 	for part := range 8 {
+		e.parked(0, part, scaleA)
+		e.parked(32, part, minA)
+		v := values{scales: []int{scaleA}, mins: []int{minA}, at: 32 * part}
+		if fifths < 0 && e.letter == "Z" {
+			e.scaled(levels, v, tableOfValues)
+			for i := range 2 {
+				if part%2 == 0 {
+					e.p("VPMOVZXBD %d(SI), %s", nibbles+16*(part+i), e.v(8+i))
+				} else {
+					e.op("VPSRLD", "$4", 8+i, 8+i)
+				}
+				e.look(8+i, v.at+16*i, "")
+			}
+			continue
+		}
 		if part%2 == 0 {
 			e.p("VMOVDQU %d(SI), Y9", nibbles+16*part)
 		}
-		e.parked(0, part, scaleA)
-		e.parked(32, part, minA)
 		e.shifted(9, 4*(part%2), 15, 8)
 		if fifths >= 0 {
 			e.shifted(10, part-4, 16, 11)
 			e.p("VPOR Y11, Y8, Y8")
 		}
-		e.put(values{scales: []int{scaleA}, mins: []int{minA}, at: 32 * part})
+		e.put(v)
 	}
 }
 
@@ -392,8 +487,7 @@ func decodeIQ4XS(e *emitter) {
 	e.p("VMOVUPS Y8, (SP)")
 	for part := range 8 {
 		e.parked(0, part, scaleA)
-		e.fromTable(8+16*part, "iq4")
-		e.put(values{signed: true, scales: []int{scaleA}, at: 32 * part})
+		e.fours(8+16*part, levelsIQ4, values{signed: true, scales: []int{scaleA}, at: 32 * part})
 	}
 }
 
@@ -542,11 +636,9 @@ var decodeConstants = func() (list []struct {
 	add("twos", 4, func(i int) int { return 2 * (i % 4) })
 	add("fours", 4, func(i int) int { return 4 * i })
 	add("upperTwos", 4, func(i int) int { return 16 + 2*i })
-	table := func(name string, values [16]int) {
-		add(name, 1, func(i int) int { return values[i%16] })
+	for _, which := range []int{levelsIQ4, levelsMXFP4} {
+		add(fmt.Sprint("levels", which), 1, func(i int) int { return levelTables[which][i%16] })
 	}
-	table("iq4", [16]int{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113})
-	table("mxfp4", [16]int{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12})
 	return list
 }()
 
@@ -588,6 +680,12 @@ func decoders() []byte {
 			fmt.Fprintf(&asm, "DATA ·decodeConst+%d(SB)/8, $0x%016x\n", 32*i+j, v)
 		}
 	}
+	for i, t := range levelTables {
+		for j, v := range t {
+			fmt.Fprintf(&asm, "DATA ·decodeLevels+%d(SB)/4, $0x%08x\n", 64*i+4*j, math.Float32bits(float32(v)))
+		}
+	}
+	fmt.Fprintf(&asm, "GLOBL ·decodeLevels(SB), RODATA|NOPTR, $%d\n", 64*len(levelTables))
 	fmt.Fprintf(&asm, "GLOBL ·decodeConst(SB), RODATA|NOPTR, $%d\n", 32*len(decodeConstants))
 	return asm.Bytes()
 }
