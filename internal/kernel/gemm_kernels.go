@@ -121,15 +121,14 @@ func genericDot(out, x, w []float32, ldw int) {
 				lanes[l] += u[l] * v[l]
 			}
 		}
-		var tail float32
-		for ; k < len(x); k++ {
-			tail += x[k] * row[k]
+		for l, v := range x[k:] {
+			lanes[l] += v * row[k+l]
 		}
 		for width := 16; width > 0; width /= 2 {
 			for l := range width {
 				lanes[l] += lanes[l+width]
 			}
 		}
-		out[r] = lanes[0] + tail
+		out[r] = lanes[0]
 	}
 }

@@ -37,28 +37,26 @@ func (p *dotTask) Run(lo, hi int) {
 	out := ws.tile()
 	for ; lo < hi; lo += block {
 		n := min(block, hi-lo)
-		if stored {
-			p.w.dotStored(out[:n], p.a[:k], lo, lo+n)
-			p.storeDots(out[:n], 0, lo)
-			continue
+		var w []float32
+		if !stored {
+			w = p.w.rows(&ws.rowsBuf, lo, lo+n)
 		}
-		w := p.w.rows(&ws.rowsBuf, lo, lo+n)
 		for i := range p.m {
-			dot(out[:n], p.a[i*p.lda:i*p.lda+k], w, k)
-			p.storeDots(out[:n], i, lo)
+			x := p.a[i*p.lda:][:k]
+			if stored {
+				p.w.dotStored(out[:n], x, lo, lo+n)
+			} else {
+				dot(out[:n], x, w, k)
+			}
+			c := p.c.F32[i*p.ldc+lo:][:n]
+			for j, v := range out[:n] {
+				v = float32(p.alpha * v)
+				if p.acc {
+					v += c[j]
+				}
+				c[j] = v
+			}
 		}
-	}
-}
-
-// storeDots stores values of row i of C from column j on.
-func (p *dotTask) storeDots(out []float32, i, j int) {
-	c := p.c.F32[i*p.ldc+j:][:len(out)]
-	for j, v := range out {
-		v = float32(p.alpha * v)
-		if p.acc {
-			v += c[j]
-		}
-		c[j] = v
 	}
 }
 

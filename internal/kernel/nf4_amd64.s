@@ -196,8 +196,6 @@ piece:
 	VADDPS       X5, X4, X4
 	VMOVSHDUP    X4, X5
 	VADDSS       X5, X4, X4
-	VXORPS       X5, X5, X5
-	VADDSS       X5, X4, X4
 	VMOVSS       X4, (BX)
 	ADDQ         $4, BX
 	DECQ         R10
@@ -254,8 +252,6 @@ piece:
 	VPERMILPD    $1, X4, X5
 	VADDPS       X5, X4, X4
 	VMOVSHDUP    X4, X5
-	VADDSS       X5, X4, X4
-	VXORPS       X5, X5, X5
 	VADDSS       X5, X4, X4
 	VMOVSS       X4, (BX)
 	ADDQ         $4, BX

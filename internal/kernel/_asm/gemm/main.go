@@ -276,7 +276,7 @@ func outerTile(name string, t tile) {
 }
 
 // dot emits out[r] = x · row r of w for a fixed number of rows: 32 partial sums
-// a row, halved until one is left, and the terms past a multiple of 32 apart.
+// a row, halved until one is left. The last turn may have fewer terms.
 func dot(name string, v vector, rows int) {
 	function(name, "k int, x *float32, w *float32, ldw int, out *float32", 40)
 	ins("MOVQ k+0(FP), CX")
@@ -308,26 +308,50 @@ func dot(name string, v vector, rows int) {
 	ins("SUBQ $32, CX")
 	ins("JGE loop")
 	label("tail")
+	ins("ADDQ $32, CX")
+	ins("JZ done")
+	for j := range t.vecs - 1 { // whole vectors, then the lanes of one that are left
+		ins("CMPQ CX, $%d", v.bytes/4)
+		ins("JLT part%d", j)
+		ins("VMOVUPS %d(SI), %s%d", j*v.bytes, v.reg, t.b(j))
+		for r := range rows {
+			ins("VFMADD231PS %d%s, %s%d, %s%d", j*v.bytes, row[r], v.reg, t.b(j), v.reg, t.acc(r, j))
+		}
+		ins("SUBQ $%d, CX", v.bytes/4)
+		ins("JZ done")
+	}
+	for j := t.vecs - 1; j >= 0; j-- {
+		label("part%d", j)
+		if v.reg == "Z" {
+			ins("MOVQ $1, AX")
+			ins("SHLQ CX, AX")
+			ins("DECQ AX")
+			ins("KMOVW AX, K1")
+			ins("VMOVUPS.Z %d(SI), K1, Z%d", j*v.bytes, t.b(j))
+			for r := range rows {
+				ins("VFMADD231PS %d%s, Z%d, K1, Z%d", j*v.bytes, row[r], t.b(j), t.acc(r, j))
+			}
+		} else {
+			const mask, other = 14, 15
+			ins("LEAQ ·vecMask+32(SB), AX")
+			ins("SHLQ $2, CX")
+			ins("SUBQ CX, AX")
+			ins("VMOVDQU (AX), Y%d", mask)
+			ins("VMASKMOVPS %d(SI), Y%d, Y%d", j*v.bytes, mask, t.b(j))
+			for r := range rows {
+				ins("VMASKMOVPS %d%s, Y%d, Y%d", j*v.bytes, row[r], mask, other)
+				ins("VFMADD231PS Y%d, Y%d, Y%d", other, t.b(j), t.acc(r, j))
+			}
+		}
+		if j > 0 {
+			ins("JMP done")
+		}
+	}
+	label("done")
 	for r := range rows { // halve 32 lanes to one, in the first register of each row
 		halve(t, r)
 	}
 	for r := range rows {
-		ins("VXORPS X%d, X%d, X%d", t.acc(r, 1), t.acc(r, 1), t.acc(r, 1))
-	}
-	ins("ADDQ $32, CX")
-	ins("JZ done")
-	label("one")
-	ins("VMOVSS (SI), X%d", t.b(0))
-	for r := range rows {
-		ins("VFMADD231SS %s, X%d, X%d", row[r], t.b(0), t.acc(r, 1))
-	}
-	ins("ADDQ $4, SI")
-	ins("ADDQ $4, DI")
-	ins("DECQ CX")
-	ins("JNZ one")
-	label("done")
-	for r := range rows {
-		ins("VADDSS X%d, X%d, X%d", t.acc(r, 1), t.acc(r, 0), t.acc(r, 0))
 		ins("VMOVSS X%d, %d(R8)", t.acc(r, 0), 4*r)
 	}
 	ins("VZEROUPPER")

@@ -593,8 +593,6 @@ func (e *emitter) dotter(b blockDecoder) {
 	e.p("VADDPS X%d, X%d, X%d", other, sum, sum)
 	e.p("VMOVSHDUP X%d, X%d", sum, other)
 	e.p("VADDSS X%d, X%d, X%d", other, sum, sum)
-	e.p("VXORPS X%d, X%d, X%d", other, other, other) // the terms past a multiple of 32: none
-	e.p("VADDSS X%d, X%d, X%d", other, sum, sum)
 	e.p("VMOVSS X%d, (DX)", sum)
 	e.p("ADDQ $4, DX")
 	e.p("DECQ R12")
