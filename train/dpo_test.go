@@ -3,6 +3,7 @@ package train
 import (
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -74,7 +75,55 @@ func TestPreferencesEqualTRL(t *testing.T) {
 		checkGradients(t, s, filepath.Join(dir, "dpo.safetensors"))
 	}
 	check([]int{0, 1})
+	d.known = nil
 	check([]int{1}, []int{0})
+	check([]int{1, 0}) // from what is known
+}
+
+// TestReferenceIsKept: what the reference says of a pair is computed once, and the same bits whatever else is in the batch.
+func TestReferenceIsKept(t *testing.T) {
+	config := []byte(`{"model_type":"llama","hidden_size":64,"intermediate_size":96,"num_hidden_layers":2,"num_attention_heads":4,
+"num_key_value_heads":2,"vocab_size":131,"max_position_embeddings":256,"tie_word_embeddings":true}`)
+	s := goldenSession(t, config, 4, 8)
+	var pairs []dataset.Pair
+	for i := range 5 {
+		example := func(n, seed int) (x dataset.Example) {
+			for k := range n {
+				x.Tokens, x.Loss = append(x.Tokens, int32((seed+k*k)%131)), append(x.Loss, k > 3)
+			}
+			return x
+		}
+		pairs = append(pairs, dataset.Pair{Chosen: example(9+7*i, i), Rejected: example(31-2*i, 50+i)})
+	}
+	run := func(d *dpo, batches ...[]int) (references map[int][2]float64, f figures) {
+		references = map[int][2]float64{}
+		for _, b := range batches {
+			if err := d.train(s, b, 1, &f); err != nil {
+				t.Fatal(err)
+			}
+			for k, i := range b {
+				references[i] = [2]float64{d.reference[k], d.reference[len(b)+k]}
+			}
+		}
+		return references, f
+	}
+	kept := &dpo{beta: 0.1, pairs: pairs}
+	want, first := run(kept, []int{0, 1, 2, 3, 4})
+	for _, batches := range [][][]int{{{4, 2}, {1, 0, 3}}, {{0}, {1}, {2}, {3}, {4}}} {
+		if got, _ := run(&dpo{beta: 0.1, pairs: pairs}, batches...); !maps.Equal(got, want) {
+			t.Errorf("in batches %v the reference is %v, want %v", batches, got, want)
+		}
+		if got, _ := run(kept, batches...); !maps.Equal(got, want) {
+			t.Errorf("kept, in batches %v the reference is %v, want %v", batches, got, want)
+		}
+	}
+	if _, again := run(kept, []int{0, 1, 2, 3, 4}); again != first {
+		t.Errorf("the figures of a second pass are %+v, of the first %+v", again, first)
+	}
+	kept.known[3] = [2]float64{1, 2}
+	if got, _ := run(kept, []int{2, 3}); got[3] != [2]float64{1, 2} {
+		t.Errorf("the reference was computed again: %v", got[3])
+	}
 }
 
 func goldenSession(t *testing.T, config []byte, r int, alpha float64) *engine.Session {

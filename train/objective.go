@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/graftml/graft/internal/engine"
 	"github.com/graftml/graft/train/dataset"
@@ -138,7 +139,8 @@ type dpo struct {
 	beta      float64
 	smoothing float64
 	batcher
-	reference []float64 // (2·pairs) log probabilities of answers without the adapter
+	known     map[int][2]float64 // by pair: log probabilities of its answers without the adapter, which stay
+	reference []float64          // those of the batch, (2·pairs)
 	policy    []float64
 	coef      []float32
 }
@@ -180,14 +182,38 @@ func (d *dpo) sums(dst []float64, batch []int, logps []float32) []float64 {
 	return dst
 }
 
+// refer fills in the reference of a batch. The model runs for it where a pair is new: in the first epoch,
+// and the first evaluation.
+func (d *dpo) refer(s *engine.Session, batch []int, b engine.Batch) error {
+	n := len(batch)
+	if slices.ContainsFunc(batch, func(i int) bool { _, ok := d.known[i]; return !ok }) {
+		logps, err := s.ReferenceLogProbs(b)
+		if err != nil {
+			return err
+		}
+		d.reference = d.sums(d.reference, batch, logps)
+		if d.known == nil {
+			d.known = map[int][2]float64{}
+		}
+		for k, i := range batch {
+			d.known[i] = [2]float64{d.reference[k], d.reference[n+k]}
+		}
+		return nil
+	}
+	d.reference = append(d.reference[:0], make([]float64, 2*n)...)
+	for k, i := range batch {
+		d.reference[k], d.reference[n+k] = d.known[i][0], d.known[i][1]
+	}
+	return nil
+}
+
 func (d *dpo) train(s *engine.Session, batch []int, total float64, f *figures) error {
 	b := d.lay(batch)
-	logps, err := s.ReferenceLogProbs(b)
-	if err != nil {
+	if err := d.refer(s, batch, b); err != nil {
 		return err
 	}
-	d.reference = d.sums(d.reference, batch, logps)
-	if logps, err = s.LogProbs(b); err != nil {
+	logps, err := s.LogProbs(b)
+	if err != nil {
 		return err
 	}
 	d.policy = d.sums(d.policy, batch, logps)
@@ -208,12 +234,11 @@ func (d *dpo) train(s *engine.Session, batch []int, total float64, f *figures) e
 
 func (d *dpo) evaluate(s *engine.Session, batch []int, f *figures) error {
 	b := d.lay(batch)
-	logps, err := s.ReferenceLogProbs(b)
-	if err != nil {
+	if err := d.refer(s, batch, b); err != nil {
 		return err
 	}
-	d.reference = d.sums(d.reference, batch, logps)
-	if logps, err = s.EvaluateLogProbs(b); err != nil {
+	logps, err := s.EvaluateLogProbs(b)
+	if err != nil {
 		return err
 	}
 	d.policy = d.sums(d.policy, batch, logps)
