@@ -67,9 +67,8 @@ func (t *cachedTask) Run(lo, hi int) {
 		at := (group*t.capacity + first) * d
 		w := sc.weights[:end-first]
 		q, out := t.q[u*d:(u+1)*d], t.out[u*d:(u+1)*d]
-		for j := range w {
-			w[j] = t.spec.Scale * vecDot(q, t.k[at+j*d:at+(j+1)*d])
-		}
+		dot(w, q, t.k[at:], d)
+		vecScale(w, w, t.spec.Scale)
 		if c := t.spec.Softcap; c != 0 {
 			vecSoftcap(w, w, c)
 		}
@@ -78,10 +77,7 @@ func (t *cachedTask) Run(lo, hi int) {
 			part := w[j:min(j+expBlock, len(w))]
 			sum += float64(vecExpSum(part, part, m))
 		}
-		clear(out)
-		for j := range w {
-			vecAxpy(out, t.v[at+j*d:at+(j+1)*d], w[j])
-		}
+		vecWeigh(out, t.v[at:], d, w)
 		vecScale(out, out, float32(1/sum))
 	}
 	cachedScratches.put(sc)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -324,6 +325,28 @@ func TestAttentionCached(t *testing.T) {
 			}
 			if past != rows {
 				t.Fatal("rows left over")
+			}
+		}
+	})
+}
+
+// TestWeigh: weighted sums of rows are those of one row after the other, bit for bit, of any width.
+func TestWeigh(t *testing.T) {
+	forEachImpl(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(5, 5))
+		for _, cols := range []int{0, 1, 7, 8, 16, 24, 64, 72, 80, 128, 200, 256} {
+			for _, n := range []int{0, 1, 2, 33, 300} {
+				ld := cols + n%3
+				v, w, want := randoms(rng, n*ld+cols, 1), randoms(rng, n, 1), make([]float32, cols)
+				for j, s := range w {
+					vecAxpy(want, v[j*ld:][:cols], s)
+				}
+				out, check := guarded(t, cols, 1)
+				vecWeigh(out, v[:max(0, (n-1)*ld+cols)], ld, w)
+				check()
+				if !slices.Equal(out, want) {
+					t.Fatalf("%d rows of %d: %v, want %v", n, cols, out, want)
+				}
 			}
 		}
 	})

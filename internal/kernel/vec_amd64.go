@@ -487,6 +487,31 @@ func tile(steps int, a []float32, ai, ak int, b []float32, bs int, c []float32, 
 }
 
 //go:noescape
+func weighAVX2(out, v *float32, ld int, w *float32, n, cols int)
+
+//go:noescape
+func weighAVX512(out, v *float32, ld int, w *float32, n, cols int)
+
+func vecWeigh(out, v []float32, ld int, w []float32) {
+	n, cols := len(w), len(out)
+	if n == 0 || cols == 0 || impl == generic {
+		vecWeighGeneric(out, v, ld, w)
+		return
+	}
+	_ = v[(n-1)*ld+cols-1]
+	if impl == avx2 {
+		cols &^= 7
+		weighAVX2(&out[0], &v[0], ld, &w[0], n, cols)
+	} else {
+		cols &^= 15
+		weighAVX512(&out[0], &v[0], ld, &w[0], n, cols)
+	}
+	if cols < len(out) {
+		vecWeighGeneric(out[cols:], v[cols:], ld, w)
+	}
+}
+
+//go:noescape
 func transpose8AVX2(dst *float32, ds int, src *float32, ss, blocks int)
 
 func vecTranspose(dst []float32, ds int, src []float32, ss, n, d int) {

@@ -26,6 +26,14 @@ func vecAxpyGeneric(dst, x []float32, s float32) {
 	}
 }
 
+// vecWeighGeneric: out = w·V, V (len(w), len(out)) with rows ld values apart.
+func vecWeighGeneric(out, v []float32, ld int, w []float32) {
+	clear(out)
+	for j, s := range w {
+		vecAxpy(out, v[j*ld:][:len(out)], s)
+	}
+}
+
 // vecScaleGeneric: dst = s·x.
 func vecScaleGeneric(dst, x []float32, s float32) {
 	for i := range dst {

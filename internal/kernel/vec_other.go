@@ -61,3 +61,5 @@ func vecTranspose(dst []float32, ds int, src []float32, ss, n, d int) {
 func tile(steps int, a []float32, ai, ak int, b []float32, bs int, c []float32, cs, cols int, acc bool) {
 	tileGeneric(steps, a, ai, ak, b, bs, c, cs, cols, acc)
 }
+
+func vecWeigh(out, v []float32, ld int, w []float32) { vecWeighGeneric(out, v, ld, w) }

@@ -33,6 +33,7 @@ func main() {
 			asm.kernel(k)
 		}
 		asm.tile()
+		asm.weigh()
 	}
 	for _, set := range []isa{avx512, bf16} {
 		asm.isa = set
@@ -124,6 +125,8 @@ func vecTranspose(dst []float32, ds int, src []float32, ss, n, d int) {
 func tile(steps int, a []float32, ai, ak int, b []float32, bs int, c []float32, cs, cols int, acc bool) {
 	tileGeneric(steps, a, ai, ak, b, bs, c, cs, cols, acc)
 }
+
+func vecWeigh(out, v []float32, ld int, w []float32) { vecWeighGeneric(out, v, ld, w) }
 `)
 	return b.String()
 }
@@ -189,6 +192,31 @@ func tile(steps int, a []float32, ai, ak int, b []float32, bs int, c []float32, 
 		return
 	}
 	tileAVX512(steps, &a[0], ai, ak, &b[0], bs, &c[0], cs, cols, keep)
+}
+
+//go:noescape
+func weighAVX2(out, v *float32, ld int, w *float32, n, cols int)
+
+//go:noescape
+func weighAVX512(out, v *float32, ld int, w *float32, n, cols int)
+
+func vecWeigh(out, v []float32, ld int, w []float32) {
+	n, cols := len(w), len(out)
+	if n == 0 || cols == 0 || impl == generic {
+		vecWeighGeneric(out, v, ld, w)
+		return
+	}
+	_ = v[(n-1)*ld+cols-1]
+	if impl == avx2 {
+		cols &^= 7
+		weighAVX2(&out[0], &v[0], ld, &w[0], n, cols)
+	} else {
+		cols &^= 15
+		weighAVX512(&out[0], &v[0], ld, &w[0], n, cols)
+	}
+	if cols < len(out) {
+		vecWeighGeneric(out[cols:], v[cols:], ld, w)
+	}
 }
 
 //go:noescape

@@ -48,6 +48,48 @@ func (e *emitter) tile() {
 	e.p("RET")
 }
 
+// weigh emits out (cols) = w (n)·V (n, cols), terms in order, cols a multiple of a vector's lanes: up to
+// eight vectors of columns at a time.
+func (e *emitter) weigh() {
+	e.function("weigh", "out, v *float32, ld int, w *float32, n, cols int", 48)
+	for i, r := range []string{"DI", "SI", "BX", "R10", "R11", "DX"} {
+		e.p("MOVQ %s+%d(FP), %s", []string{"out", "v", "ld", "w", "n", "cols"}[i], 8*i, r)
+	}
+	e.p("SHLQ $2, BX")
+	const weight = 8
+	for _, n := range []int{8, 4, 2, 1} {
+		at := func(i int, r string) string { return fmt.Sprintf("%d(%s)", 4*e.lanes*i, r) }
+		e.label(fmt.Sprint("from", n))
+		e.p("CMPQ DX, $%d", n*e.lanes)
+		e.p("JLT below%d", n)
+		e.p("MOVQ SI, R8")
+		e.p("MOVQ R10, R9")
+		e.p("MOVQ R11, CX")
+		for i := range n {
+			e.op(e.integer("VPXOR"), i, i, i)
+		}
+		e.label(fmt.Sprint("loop", n))
+		e.p("VBROADCASTSS (R9), %s", e.v(weight))
+		for i := range n {
+			e.op("VFMADD231PS", at(i, "R8"), weight, i)
+		}
+		e.p("ADDQ BX, R8")
+		e.p("ADDQ $4, R9")
+		e.p("DECQ CX")
+		e.p("JNZ loop%d", n)
+		for i := range n {
+			e.op("VMOVUPS", i, at(i, "DI"))
+		}
+		e.p("ADDQ $%d, DI", 4*n*e.lanes)
+		e.p("ADDQ $%d, SI", 4*n*e.lanes)
+		e.p("SUBQ $%d, DX", n*e.lanes)
+		e.p("JMP from%d", n)
+		e.label(fmt.Sprint("below", n))
+	}
+	e.p("VZEROUPPER")
+	e.p("RET")
+}
+
 // tileBody emits the product for nv registers of columns. DI and R8 are
 // advanced; A's rows are reached from SI and R10, three each.
 func (e *emitter) tileBody(nv int, name string) {
