@@ -143,7 +143,21 @@ piece:
 	VZEROUPPER
 	RET
 
-// The sums of dot4 have the order of dot (gemm_amd64.s).
+// The sums of dot4 have the order of dot (gemm_amd64.s). NEXTROW adds up the 8 lanes of Y4, stores the sum
+// and goes on with the next row, or returns.
+#define NEXTROW \
+	VEXTRACTF128 $1, Y4, X5 \
+	VADDPS       X5, X4, X4 \
+	VPERMILPD    $1, X4, X5 \
+	VADDPS       X5, X4, X4 \
+	VMOVSHDUP    X4, X5 \
+	VADDSS       X5, X4, X4 \
+	VMOVSS       X4, (BX) \
+	ADDQ         $4, BX \
+	DECQ         R10 \
+	JNZ          row \
+	VZEROUPPER \
+	RET
 
 // func dot4AVX512(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
 TEXT ·dot4AVX512(SB), NOSPLIT, $0-64
@@ -190,18 +204,7 @@ piece:
 	VADDPS        Z17, Z16, Z4
 	VEXTRACTF64X4 $1, Z4, Y5
 	VADDPS        Y5, Y4, Y4
-	VEXTRACTF128 $1, Y4, X5
-	VADDPS       X5, X4, X4
-	VPERMILPD    $1, X4, X5
-	VADDPS       X5, X4, X4
-	VMOVSHDUP    X4, X5
-	VADDSS       X5, X4, X4
-	VMOVSS       X4, (BX)
-	ADDQ         $4, BX
-	DECQ         R10
-	JNZ          row
-	VZEROUPPER
-	RET
+	NEXTROW
 
 // func dot4AVX2(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
 TEXT ·dot4AVX2(SB), NOSPLIT, $0-64
@@ -247,18 +250,7 @@ piece:
 	VADDPS Y10, Y8, Y4
 	VADDPS Y11, Y9, Y5
 	VADDPS Y5, Y4, Y4
-	VEXTRACTF128 $1, Y4, X5
-	VADDPS       X5, X4, X4
-	VPERMILPD    $1, X4, X5
-	VADDPS       X5, X4, X4
-	VMOVSHDUP    X4, X5
-	VADDSS       X5, X4, X4
-	VMOVSS       X4, (BX)
-	ADDQ         $4, BX
-	DECQ         R10
-	JNZ          row
-	VZEROUPPER
-	RET
+	NEXTROW
 
 // CODES16 turns 16 values at off(SI) into 8 bytes at out(DI). A value walks
 // down the tree of bounds: node = 2*node + (value > tree[node]), four times
