@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// This file emits the decoders of packed weights (decode_amd64.s). Codes of 32 values are unpacked as the
-// 32 bytes of a register, alike on both instruction sets; put widens and scales them. DI walks the values,
-// SI the blocks, CX counts. Scales of the parts of a super-block are computed first and wait on the stack.
+// This file emits the decoders of packed weights (decode_amd64.s), and from the same bodies products of x with
+// their rows. Codes of 32 values are unpacked as the 32 bytes of a register, alike on both instruction sets,
+// and put widens and scales them; those of 4 or 5 bits AVX-512 looks up in a table of the values under one
+// scale. DI walks the values, or x, SI the blocks, CX counts. Scales of the parts of a super-block are computed first and wait on the stack.
 
 // blockDecoder is one format: its name, the values and bytes of a block, and what decodes one.
 type blockDecoder struct {

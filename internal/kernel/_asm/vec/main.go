@@ -8,7 +8,7 @@
 // masked tail: emit.go holds the frame, kernels.go the bodies, tile.go the
 // product tile and the transposition, softmax.go the rows of attention. fit_amd64.s holds the searches of quantizers (fit.go, symmetric.go,
 // lookup.go) and the encoders of blocks (blocks.go); decode_amd64.s and decode_amd64.go the decoders of
-// blocks (decode.go).
+// blocks, and products of one row with them (decode.go).
 package main
 
 import (
