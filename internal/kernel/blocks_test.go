@@ -167,6 +167,16 @@ func BenchmarkDot(b *testing.B) {
 	}
 }
 
+func BenchmarkDot4(b *testing.B) {
+	const rows, width, block = 64, 4096, 64
+	x, out := make([]float32, width), make([]float32, rows)
+	src, absmax := make([]byte, rows*width/2), make([]float32, rows*width/block)
+	for b.Loop() {
+		Dot4(out, x, src, absmax, block, testBook)
+	}
+	b.ReportMetric(float64(rows*width)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gelem/s")
+}
+
 func BenchmarkDecodeBlocks(b *testing.B) {
 	const n = 1 << 24
 	for which, f := range formats {

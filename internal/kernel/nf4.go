@@ -152,12 +152,15 @@ func Dot4(out, x []float32, src []byte, absmax []float32, blockSize int, c *Code
 	if blocks == 0 || blockSize%32 != 0 || len(x)%blockSize != 0 || len(src) < len(out)*len(x)/2 || len(absmax) < len(out)*blocks {
 		panic(fmt.Sprintf("kernel: Dot4 of %d rows of %d codes in blocks of %d from %d bytes and %d scales", len(out), len(x), blockSize, len(src), len(absmax)))
 	}
-	if len(out) == 0 || dot4Blocks(out, x, src, absmax, blocks, blockSize, c) {
+	if len(out) == 0 {
 		return
 	}
 	ws := workspaces.get()
 	defer workspaces.put(ws)
 	row := growAligned(&ws.rowsBuf, len(x))
+	if dot4Blocks(out, x, row, src, absmax, blocks, blockSize, c) {
+		return
+	}
 	for r := range out {
 		Decode4(row, src[r*len(x)/2:], absmax[r*blocks:], 0, blockSize, c)
 		dot(out[r:r+1], x, row, len(x))

@@ -20,16 +20,17 @@ func decode4AVX2(dst *float32, src *byte, absmax *float32, blocks, pieces int, t
 func decode4AVX512(dst *float32, src *byte, absmax *float32, blocks, pieces int, table *float32)
 
 //go:noescape
-func dot4AVX512(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
+func dot4AVX512(out, x, apart *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
 
 //go:noescape
 func dot4AVX2(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
 
-// dot4Blocks multiplies rows of so many blocks by x, and reports whether it did.
-func dot4Blocks(out, x []float32, src []byte, absmax []float32, blocks, blockSize int, c *Codebook) bool {
+// dot4Blocks multiplies rows of so many blocks by x, and reports whether it did. It may use scratch, as
+// long as x.
+func dot4Blocks(out, x, scratch []float32, src []byte, absmax []float32, blocks, blockSize int, c *Codebook) bool {
 	switch {
 	case impl >= avx512:
-		dot4AVX512(&out[0], &x[0], &src[0], &absmax[0], len(out), blocks, blockSize/32, &c.Values[0])
+		dot4AVX512(&out[0], &x[0], &scratch[0], &src[0], &absmax[0], len(out), blocks, blockSize/32, &c.Values[0])
 	case impl >= avx2:
 		dot4AVX2(&out[0], &x[0], &src[0], &absmax[0], len(out), blocks, blockSize/32, &c.Values[0])
 	default:

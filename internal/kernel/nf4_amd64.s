@@ -159,19 +159,75 @@ piece:
 	VZEROUPPER \
 	RET
 
-// func dot4AVX512(out, x *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
-TEXT ·dot4AVX512(SB), NOSPLIT, $0-64
+// evens and odds take the values at even and odd places of 32 apart.
+DATA evens<>+0(SB)/4, $0
+DATA evens<>+4(SB)/4, $2
+DATA evens<>+8(SB)/4, $4
+DATA evens<>+12(SB)/4, $6
+DATA evens<>+16(SB)/4, $8
+DATA evens<>+20(SB)/4, $10
+DATA evens<>+24(SB)/4, $12
+DATA evens<>+28(SB)/4, $14
+DATA evens<>+32(SB)/4, $16
+DATA evens<>+36(SB)/4, $18
+DATA evens<>+40(SB)/4, $20
+DATA evens<>+44(SB)/4, $22
+DATA evens<>+48(SB)/4, $24
+DATA evens<>+52(SB)/4, $26
+DATA evens<>+56(SB)/4, $28
+DATA evens<>+60(SB)/4, $30
+GLOBL evens<>(SB), RODATA|NOPTR, $64
+
+DATA odds<>+0(SB)/4, $1
+DATA odds<>+4(SB)/4, $3
+DATA odds<>+8(SB)/4, $5
+DATA odds<>+12(SB)/4, $7
+DATA odds<>+16(SB)/4, $9
+DATA odds<>+20(SB)/4, $11
+DATA odds<>+24(SB)/4, $13
+DATA odds<>+28(SB)/4, $15
+DATA odds<>+32(SB)/4, $17
+DATA odds<>+36(SB)/4, $19
+DATA odds<>+40(SB)/4, $21
+DATA odds<>+44(SB)/4, $23
+DATA odds<>+48(SB)/4, $25
+DATA odds<>+52(SB)/4, $27
+DATA odds<>+56(SB)/4, $29
+DATA odds<>+60(SB)/4, $31
+GLOBL odds<>(SB), RODATA|NOPTR, $64
+
+// func dot4AVX512(out, x, apart *float32, src *byte, absmax *float32, rows, blocks, pieces int, table *float32)
+TEXT ·dot4AVX512(SB), NOSPLIT, $0-72
 	MOVQ out+0(FP), BX
-	MOVQ x+8(FP), R11
-	MOVQ src+16(FP), SI
-	MOVQ absmax+24(FP), DX
-	MOVQ rows+32(FP), R10
-	MOVQ blocks+40(FP), R12
-	MOVQ pieces+48(FP), R8
-	MOVQ table+56(FP), AX
+	MOVQ x+8(FP), DI
+	MOVQ apart+16(FP), R11
+	MOVQ src+24(FP), SI
+	MOVQ absmax+32(FP), DX
+	MOVQ rows+40(FP), R10
+	MOVQ blocks+48(FP), R12
+	MOVQ pieces+56(FP), R8
+	MOVQ table+64(FP), AX
 	VMOVUPS (AX), Z31
 	VMOVDQU64 evenOddLo<>(SB), Z30
 	VMOVDQU64 evenOddHi<>(SB), Z29
+	VMOVDQU64 evens<>(SB), Z26
+	VMOVDQU64 odds<>(SB), Z25
+	MOVQ  R12, CX
+	IMULQ R8, CX
+	MOVQ  R11, R9
+
+apart: // x as the nibbles come: of 32 values the 16 at even places, then the others
+	VMOVUPS   (DI), Z0
+	VMOVUPS   64(DI), Z1
+	VMOVAPS   Z0, Z2
+	VPERMT2PS Z1, Z26, Z2
+	VPERMT2PS Z1, Z25, Z0
+	VMOVUPS   Z2, (R9)
+	VMOVUPS   Z0, 64(R9)
+	ADDQ      $128, DI
+	ADDQ      $128, R9
+	DECQ      CX
+	JNZ       apart
 
 row:
 	MOVQ   R11, DI
@@ -185,15 +241,13 @@ block:
 	MOVQ         R8, R9
 
 piece:
+	PREFETCHT0  4096(SI) // pages are further apart in memory than the processor looks ahead
 	VPMOVZXBD   (SI), Z0
 	VPSRLD      $4, Z0, Z1
 	VPERMPS     Z27, Z1, Z2
 	VPERMPS     Z27, Z0, Z3
-	VMOVAPS     Z2, Z4
-	VPERMT2PS   Z3, Z30, Z4
-	VPERMT2PS   Z3, Z29, Z2
-	VFMADD231PS (DI), Z4, Z16
-	VFMADD231PS 64(DI), Z2, Z17
+	VFMADD231PS (DI), Z2, Z16
+	VFMADD231PS 64(DI), Z3, Z17
 	ADDQ        $16, SI
 	ADDQ        $128, DI
 	DECQ        R9
@@ -201,7 +255,10 @@ piece:
 	ADDQ        $4, DX
 	DECQ        CX
 	JNZ         block
-	VADDPS        Z17, Z16, Z4
+	VMOVAPS       Z16, Z4 // sums back at their places
+	VPERMT2PS     Z17, Z30, Z4
+	VPERMT2PS     Z17, Z29, Z16
+	VADDPS        Z16, Z4, Z4
 	VEXTRACTF64X4 $1, Z4, Y5
 	VADDPS        Y5, Y4, Y4
 	NEXTROW
@@ -234,6 +291,7 @@ block:
 	MOVQ         R8, R9
 
 piece:
+	PREFETCHT0 4096(SI)
 	LOOKUP8(0)
 	VFMADD231PS (DI), Y6, Y8
 	VFMADD231PS 32(DI), Y7, Y9

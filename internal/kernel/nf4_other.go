@@ -10,4 +10,4 @@ func decode4Blocks(dst []float32, src []byte, absmax []float32, blockSize int, c
 	decode4Generic(dst, src, absmax, blockSize, c)
 }
 
-func dot4Blocks([]float32, []float32, []byte, []float32, int, int, *Codebook) bool { return false }
+func dot4Blocks(_, _, _ []float32, _ []byte, _ []float32, _, _ int, _ *Codebook) bool { return false }

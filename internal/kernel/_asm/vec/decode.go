@@ -557,6 +557,9 @@ func (e *emitter) decoder(b blockDecoder) {
 	e.p("RET")
 }
 
+// ahead is how many bytes before their turn rows are asked for from memory.
+const ahead = 4096
+
 // dotter emits the products of x with rows of a format, each of so many blocks: the values are those of
 // the decoder, and the order of a sum is that of the products of few rows (dot in _asm/gemm), so that both
 // give the same bits.
@@ -575,6 +578,9 @@ func (e *emitter) dotter(b blockDecoder) {
 		e.op(e.integer("VPXOR"), r, r, r)
 	}
 	e.label("block")
+	for line := 0; line < b.bytes; line += 64 { // the processor itself does not look past a page
+		e.p("PREFETCHT0 %d(SI)", ahead+line)
+	}
 	b.body(e)
 	e.p("ADDQ $%d, SI", b.bytes)
 	e.p("ADDQ $%d, DI", 4*b.elems)
