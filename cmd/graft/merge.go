@@ -209,7 +209,7 @@ func (o origin) scored(c *cli.Command, merged bool) (*runner, error) {
 		return nil, err
 	}
 	defer m.Close()
-	return nativeRunner(m, nil, engine.Options{AsStored: true})
+	return nativeRunner(m, nil, engine.Options{})
 }
 
 // saveDelta writes what a merge adds to each parameter that it changes.

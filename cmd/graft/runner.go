@@ -47,9 +47,7 @@ type runner struct {
 const bare = "none"
 
 // openRunner opens a model to run it. Adapters of a checkpoint are all applied, adding up; of a
-// bundle one can be named. Layout is for the products that the model will be used in most. Weights stay as
-// they are stored: that takes a quarter of the memory, for a few percent of the time where many tokens are
-// read at once, and is faster where they come one by one.
+// bundle one can be named. Layout is for the products that the model will be used in most.
 func openRunner(c *cli.Command, path string, adapterArgs []string, engineName string, layout kernel.Layout) (*runner, error) {
 	if engineName != "" && engineName != "ort" && engineName != "native" {
 		return nil, usagef("--engine %q: choose ort or native", engineName)
@@ -75,7 +73,7 @@ func openRunner(c *cli.Command, path string, adapterArgs []string, engineName st
 	if compute != "" && compute != "f32" && compute != "bf16" {
 		return nil, usagef("--compute %q: choose f32 or bf16", compute)
 	}
-	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16", Layout: layout, AsStored: true})
+	return nativeRunner(m, adapterArgs, engine.Options{BF16: compute == "bf16", Layout: layout})
 }
 
 // openStored opens a model of a command that runs two of them, bundles among them, over a text.
@@ -88,7 +86,7 @@ func openStored(c *cli.Command, o origin) (*runner, error) {
 		return nil, err
 	}
 	defer m.Close()
-	return nativeRunner(m, o.adapters, engine.Options{AsStored: true})
+	return nativeRunner(m, o.adapters, engine.Options{})
 }
 
 // computeFlag says how a command that runs a model natively computes products.
@@ -168,7 +166,9 @@ func bundleTemplate(dir string) (*chat.Template, error) {
 	return parseTemplate(string(template))
 }
 
-// nativeRunner loads a checkpoint into the engine.
+// nativeRunner loads a checkpoint into the engine. Weights stay as they are stored: of 4 bits that takes a
+// quarter of the memory, for a few percent of the time where many tokens are read at once, and is faster
+// where they come one by one.
 func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Options) (*runner, error) {
 	tok, err := m.Tokenizer()
 	if err != nil {
@@ -181,6 +181,7 @@ func nativeRunner(m *checkpoint.Checkpoint, adapterArgs []string, o engine.Optio
 	if r.template, err = parseTemplate(m.Meta.ChatTemplate); err != nil {
 		return nil, err
 	}
+	o.AsStored = true
 	model, err := engine.Load(m, o)
 	if err != nil {
 		return nil, fmt.Errorf("loading %q: %w", m.Path, err)

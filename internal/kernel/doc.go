@@ -15,8 +15,9 @@
 // The weight is a [Matrix]: dense, or decoded a few rows at a time by a function
 // of its owner, so that a packed weight is never unpacked as a whole. Any shape
 // will do. One to four rows take a path that reads the weight once and does
-// nothing else, a single one where it can as the weight is stored ([Format.Dot]); up to some two hundred rows only the activations are rearranged,
-// and beyond that the weight is packed chunk by chunk for the length of the call,
+// nothing else, a single one where it can as the weight is stored ([Format.Dot]);
+// up to some two hundred rows only the activations are rearranged, and beyond
+// that the weight is packed chunk by chunk for the length of the call,
 // unless it lies packed already: [NewMatrix] makes a weight that will stay as it is
 // in the [Layout] of the product that it serves most.
 // Ranks of LoRA pairs, where one side of a product is small, are no special case
